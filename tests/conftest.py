@@ -1,0 +1,45 @@
+"""Shared by all tests: random numbers follow from the test's id, and settings a test changes are put back."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Iterator
+
+import hypothesis
+import numpy as np
+import pytest
+
+import tensorlib as tl
+
+# No test depends on time or on chance: no deadline, and the same examples on every machine.
+hypothesis.settings.register_profile("tensorlib", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("tensorlib")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """A number that depends on the test's id alone."""
+    return zlib.crc32(request.node.nodeid.encode())
+
+
+@pytest.fixture
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(autouse=True)
+def _seeded(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (for code that draws from the global generator)
+    tl.manual_seed(seed)
+
+
+@pytest.fixture(autouse=True)
+def _settings() -> Iterator[None]:
+    threads, dtype = tl.get_num_threads(), tl.get_default_dtype()
+    yield
+    if tl.get_num_threads() != threads:
+        tl.set_num_threads(threads)
+    tl.set_default_dtype(dtype)
+    assert tl.is_grad_enabled(), "the test left gradients switched off"

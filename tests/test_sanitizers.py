@@ -1,0 +1,77 @@
+"""The operations' tests once more, on kernels built with AddressSanitizer and UndefinedBehaviourSanitizer."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.sources import ROOT, build_wheel, run
+
+MINUTES = 25
+COMPILER = shutil.which("gcc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not COMPILER, reason="the sanitizers' runtime is located through gcc"),
+]
+
+
+def runtime(name: str) -> str:
+    found = subprocess.run(
+        [str(COMPILER), f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    if not Path(found).is_absolute():
+        pytest.skip(f"gcc has no {name}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library, sanitized, with the tests beside it."""
+    folder = tmp_path_factory.mktemp("sanitized")
+    wheel = build_wheel(folder, env={"TENSORLIB_SANITIZE": "1", "CC": "gcc"})
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    shutil.copytree(ROOT / "tests", folder / "site" / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder / "site")
+    return folder / "site"
+
+
+def environment(site: Path) -> dict[str, str]:
+    return {
+        "LD_PRELOAD": runtime("libasan.so"),
+        # Python itself leaks by design; allocations that fail must come back as NULL, as they do without the sanitizer.
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:abort_on_error=0:exitcode=99",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1:exitcode=99",
+        "PYTHONPATH": str(site),
+        "PYTHONMALLOC": "malloc",
+        "TENSORLIB_NUM_THREADS": "2",
+    }
+
+
+def test_the_build_is_sanitized(site: Path) -> None:
+    used = run(sys.executable, "-c", "import tensorlib.native as n; print(n.__file__)", cwd=site, env=environment(site))
+    assert Path(used.strip()).is_relative_to(site)
+    (extension,) = (site / "tensorlib" / "native").glob("*.so")
+    assert b"__asan_init" in extension.read_bytes()
+
+
+@pytest.mark.parametrize("isa", ["base", "avx512"])
+def test_operations_are_clean(site: Path, isa: str) -> None:
+    names = run(
+        sys.executable,
+        "-c",
+        "import tensorlib as tl; print(tl.native.isa_available())",
+        cwd=site,
+        env=environment(site),
+    )
+    if isa not in names:
+        isa = names.strip().split(",")[-1]
+    run(
+        sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/ops",
+        cwd=site, env={**environment(site), "TENSORLIB_ISA": isa}, timeout=60 * MINUTES,
+    )  # fmt: skip
