@@ -1,5 +1,5 @@
 /* The yardstick of tests/benchmarks: a STREAM-like triad, a[i] = b[i] + s * c[i], measured in the same run as what it is compared with. */
-#include "tl.h"
+#include "api.h"
 #include <time.h>
 #if defined(__x86_64__)
 #include <emmintrin.h> /* non-temporal stores have no spelling that gcc and clang share */
