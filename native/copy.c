@@ -9,9 +9,10 @@
 
 enum {
     CONVERT = 512,              /* elements converted at a time where that takes several steps */
-    TILE = 32,                  /* sides of a transposed block */
+    TILE = 64,                  /* sides of a transposed block */
     BLOCK = 32768,              /* elements of a block otherwise, at most */
     UNLOCK = 16384,             /* elements from which the GIL is released */
+    SHORT = 8,                  /* rows below this many elements are copied column by column */
     STREAM_ROW = 4096           /* bytes: shorter rows are never written past the caches */
 };
 #define STREAM ((int64_t)8 << 20)   /* bytes of a result that is not worth caching */
@@ -158,8 +159,7 @@ static void choose_blocks(copy_plan *p, int64_t numel)
     p->n_along = blocks(n, p->width);
     p->n_across = p->across < 0 ? 1 : blocks(p->dims[p->across], p->height);
     int64_t size = tl_itemsize[p->out_dt];
-    p->streaming = p->out_dt == p->x_dt && !p->transposed && numel * size >= STREAM && n * size >= STREAM_ROW && p->os[last] == size &&
-                   (p->xs[last] == size || p->xs[last] == 0) && (uintptr_t)p->out % (uintptr_t)size == 0;
+    p->streaming = p->out_dt == p->x_dt && !p->transposed && numel * size >= STREAM && n * size >= STREAM_ROW && p->os[last] == size && p->xs[last] == size;
 }
 
 /* ---- rows: n elements from x to out ---- */
@@ -175,32 +175,25 @@ static void stream(char *out, const char *x, int64_t nbytes)
     memcpy(out + head + body, x + head + body, (size_t)(nbytes - head - body));
 }
 
-/* out[0..n) = *x. */
-static void fill_row(char *out, const char *x, int64_t n, size_t size, bool streaming)
+/* out[0..n) = *x, for elements that divide 16 bytes. */
+static void fill_row(char *out, const char *x, int64_t n, size_t size)
 {
-    enum { PATTERN = 1024 };
-    _Alignas(TL_ALIGN) char pattern[PATTERN];
-    int64_t nbytes = n * (int64_t)size, filled = nbytes < PATTERN ? nbytes : PATTERN;
-    if (!streaming && nbytes < TL_ALIGN) {
-        copy_strided(out, (int64_t)size, x, 0, n, size);
+    if (size == 1) {
+        memset(out, *x, (size_t)n);
         return;
     }
-    copy_strided(pattern, (int64_t)size, x, 0, filled / (int64_t)size, size);
-    bool uniform = memcmp(pattern, pattern + 1, size == 1 ? 0 : size - 1) == 0;
-    if (uniform) memset(out, pattern[0], (size_t)nbytes);
-    else
-        for (int64_t i = 0; i < nbytes; i += PATTERN) {
-            int64_t m = nbytes - i < PATTERN ? nbytes - i : PATTERN;
-            if (streaming) stream(out + i, pattern, m);
-            else memcpy(out + i, pattern, (size_t)m);
-        }
+    uint64_t pattern[2];
+    int64_t nbytes = n * (int64_t)size, i = 0;
+    copy_strided((char *)pattern, (int64_t)size, x, 0, 16 / (int64_t)size, size);
+    for (; i + 16 <= nbytes; i += 16) memcpy(out + i, pattern, 16);
+    memcpy(out + i, pattern, (size_t)(nbytes - i));
 }
 
 static void copy_row(const copy_plan *p, char *out, const char *x, int64_t n)
 {
     size_t size = tl_itemsize[p->out_dt];
     int64_t os = p->os[p->ndim - 1], xs = p->xs[p->ndim - 1];
-    if (os == (int64_t)size && xs == 0) fill_row(out, x, n, size, p->streaming);
+    if (os == (int64_t)size && xs == 0) fill_row(out, x, n, size);
     else if (os != (int64_t)size || xs != (int64_t)size) copy_strided(out, os, x, xs, n, size);
     else if (p->streaming) stream(out, x, n * (int64_t)size);
     else memcpy(out, x, (size_t)n * size);
@@ -251,6 +244,12 @@ static void copy_block(const copy_plan *p, char *out, const char *x, int64_t hei
 {
     if (p->transposed) {
         copy_tile(p, out, x, height, width);
+        return;
+    }
+    if (width < SHORT && width < height && p->out_dt == p->x_dt) {
+        int last = p->ndim - 1;
+        for (int64_t i = 0; i < width; i++, out += p->os[last], x += p->xs[last])
+            copy_strided(out, p->os[p->across], x, p->xs[p->across], height, tl_itemsize[p->out_dt]);
         return;
     }
     for (int64_t j = 0; j < height; j++) {
@@ -389,7 +388,7 @@ static bool fill_from(tl_tensor *out, int dtype, const void *value)
     _Alignas(16) char converted[16];
     if (out->dtype == dtype) memcpy(converted, value, tl_itemsize[dtype]);
     else convert(out->dtype, converted, dtype, value, 1);
-    if (tl_contiguous(out) && out->numel <= CONVERT) fill_row(tl_data(out), converted, out->numel, tl_itemsize[out->dtype], false);
+    if (tl_contiguous(out) && out->numel <= CONVERT) fill_row(tl_data(out), converted, out->numel, tl_itemsize[out->dtype]);
     else run_copy(out->dtype, tl_data(out), out->strides, out->dtype, converted, none, out->ndim, out->dims);
     return true;
 }
