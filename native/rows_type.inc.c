@@ -1,0 +1,377 @@
+/* The kernels over rows for one element type, included by rows.inc.c with
+ *   T, V        the element and a vector of it
+ *   VN(name)    vec.h's name for this type;  RN(name)  ours, for type and instruction set
+ *
+ * Everything is built from three loops over a row (row_max, row_total, row_map), whose `what` is a constant wherever they are used. */
+#define VLEN ((int64_t)(sizeof(V) / sizeof(T)))
+
+TL_INLINE V RN(get)(const T *p, int64_t n, T fill) { return n >= VLEN ? VN(load)(p) : VN(load_part)(p, n, fill); }
+TL_INLINE void RN(put)(T *p, V v, int64_t n)
+{
+    if (n >= VLEN) VN(store)(p, v);
+    else VN(store_part)(p, v, n);
+}
+TL_INLINE double RN(lanes)(V v) /* their sum, in halves */
+{
+    T lane[VLEN];
+    VN(store)(lane, v);
+    for (int64_t w = VLEN / 2; w > 0; w /= 2)
+        for (int64_t l = 0; l < w; l++) lane[l] += lane[l + w];
+    return lane[0];
+}
+
+/* NaN is passed over: it shows up in whatever is made of the elements. */
+TL_INLINE T RN(row_max)(const T *a, int64_t n)
+{
+    V low = VN(splat)(-(T)INFINITY), m[4] = {low, low, low, low};
+    int64_t i = 0;
+    for (; i + 4 * VLEN <= n; i += 4 * VLEN) {
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; j++) m[j] = VN(max)(VN(load)(a + i + j * VLEN), m[j]);
+    }
+    for (; i < n; i += VLEN) m[0] = VN(max)(RN(get)(a + i, n - i, -(T)INFINITY), m[0]);
+    T lane[VLEN];
+    VN(store)(lane, VN(max)(VN(max)(m[0], m[1]), VN(max)(m[2], m[3])));
+    for (int64_t w = VLEN / 2; w > 0; w /= 2)
+        for (int64_t l = 0; l < w; l++) lane[l] = lane[l] > lane[l + w] ? lane[l] : lane[l + w];
+    return lane[0];
+}
+
+TL_INLINE V RN(term)(int what, V a, V b, V m)
+{
+    switch (what) {
+    case TERM_SQDEV: return (a - m) * (a - m);
+    case TERM_EXP: return VN(exp)(a - m);
+    case TERM_DOT: return a * b;
+    case TERM_BELOW: return m - a;
+    case TERM_BELOW_DOT: return (m - a) * b;
+    case TERM_SQDIFF: return (a - b) * (a - b);
+    default: return a;
+    }
+}
+/* What stands in for `a` behind the end of the row, so that the term is zero (b is zero there). */
+TL_INLINE T RN(pad)(int what, T m)
+{
+    return what == TERM_SQDEV || what == TERM_BELOW || what == TERM_BELOW_DOT ? m : what == TERM_EXP ? -(T)INFINITY : 0;
+}
+/* The sum of the terms. out: NULL, or where they are stored as well; may be a. */
+TL_INLINE double RN(row_total)(int what, T *out, const T *a, const T *b, T m, int64_t n)
+{
+    V vm = VN(splat)(m);
+    double total = 0;
+    for (int64_t i = 0; i < n;) {
+        int64_t end = n - i < ROW_BLOCK ? n : i + ROW_BLOCK;
+        V sum[4] = {{0}, {0}, {0}, {0}};
+        for (; i + 4 * VLEN <= end; i += 4 * VLEN) {
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) {
+                V t = RN(term)(what, VN(load)(a + i + j * VLEN), VN(load)(b + i + j * VLEN), vm);
+                if (out) VN(store)(out + i + j * VLEN, t);
+                sum[j] += t;
+            }
+        }
+        for (; i < end; i += VLEN) {
+            V t = RN(term)(what, RN(get)(a + i, end - i, RN(pad)(what, m)), RN(get)(b + i, end - i, 0), vm);
+            if (out) RN(put)(out + i, t, end - i);
+            sum[0] += t;
+        }
+        i = end;
+        total += RN(lanes)((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    }
+    return total;
+}
+
+TL_INLINE V RN(mapped)(int what, V a, V b, V c, V d, const V *s)
+{
+    switch (what) {
+    case MAP_SCALE: return a * s[0];
+    case MAP_SHIFT: return (a - s[0]) - s[1];
+    case MAP_SOFTMAX_GRAD: return a * (b - s[0]);
+    case MAP_LOG_SOFTMAX_GRAD: return b - VN(exp)(a) * s[0];
+    case MAP_NORM: return (a - s[0]) * s[1];
+    case MAP_NORM_W: return (a - s[0]) * s[1] * c;
+    case MAP_NORM_B: return (a - s[0]) * s[1] + d;
+    case MAP_NORM_WB: return VN(fma)((a - s[0]) * s[1], c, d);
+    case MAP_NORM_GRAD: return s[1] * ((b - s[2]) - (a - s[0]) * s[1] * s[3]);
+    case MAP_NORM_GRAD_W: return s[1] * ((b * c - s[2]) - (a - s[0]) * s[1] * s[3]);
+    case MAP_CE_GRAD: return VN(exp)((a - s[0]) - s[1]) * s[2] - s[3];
+    case MAP_CE_GRAD_W: return VN(exp)((a - s[0]) - s[1]) * s[2] - s[3] * c;
+    case MAP_SQDIFF: return (a - b) * (a - b);
+    case MAP_DIFF: return (a - b) * s[0];
+    default: return (a - b) * s[0] * c;
+    }
+}
+typedef struct { T s[4]; } RN(scalars);
+/* out[i] from a[i] .. d[i]; rows that `what` has no use for are a again. out may be any of them. */
+TL_INLINE void RN(row_map)(int what, T *out, const T *a, const T *b, const T *c, const T *d, RN(scalars) k, int64_t n)
+{
+    V s[4] = {VN(splat)(k.s[0]), VN(splat)(k.s[1]), VN(splat)(k.s[2]), VN(splat)(k.s[3])};
+    int64_t i = 0;
+    for (; i + VLEN <= n; i += VLEN)
+        VN(store)(out + i, RN(mapped)(what, VN(load)(a + i), VN(load)(b + i), VN(load)(c + i), VN(load)(d + i), s));
+    if (i == n) return;
+    int64_t r = n - i;
+    VN(store_part)(out + i, RN(mapped)(what, VN(load_part)(a + i, r, 0), VN(load_part)(b + i, r, 0), VN(load_part)(c + i, r, 0),
+                                       VN(load_part)(d + i, r, 0), s), r);
+}
+#define SCALARS(...) ((RN(scalars)){{__VA_ARGS__}})
+
+/* ---- softmax and log_softmax, along rows ---- */
+
+static void RN(softmax)(void *arg, int64_t begin, int64_t end)
+{
+    const tl_softmax *p = arg;
+    int64_t n = p->n;
+    for (int64_t r = begin; r < end; r++) {
+        const T *x = (const T *)p->x + r * n;
+        T *out = (T *)p->out + r * n, m = RN(row_max)(x, n);
+        if (p->log) {
+            double total = RN(row_total)(TERM_EXP, NULL, x, x, m, n);
+            RN(row_map)(MAP_SHIFT, out, x, x, x, x, SCALARS(m, (T)log(total)), n);
+        } else {
+            double total = RN(row_total)(TERM_EXP, out, x, x, m, n);
+            RN(row_map)(MAP_SCALE, out, out, out, out, out, SCALARS((T)(1 / total)), n);
+        }
+    }
+}
+static void RN(softmax_grad)(void *arg, int64_t begin, int64_t end)
+{
+    const tl_softmax *p = arg;
+    int64_t n = p->n;
+    for (int64_t r = begin; r < end; r++) {
+        const T *y = (const T *)p->x + r * n, *g = (const T *)p->g + r * n;
+        T *out = (T *)p->out + r * n;
+        if (p->log) {
+            T total = (T)RN(row_total)(TERM_SUM, NULL, g, g, 0, n);
+            RN(row_map)(MAP_LOG_SOFTMAX_GRAD, out, y, g, y, y, SCALARS(total), n);
+        } else {
+            T total = (T)RN(row_total)(TERM_DOT, NULL, y, g, 0, n);
+            RN(row_map)(MAP_SOFTMAX_GRAD, out, y, g, y, y, SCALARS(total), n);
+        }
+    }
+}
+
+/* ---- the same along another dimension: (outer, n, inner), a vector of inner columns at a time ---- */
+
+enum { RN(ACROSS_BLOCK) = 256 }; /* rows added before their sum joins the total */
+
+TL_INLINE void RN(across_column)(const tl_softmax *p, const T *x, T *out, int64_t w)
+{
+    int64_t n = p->n, step = p->inner;
+    V m = VN(splat)(-(T)INFINITY), total = {0};
+    for (int64_t i = 0; i < n; i++) m = VN(max)(RN(get)(x + i * step, w, 0), m);
+    for (int64_t i = 0; i < n;) {
+        V sum = {0};
+        for (int64_t end = n - i < RN(ACROSS_BLOCK) ? n : i + RN(ACROSS_BLOCK); i < end; i++) {
+            V e = VN(exp)(RN(get)(x + i * step, w, 0) - m);
+            if (!p->log) RN(put)(out + i * step, e, w);
+            sum += e;
+        }
+        total += sum;
+    }
+    V last = p->log ? VN(log)(total) : 1 / total;
+    for (int64_t i = 0; i < n; i++)
+        RN(put)(out + i * step, p->log ? (RN(get)(x + i * step, w, 0) - m) - last : RN(get)(out + i * step, w, 0) * last, w);
+}
+TL_INLINE void RN(across_grad_column)(const tl_softmax *p, const T *y, const T *g, T *out, int64_t w)
+{
+    int64_t n = p->n, step = p->inner;
+    V total = {0};
+    for (int64_t i = 0; i < n;) {
+        V sum = {0};
+        for (int64_t end = n - i < RN(ACROSS_BLOCK) ? n : i + RN(ACROSS_BLOCK); i < end; i++) {
+            V gi = RN(get)(g + i * step, w, 0);
+            sum += p->log ? gi : gi * RN(get)(y + i * step, w, 0);
+        }
+        total += sum;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        V gi = RN(get)(g + i * step, w, 0), yi = RN(get)(y + i * step, w, 0);
+        RN(put)(out + i * step, p->log ? gi - VN(exp)(yi) * total : yi * (gi - total), w);
+    }
+}
+/* Tile t covers TL_ROWS_TILE columns of one outer index. */
+TL_INLINE void RN(across)(const tl_softmax *p, int64_t begin, int64_t end, bool gradient)
+{
+    int64_t tiles = (p->inner + TL_ROWS_TILE - 1) / TL_ROWS_TILE;
+    for (int64_t t = begin; t < end; t++) {
+        int64_t first = t % tiles * TL_ROWS_TILE, last = p->inner - first < TL_ROWS_TILE ? p->inner : first + TL_ROWS_TILE;
+        for (int64_t c = first; c < last; c += VLEN) {
+            int64_t at = t / tiles * p->n * p->inner + c;
+            const T *x = (const T *)p->x + at;
+            if (gradient) RN(across_grad_column)(p, x, (const T *)p->g + at, (T *)p->out + at, last - c);
+            else RN(across_column)(p, x, (T *)p->out + at, last - c);
+        }
+    }
+}
+static void RN(softmax_across)(void *arg, int64_t begin, int64_t end) { RN(across)(arg, begin, end, false); }
+static void RN(softmax_across_grad)(void *arg, int64_t begin, int64_t end) { RN(across)(arg, begin, end, true); }
+
+/* ---- layer_norm ---- */
+
+static void RN(layer_norm)(void *arg, int64_t begin, int64_t end)
+{
+    const tl_layer_norm *p = arg;
+    int64_t n = p->n;
+    const T *w = p->weight, *b = p->bias;
+    for (int64_t r = begin; r < end; r++) {
+        const T *x = (const T *)p->x + r * n;
+        T *out = (T *)p->out + r * n, mean = (T)(RN(row_total)(TERM_SUM, NULL, x, x, 0, n) / (double)n);
+        T rstd = (T)(1 / sqrt(RN(row_total)(TERM_SQDEV, NULL, x, x, mean, n) / (double)n + p->eps));
+        if (w && b) RN(row_map)(MAP_NORM_WB, out, x, x, w, b, SCALARS(mean, rstd), n);
+        else if (w) RN(row_map)(MAP_NORM_W, out, x, x, w, x, SCALARS(mean, rstd), n);
+        else if (b) RN(row_map)(MAP_NORM_B, out, x, x, x, b, SCALARS(mean, rstd), n);
+        else RN(row_map)(MAP_NORM, out, x, x, x, x, SCALARS(mean, rstd), n);
+        ((T *)p->mean)[r] = mean;
+        ((T *)p->rstd)[r] = rstd;
+    }
+}
+
+/* One vector of layer_norm_sums: h = g w and h xhat join sum and dot; gw and gb, where given, take their share. */
+TL_INLINE void RN(norm_step)(V g, V xhat, V w, V *sum, V *dot, T *gw, T *gb, int64_t n)
+{
+    if (gw) {
+        RN(put)(gw, RN(get)(gw, n, 0) + g * xhat, n);
+        RN(put)(gb, RN(get)(gb, n, 0) + g, n);
+    }
+    *sum += g * w;
+    *dot += g * w * xhat;
+}
+/* The means of h and of h xhat over a row, where h = g w (w NULL: g); adds g xhat to gw and g to gb, unless they are NULL. */
+TL_INLINE void RN(norm_sums)(const T *g, const T *x, const T *w, T mean, T rstd, T *gw, T *gb, int64_t n, T *h_mean, T *dot_mean)
+{
+    V m = VN(splat)(mean), r = VN(splat)(rstd), one = VN(splat)(1);
+    double sum = 0, dot = 0;
+    for (int64_t i = 0; i < n;) {
+        int64_t end = n - i < ROW_BLOCK ? n : i + ROW_BLOCK;
+        V s[2] = {{0}, {0}}, d[2] = {{0}, {0}};
+        for (; i + 2 * VLEN <= end; i += 2 * VLEN) {
+#pragma GCC unroll 2
+            for (int j = 0; j < 2; j++) {
+                int64_t k = i + j * VLEN;
+                RN(norm_step)(VN(load)(g + k), (VN(load)(x + k) - m) * r, w ? VN(load)(w + k) : one, &s[j], &d[j], gw ? gw + k : NULL,
+                              gw ? gb + k : NULL, VLEN);
+            }
+        }
+        for (; i < end; i += VLEN)
+            RN(norm_step)(RN(get)(g + i, end - i, 0), (RN(get)(x + i, end - i, mean) - m) * r, w ? RN(get)(w + i, end - i, 0) : one, &s[0],
+                          &d[0], gw ? gw + i : NULL, gw ? gb + i : NULL, end - i);
+        i = end;
+        sum += RN(lanes)(s[0] + s[1]);
+        dot += RN(lanes)(d[0] + d[1]);
+    }
+    *h_mean = (T)(sum / (double)n);
+    *dot_mean = (T)(dot / (double)n);
+}
+static void RN(layer_norm_grad)(void *arg, int64_t begin, int64_t end)
+{
+    const tl_layer_norm_grad *p = arg;
+    int64_t n = p->n;
+    const T *w = p->weight;
+    for (int64_t b = begin; b < end; b++) {
+        T *gw = p->parts ? (T *)p->parts + b * 2 * n : NULL, *gb = gw ? gw + n : NULL;
+        if (gw) memset(gw, 0, (size_t)(2 * n) * sizeof(T));
+        int64_t last = p->rows - b * TL_ROWS_BLOCK < TL_ROWS_BLOCK ? p->rows : (b + 1) * TL_ROWS_BLOCK;
+        for (int64_t r = b * TL_ROWS_BLOCK; r < last; r++) {
+            const T *g = (const T *)p->g + r * n, *x = (const T *)p->x + r * n;
+            T mean = ((const T *)p->mean)[r], rstd = ((const T *)p->rstd)[r], h, dot;
+            if (w && gw) RN(norm_sums)(g, x, w, mean, rstd, gw, gb, n, &h, &dot);
+            else if (gw) RN(norm_sums)(g, x, NULL, mean, rstd, gw, gb, n, &h, &dot);
+            else if (w) RN(norm_sums)(g, x, w, mean, rstd, NULL, NULL, n, &h, &dot);
+            else RN(norm_sums)(g, x, NULL, mean, rstd, NULL, NULL, n, &h, &dot);
+            T *gx = p->gx ? (T *)p->gx + r * n : NULL;
+            if (gx && w) RN(row_map)(MAP_NORM_GRAD_W, gx, x, g, w, x, SCALARS(mean, rstd, h, dot), n);
+            else if (gx) RN(row_map)(MAP_NORM_GRAD, gx, x, g, x, x, SCALARS(mean, rstd, h, dot), n);
+        }
+    }
+}
+
+/* ---- cross_entropy ---- */
+
+static void RN(cross_entropy)(void *arg, int64_t begin, int64_t end)
+{
+    const tl_cross_entropy *p = arg;
+    int64_t n = p->n;
+    const T *w = p->weight;
+    T *loss = p->loss, *saved = p->saved;
+    for (int64_t r = begin; r < end; r++) {
+        const T *x = (const T *)p->x + r * n;
+        int64_t y = p->target[r];
+        if (y == p->ignore) {
+            loss[r] = saved[2 * r] = saved[2 * r + 1] = 0;
+            continue;
+        }
+        T m = RN(row_max)(x, n);
+        double total = log(RN(row_total)(TERM_EXP, NULL, x, x, m, n));
+        double value = ((double)m - (double)x[y] + total) * (w ? (double)w[y] : 1) * (1 - p->smoothing);
+        if (p->smoothing > 0) {
+            double below = w ? RN(row_total)(TERM_BELOW_DOT, NULL, x, w, m, n) : RN(row_total)(TERM_BELOW, NULL, x, x, m, n);
+            value += (below + total * p->weight_sum) * p->smoothing / (double)n;
+        }
+        loss[r] = (T)value;
+        saved[2 * r] = m;
+        saved[2 * r + 1] = (T)total;
+    }
+}
+static void RN(cross_entropy_grad)(void *arg, int64_t begin, int64_t end)
+{
+    const tl_cross_entropy *p = arg;
+    int64_t n = p->n;
+    const T *w = p->weight, *g = p->g, *saved = p->saved;
+    for (int64_t r = begin; r < end; r++) {
+        const T *x = (const T *)p->x + r * n;
+        T *out = (T *)p->out + r * n;
+        int64_t y = p->target[r];
+        if (y == p->ignore) {
+            memset(out, 0, (size_t)n * sizeof(T));
+            continue;
+        }
+        double scale = (double)g[r * p->g_step] * p->scale, hit = scale * (1 - p->smoothing) * (w ? (double)w[y] : 1);
+        double even = scale * p->smoothing / (double)n;
+        RN(scalars) k = {{saved[2 * r], saved[2 * r + 1], (T)(hit + even * p->weight_sum), (T)even}};
+        if (w) RN(row_map)(MAP_CE_GRAD_W, out, x, x, w, x, k, n);
+        else RN(row_map)(MAP_CE_GRAD, out, x, x, x, x, k, n);
+        out[y] -= (T)hit;
+    }
+}
+
+/* ---- squared differences: block b covers TL_SQDIFF_BLOCK elements ---- */
+
+TL_INLINE int64_t RN(block_length)(const tl_sqdiff *p, int64_t b)
+{
+    return p->n - b * TL_SQDIFF_BLOCK < TL_SQDIFF_BLOCK ? p->n - b * TL_SQDIFF_BLOCK : TL_SQDIFF_BLOCK;
+}
+static void RN(sqdiff)(void *arg, int64_t begin, int64_t end)
+{
+    const tl_sqdiff *p = arg;
+    for (int64_t b = begin; b < end; b++) {
+        const T *x = (const T *)p->a + b * TL_SQDIFF_BLOCK, *y = (const T *)p->b + b * TL_SQDIFF_BLOCK;
+        RN(row_map)(MAP_SQDIFF, (T *)p->out + b * TL_SQDIFF_BLOCK, x, y, x, x, SCALARS(0), RN(block_length)(p, b));
+    }
+}
+static void RN(sqdiff_sum)(void *arg, int64_t begin, int64_t end)
+{
+    const tl_sqdiff *p = arg;
+    for (int64_t b = begin; b < end; b++) {
+        const T *x = (const T *)p->a + b * TL_SQDIFF_BLOCK, *y = (const T *)p->b + b * TL_SQDIFF_BLOCK;
+        p->sums[b] = RN(row_total)(TERM_SQDIFF, NULL, x, y, 0, RN(block_length)(p, b));
+    }
+}
+static void RN(sqdiff_grad)(void *arg, int64_t begin, int64_t end)
+{
+    const tl_sqdiff *p = arg;
+    for (int64_t b = begin; b < end; b++) {
+        int64_t at = b * TL_SQDIFF_BLOCK, n = RN(block_length)(p, b);
+        const T *x = (const T *)p->a + at, *y = (const T *)p->b + at, *g = p->g;
+        T *out = (T *)p->out + at;
+        if (p->g_step) RN(row_map)(MAP_DIFF_G, out, x, y, g + at, x, SCALARS((T)p->scale), n);
+        else RN(row_map)(MAP_DIFF, out, x, y, x, x, SCALARS((T)(p->scale * (double)g[0])), n);
+    }
+}
+
+#undef T
+#undef V
+#undef VN
+#undef RN
+#undef VLEN
+#undef SCALARS
