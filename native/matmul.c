@@ -1,0 +1,279 @@
+/* Matrix products: shapes, batches and threads. The kernels are in matmul.inc.c.
+ *
+ * An element's bits depend on K, the dtype and, where the right operand is a single column, on whether A's rows are contiguous (then it
+ * is a dot product); never on the other rows, the batch or the threads. All cuts below are made from shapes alone. */
+#include "kernels.h"
+
+typedef struct {
+    const char *data;
+    int64_t rows, cols, rs, cs;
+    int nb;                                   /* batch dimensions in front */
+    const int64_t *bdims, *bstrides;
+} matrix;
+
+enum { DIRECT, PACKED, DOTS };
+enum {
+    BIG = 1 << 19,                            /* multiply-adds of a call that threads may share */
+    CHUNK = 1 << 18,                          /* of a thread's piece of work, at least */
+    PACK_FROM = 1 << 18,                      /* of one product from which packing A pays */
+    BLOCK_ROWS = 24, BLOCK_COLS = 16,         /* a piece of a large product, in tiles */
+    MIN_PIECES = 8,                           /* a large product is cut into about this many pieces at least */
+    MAX_SLOTS = 64
+};
+
+typedef struct {
+    tl_mm mm;                                 /* of the first matrix of the batch */
+    int64_t m, n, batch;
+    int type, path, nb;
+    int64_t rows, cols, row_blocks, col_blocks;  /* how one product is cut */
+    int64_t bdims[TL_MAX_DIMS], as[TL_MAX_DIMS], bs[TL_MAX_DIMS]; /* batch; strides in bytes, 0 where broadcast */
+    char *work;                               /* one slot of packing space per thread */
+    int64_t slot;
+    _Atomic uint64_t free_slots;
+} job;
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* ---- pieces ---- */
+static int take_slot(job *j)
+{
+    uint64_t free = atomic_load(&j->free_slots);
+    while (free && !atomic_compare_exchange_weak(&j->free_slots, &free, free & (free - 1))) {}
+    return free ? __builtin_ctzll(free) : -1;
+}
+
+static void run_piece(const job *j, const tl_mm *p, int64_t piece, void *work)
+{
+    int64_t m0 = piece / j->col_blocks * j->rows, n0 = piece % j->col_blocks * j->cols;
+    int64_t m1 = least(j->m, m0 + j->rows), n1 = least(j->n, n0 + j->cols);
+    if (j->path == DOTS) tl_mm_k->dots[j->type](p, m0, m1);
+    else if (work) tl_mm_k->packed[j->type](p, m0, m1, n0, n1, work);
+    else tl_mm_k->direct[j->type](p, m0, m1, n0, n1);
+}
+
+static void run_pieces(void *arg, int64_t begin, int64_t end)
+{
+    job *j = arg;
+    int64_t pieces = j->row_blocks * j->col_blocks, size = j->type ? 8 : 4;
+    int slot = j->work ? take_slot(j) : -1;   /* none left, which threads.c does not let happen: the direct path has the same bits */
+    void *work = slot >= 0 ? j->work + slot * j->slot : NULL;
+    for (int64_t u = begin; u < end; u++) {
+        tl_mm p = j->mm;
+        int64_t a = 0, b = 0;
+        for (int64_t d = j->nb - 1, rest = u / pieces; d >= 0; rest /= j->bdims[d], d--) {
+            a += rest % j->bdims[d] * j->as[d];
+            b += rest % j->bdims[d] * j->bs[d];
+        }
+        p.a = (const char *)p.a + a;
+        p.b = (const char *)p.b + b;
+        p.c = (char *)p.c + u / pieces * j->m * j->n * size;
+        run_piece(j, &p, u % pieces, work);
+    }
+    if (slot >= 0) atomic_fetch_or(&j->free_slots, UINT64_C(1) << slot);
+}
+
+/* How one product is cut into pieces: from the shape alone. */
+static void cut(job *j)
+{
+    int64_t mr = tl_mm_k->mr, nr = tl_mm_k->nr[j->type], k = j->mm.k ? j->mm.k : 1;
+    j->rows = j->m;
+    j->cols = j->n;
+    if (j->path == PACKED) {
+        int64_t rows = ceil_div(j->m, mr), cols = ceil_div(j->n, nr), r = least(rows, BLOCK_ROWS), c = least(cols, BLOCK_COLS);
+        while (ceil_div(rows, r) * ceil_div(cols, c) * j->batch < MIN_PIECES && r * mr * c * nr * k > 4 * (int64_t)CHUNK)
+            *(r * mr > c * nr ? &r : &c) /= 2;
+        j->rows = ceil_div(rows, ceil_div(rows, r)) * mr;
+        j->cols = c * nr;
+    } else if (j->path == DOTS) {
+        j->rows = least(j->m, ceil_div(CHUNK / 8, k)); /* the matrix is read once: bytes are what counts */
+    } else {
+        j->cols = least(j->n, ceil_div(ceil_div(CHUNK, j->m * k), nr) * nr);
+    }
+    j->row_blocks = ceil_div(j->m, j->rows);
+    j->col_blocks = ceil_div(j->n, j->cols);
+}
+
+static void run_big(job *j, double each)
+{
+    int64_t nr = tl_mm_k->nr[j->type];
+    if (j->path == DIRECT && j->m >= 2 * tl_mm_k->mr && each >= PACK_FROM) j->path = PACKED;
+    cut(j);
+    int64_t units = j->batch * j->row_blocks * j->col_blocks;
+    double cost = each / (double)(j->row_blocks * j->col_blocks);
+    size_t granted = 0;
+    if (j->path == PACKED) {
+        int64_t slots = least(least(units, tl_get_num_threads()), MAX_SLOTS);
+        j->slot = TL_MM_KC * ceil_div(j->cols, nr) * nr * (j->type ? 8 : 4);
+        j->work = tl_alloc((size_t)(slots * j->slot), &granted); /* none: the direct path has the same bits */
+        atomic_init(&j->free_slots, ~UINT64_C(0) >> (64 - slots));
+    }
+    tl_gil gil = tl_unlock(true);
+    tl_parallel_for(run_pieces, j, units, cost >= CHUNK ? 1 : (int64_t)(CHUNK / cost));
+    tl_relock(gil);
+    if (j->work) tl_release(j->work, granted);
+}
+
+/* ---- one product: out (contiguous: the batch, a.rows, b.cols) = a b + bias ---- */
+static void set_batch(job *j, const matrix *a, const matrix *b, int nb, const int64_t *bdims)
+{
+    int64_t size = j->type ? 8 : 4;
+    j->nb = nb;
+    j->batch = 1;
+    for (int d = 0; d < nb; d++) {
+        int da = d - (nb - a->nb), db = d - (nb - b->nb);
+        j->bdims[d] = bdims[d];
+        j->as[d] = da >= 0 && a->bdims[da] != 1 ? a->bstrides[da] * size : 0;
+        j->bs[d] = db >= 0 && b->bdims[db] != 1 ? b->bstrides[db] * size : 0;
+        j->batch *= bdims[d];
+    }
+}
+
+static tl_tensor *add_scalar(tl_tensor *out, const tl_tensor *bias)
+{
+    void *c = tl_data(out);
+    for (int64_t i = 0; i < out->numel; i++)
+        if (out->dtype == TL_F64) ((double *)c)[i] += *(const double *)tl_data(bias);
+        else ((float *)c)[i] += *(const float *)tl_data(bias);
+    return out;
+}
+
+static tl_tensor *product(tl_tensor *out, const matrix *a, const matrix *b, int nb, const int64_t *bdims, const tl_tensor *bias)
+{
+    if (!out || out->numel == 0) return out;
+    bool dots = b->cols == 1 && (a->cs == 1 || a->cols <= 1);
+    if (b->cols == 1 && !dots && a->rows > 1) { /* A stands upright: turned around, there are vectors to work on */
+        matrix at = {a->data, a->cols, a->rows, a->cs, a->rs, a->nb, a->bdims, a->bstrides};
+        matrix bt = {b->data, 1, b->rows, b->cs, b->rs, b->nb, b->bdims, b->bstrides};
+        product(out, &bt, &at, nb, bdims, NULL);
+        return bias ? add_scalar(out, bias) : out;
+    }
+    job j;
+    j.type = out->dtype == TL_F64;
+    j.path = dots ? DOTS : DIRECT;
+    j.work = NULL;
+    j.mm = (tl_mm){a->data, b->data, bias && !dots ? tl_data(bias) : NULL, tl_data(out), a->cols, a->rs, a->cs, b->rs, b->cs, b->cols};
+    j.rows = j.m = a->rows;
+    j.cols = j.n = b->cols;
+    j.row_blocks = j.col_blocks = 1;
+    set_batch(&j, a, b, nb, bdims);
+    double work = (double)out->numel * (double)(a->cols + 1);
+    if (work >= BIG) run_big(&j, work / (double)j.batch);
+    else run_pieces(&j, 0, j.batch);
+    return bias && dots ? add_scalar(out, bias) : out;
+}
+
+/* ---- operands ---- */
+/* The last two dimensions as a matrix, the others as its batch. */
+static matrix as_matrix(const tl_tensor *t)
+{
+    int n = t->ndim;
+    return (matrix){tl_data(t), t->dims[n - 2], t->dims[n - 1], t->strides[n - 2], t->strides[n - 1], n - 2, t->dims, t->strides};
+}
+
+static matrix transposed(matrix x)
+{
+    return (matrix){x.data, x.cols, x.rows, x.cs, x.rs, x.nb, x.bdims, x.bstrides};
+}
+
+/* All dimensions but the last as the rows of one matrix. False where no single stride leads from row to row. */
+static bool fold_rows(const tl_tensor *t, matrix *out)
+{
+    int last = t->ndim - 1;
+    int64_t rows = 1, rs = 0;
+    for (int d = last - 1; d >= 0; d--) {
+        if (t->dims[d] == 1) continue;
+        if (rows != 1 && t->strides[d] != rs * rows) return false;
+        if (rows == 1) rs = t->strides[d];
+        rows *= t->dims[d];
+    }
+    *out = (matrix){tl_data(t), rows, t->dims[last], rs, t->strides[last], 0, NULL, NULL};
+    return true;
+}
+
+static bool broadcast_batch(const matrix *a, const matrix *b, int *nb, int64_t *dims)
+{
+    *nb = a->nb > b->nb ? a->nb : b->nb;
+    for (int d = 0; d < *nb; d++) {
+        int da = d - (*nb - a->nb), db = d - (*nb - b->nb);
+        int64_t na = da >= 0 ? a->bdims[da] : 1, nbb = db >= 0 ? b->bdims[db] : 1;
+        if (na != nbb && na != 1 && nbb != 1) return false;
+        dims[d] = na == 1 ? nbb : na;
+    }
+    return true;
+}
+
+/* x (..., K) times one matrix (K, N), plus bias -> (..., N) */
+static tl_tensor *rows_product(const tl_tensor *x, const matrix *b, const tl_tensor *bias)
+{
+    int64_t dims[TL_MAX_DIMS];
+    matrix a;
+    memcpy(dims, x->dims, x->ndim * sizeof *dims);
+    dims[x->ndim - 1] = b->cols;
+    if (fold_rows(x, &a)) return product(tl_new(x->dtype, x->ndim, dims), &a, b, 0, NULL, bias);
+    a = as_matrix(x);
+    return product(tl_new(x->dtype, x->ndim, dims), &a, b, a.nb, a.bdims, bias);
+}
+
+static bool multiplies(const tl_tensor *a, const tl_tensor *b)
+{
+    return a->dtype == b->dtype && tl_is_float(a->dtype) && a->ndim && b->ndim;
+}
+
+/* ---- the operations ---- */
+tl_tensor *arr_matmul(const tl_tensor *a, const tl_tensor *b)
+{
+    int64_t dims[TL_MAX_DIMS + 2];
+    int nb;
+    if (!multiplies(a, b)) return tl_fail(TL_DECLINE);
+    matrix mb = b->ndim > 1 ? as_matrix(b) : (matrix){tl_data(b), b->dims[0], 1, b->strides[0], 1, 0, NULL, NULL};
+    if (a->dims[a->ndim - 1] != mb.rows) return tl_fail(TL_DECLINE);
+    if (b->ndim == 2) return rows_product(a, &mb, NULL);
+    matrix ma = a->ndim > 1 ? as_matrix(a) : (matrix){tl_data(a), 1, a->dims[0], 0, a->strides[0], 0, NULL, NULL};
+    if (!broadcast_batch(&ma, &mb, &nb, dims)) return tl_fail(TL_DECLINE);
+    int ndim = nb;
+    if (a->ndim > 1) dims[ndim++] = ma.rows;
+    if (b->ndim > 1) dims[ndim++] = mb.cols;
+    return product(tl_new(a->dtype, ndim, dims), &ma, &mb, nb, dims, NULL);
+}
+
+tl_tensor *arr_linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias)
+{
+    if (!multiplies(x, w) || w->ndim != 2 || x->dims[x->ndim - 1] != w->dims[1]) return tl_fail(TL_DECLINE);
+    if (bias && (bias->dtype != x->dtype || bias->ndim != 1 || bias->dims[0] != w->dims[0])) return tl_fail(TL_DECLINE);
+    matrix b = transposed(as_matrix(w));
+    if (!bias || tl_contiguous(bias)) return rows_product(x, &b, bias);
+    tl_tensor *copy = arr_cast(bias, bias->dtype);
+    tl_tensor *out = copy ? rows_product(x, &b, copy) : NULL;
+    tl_free(copy);
+    return out;
+}
+
+tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w)
+{
+    if (!multiplies(g, w) || w->ndim != 2 || g->dims[g->ndim - 1] != w->dims[0]) return tl_fail(TL_DECLINE);
+    matrix b = as_matrix(w);
+    return rows_product(g, &b, NULL);
+}
+
+tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x)
+{
+    if (!multiplies(g, x) || g->ndim != x->ndim || memcmp(g->dims, x->dims, (g->ndim - 1u) * sizeof *g->dims)) return tl_fail(TL_DECLINE);
+    tl_tensor *gc = NULL, *xc = NULL, *out = NULL;
+    matrix mg, mx;
+    if (!fold_rows(g, &mg) && (!(gc = arr_cast(g, g->dtype)) || !fold_rows(gc, &mg))) goto done;
+    if (!fold_rows(x, &mx) && (!(xc = arr_cast(x, x->dtype)) || !fold_rows(xc, &mx))) goto done;
+    mg = transposed(mg);
+    out = product(tl_new(g->dtype, 2, (int64_t[]){mg.rows, mx.cols}), &mg, &mx, 0, NULL, NULL);
+done:
+    tl_free(gc);
+    tl_free(xc);
+    return out;
+}
+
+tl_tensor *arr_linear_grad_bias(const tl_tensor *g)
+{
+    if (!tl_is_float(g->dtype) || !g->ndim) return tl_fail(TL_DECLINE);
+    if (g->ndim == 1) return arr_cast(g, g->dtype);
+    return arr_reduce(TL_OP_sum, g, (UINT32_C(1) << (g->ndim - 1)) - 1, false);
+}
