@@ -1,0 +1,21 @@
+"""Layers, losses and initialisation, with PyTorch's names, defaults and state_dict keys."""
+
+if __name__ != "tensorlib.nn":
+    # The folder lies at the top of the repository, where a bare `import nn` would find it and make a second copy of every class.
+    raise ImportError(
+        f"this package is tensorlib.nn, not {__name__}: write `import tensorlib as tl` and `tl.nn`, or `from tensorlib import nn`."
+    )
+
+from tensorlib.nn import functional, init, utils
+from tensorlib.nn.activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
+from tensorlib.nn.containers import ModuleDict, ModuleList, Sequential
+from tensorlib.nn.layers import Dropout, Embedding, Flatten, Identity, LayerNorm, Linear, Unflatten
+from tensorlib.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
+from tensorlib.nn.module import IncompatibleKeys, Module, StateDictError
+from tensorlib.nn.parameter import Parameter
+
+__all__ = [
+    "ELU", "GELU", "BCELoss", "BCEWithLogitsLoss", "CrossEntropyLoss", "Dropout", "Embedding", "Flatten", "Identity", "IncompatibleKeys",
+    "L1Loss", "LayerNorm", "LeakyReLU", "Linear", "LogSoftmax", "MSELoss", "Module", "ModuleDict", "ModuleList", "NLLLoss", "Parameter",
+    "ReLU", "Sequential", "SiLU", "Sigmoid", "Softmax", "Softplus", "StateDictError", "Tanh", "Unflatten", "functional", "init", "utils",
+]  # fmt: skip

@@ -1,0 +1,87 @@
+"""The functions behind the layers, under PyTorch's names: `import tensorlib.nn.functional as F`."""
+
+from __future__ import annotations
+
+import tensorlib as tl
+from tensorlib import Tensor
+
+__all__ = [
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding",
+    "gelu", "hardsigmoid", "hardswish", "hardtanh", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "mish",
+    "mse_loss", "nll_loss", "normalize", "one_hot", "relu", "relu6", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh",
+]  # fmt: skip
+
+# These are the operations themselves.
+binary_cross_entropy = tl.binary_cross_entropy
+binary_cross_entropy_with_logits = tl.binary_cross_entropy_with_logits
+celu = tl.celu
+cross_entropy = tl.cross_entropy
+dropout = tl.dropout
+embedding = tl.embedding
+gelu = tl.gelu
+hardsigmoid = tl.hardsigmoid
+hardswish = tl.hardswish
+hardtanh = tl.hardtanh
+l1_loss = tl.l1_loss
+layer_norm = tl.layer_norm
+linear = tl.linear
+log_softmax = tl.log_softmax
+logsigmoid = tl.logsigmoid
+mish = tl.mish
+mse_loss = tl.mse_loss
+nll_loss = tl.nll_loss
+one_hot = tl.one_hot
+relu6 = tl.relu6
+selu = tl.selu
+sigmoid = tl.sigmoid
+softmax = tl.softmax
+softplus = tl.softplus
+softsign = tl.softsign
+tanh = tl.tanh
+
+# And these take PyTorch's `inplace` besides.
+
+
+def relu(x: Tensor, inplace: bool = False) -> Tensor:
+    """``max(x, 0)``.
+
+    >>> tl.nn.functional.relu(tl.tensor([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
+    return x.relu_() if inplace else tl.relu(x)
+
+
+def silu(x: Tensor, inplace: bool = False) -> Tensor:
+    """``x * sigmoid(x)``."""
+    return x.copy_(tl.silu(x)) if inplace else tl.silu(x)
+
+
+def elu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """`x` where it is positive, else ``alpha * (exp(x) - 1)``."""
+    out = tl.elu(x, alpha)
+    return x.copy_(out) if inplace else out
+
+
+def leaky_relu(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """`x` where it is positive, else ``negative_slope * x``."""
+    out = tl.leaky_relu(x, negative_slope)
+    return x.copy_(out) if inplace else out
+
+
+def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
+    """`x` divided by its norm along `dim`, which counts as at least `eps`.
+
+    >>> [round(v, 4) for v in tl.nn.functional.normalize(tl.tensor([3.0, 4.0]), dim=0).tolist()]
+    [0.6, 0.8]
+    """
+    return x / x.norm(p, dim, keepdim=True).clamp_min(eps)
+
+
+def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
+    """The cosine of the angle between `x1` and `x2` along `dim`; each norm counts as at least `eps`.
+
+    >>> tl.nn.functional.cosine_similarity(tl.tensor([[1.0, 0.0]]), tl.tensor([[0.0, 2.0]])).item()
+    0.0
+    """
+    unit1, unit2 = (x / x.norm(2, dim, keepdim=True).clamp_min(eps) for x in (x1, x2))
+    return (unit1 * unit2).sum(dim)

@@ -1,0 +1,76 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import tensorlib as tl
+from tensorlib import Tensor
+from tensorlib.optim.optimizer import Hyper, Optimizer, State, require
+
+
+class SGD(Optimizer):
+    """Step against the gradient, with momentum if wanted:  v <- momentum v + (1 - dampening) g;  p <- p - lr v.
+
+    `nesterov` steps along ``g + momentum v`` instead of ``v``; the first ``v`` is ``g``. `weight_decay` adds its multiple of ``p`` to ``g``.
+    `fused=False` runs the definition in plain operations.
+
+    Reference: Sutskever et al. 2013, in PyTorch's variant.
+
+    >>> w = tl.nn.Parameter(tl.tensor([1.0]))
+    >>> optimizer = tl.optim.SGD([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> round(w.item(), 4)
+    0.8
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        require(
+            "SGD",
+            lr=(lr, lr >= 0, "at least 0"),
+            momentum=(momentum, momentum >= 0, "at least 0"),
+            weight_decay=(weight_decay, weight_decay >= 0, "at least 0"),
+            nesterov=(
+                nesterov,
+                not nesterov or (momentum > 0 and dampening == 0),
+                "False without momentum or with dampening",
+            ),
+        )
+        super().__init__(params, {
+            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov, "maximize": maximize,
+            "fused": fused,
+        })  # fmt: skip
+
+    def update_one(self, p: Tensor, g: Tensor, state: State, h: Hyper) -> None:
+        if h.weight_decay:
+            g = g.add(p, alpha=h.weight_decay)
+        if h.momentum:
+            v = state.get("momentum_buffer")
+            if v is None:
+                v = state["momentum_buffer"] = g.clone()
+            else:
+                v.mul_(h.momentum).add_(g, alpha=1 - h.dampening)
+            g = g.add(v, alpha=h.momentum) if h.nesterov else v
+        p.add_(g, alpha=-h.lr)
+
+    def update_group(self, group: dict[str, Any]) -> bool:
+        params, momentum, state = group["params"], group["momentum"], self.state
+        if group["fused"] is False:
+            return False
+        buffers = [state[p].get("momentum_buffer") for p in params] if momentum else None
+        return tl.fused.sgd_(
+            params, None, buffers, group["lr"], momentum, group["dampening"], group["weight_decay"], group["nesterov"], group["maximize"]
+        )  # fmt: skip

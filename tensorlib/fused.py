@@ -1,0 +1,111 @@
+"""Kernels that do the work of many operations in one call, for library code and for users who write their own optimizers.
+
+Each declines what it does not serve by returning False, and has then changed nothing: run the plain operations instead.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tensorlib import lines
+from tensorlib.native import ffi, lib
+from tensorlib.status import DECLINE, raise_status
+
+if TYPE_CHECKING:
+    from tensorlib.tensor import Tensor
+
+__all__ = ["adam_", "sgd_", "zero_grad_"]
+
+Tensors = "Sequence[Tensor | None] | None"  # None entries: a parameter without state; None: no such state at all
+_NULL = ffi.NULL
+
+
+def _handles(tensors: Sequence[Tensor | None] | None) -> object:
+    if tensors is None:
+        return _NULL
+    try:
+        return [t._array for t in tensors]  # type: ignore[union-attr]
+    except AttributeError:
+        return [0 if t is None else t._array for t in tensors]
+
+
+def _done(name: str, served: bool) -> bool:
+    if not served and lib.tl_status() != DECLINE:
+        raise_status(name)
+    return bool(served)
+
+
+def sgd_(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor] | None,
+    momentum_buffers: Sequence[Tensor | None] | None,
+    lr: float,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+) -> bool:
+    """One step of stochastic gradient descent on all `params`, as `tl.optim.SGD` defines it.
+
+    `grads` None: each parameter's own gradient, and parameters without one are passed over. `momentum_buffers` None: no momentum. Declines
+    where a buffer is missing (its first value is the definition's business), and dtypes other than float32 and float64.
+
+    >>> w, g = tl.tensor([1.0, 2.0]), tl.tensor([1.0, 1.0])
+    >>> tl.fused.sgd_([w], [g], None, lr=0.5), w.tolist()
+    (True, [0.5, 1.5])
+    """
+    served = lib.tl_sgd(
+        len(params), _handles(params), _handles(grads), _handles(momentum_buffers), lr, momentum, dampening, weight_decay, nesterov, maximize,
+        lines.here(sys._getframe(1)),
+    )  # fmt: skip
+    return _done("sgd_", served)
+
+
+def adam_(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor] | None,
+    exp_avgs: Sequence[Tensor | None],
+    exp_avg_sqs: Sequence[Tensor | None],
+    max_exp_avg_sqs: Sequence[Tensor | None] | None,
+    steps: Sequence[Tensor | None],
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+) -> bool:
+    """One step of Adam on all `params`, as `tl.optim.Adam` defines it, `decoupled` as `tl.optim.AdamW`.
+
+    `grads` as in `sgd_`. `steps` are 0-d float32 tensors that count each parameter's steps. `max_exp_avg_sqs` None: no amsgrad.
+
+    >>> w, g, m, v, t = tl.ones(1), tl.ones(1), tl.zeros(1), tl.zeros(1), tl.tensor(0.0)
+    >>> tl.fused.adam_([w], [g], [m], [v], None, [t], lr=0.25), round(w.item(), 4), t.item()
+    (True, 0.75, 1.0)
+    """
+    served = lib.tl_adam(
+        len(params), _handles(params), _handles(grads), _handles(exp_avgs), _handles(exp_avg_sqs), _handles(max_exp_avg_sqs), _handles(steps),
+        lr, beta1, beta2, eps, weight_decay, decoupled, maximize, lines.here(sys._getframe(1)),
+    )  # fmt: skip
+    return _done("adam_", served)
+
+
+def zero_grad_(params: Sequence[Tensor], set_to_none: bool = True) -> None:
+    """Forget the gradients of all `params`, or fill them with zeros.
+
+    >>> w = tl.ones(1, requires_grad=True)
+    >>> w.sum().backward()
+    >>> tl.fused.zero_grad_([w])
+    >>> w.grad is None
+    True
+    """
+    if set_to_none:
+        lib.tl_clear_grads(len(params), _handles(params))
+        return
+    for p in params:
+        if p.grad is not None:
+            p.grad = p.grad.detach().mul(0) if p.grad.requires_grad else p.grad.zero_()

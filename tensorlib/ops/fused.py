@@ -1,0 +1,442 @@
+"""Operations of neural networks that have a kernel of their own, each with its definition in plain operations beside it.
+
+An entry's `composite` is the oracle of the tests, `native` the kernel's fast lane, `decode` reads a recorded node's attributes back from the
+numbers that C keeps in it. An absent weight or bias is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tensorlib import ops
+from tensorlib.errors import DTypeError, GradError, IndexRangeError, ShapeError
+from tensorlib.native import lib
+from tensorlib.ops import rules
+from tensorlib.ops.declare import structured
+from tensorlib.ops.shape import normalize_dim
+from tensorlib.ops.table import NATIVE_NUMBERS, Draw, error, sample
+
+if TYPE_CHECKING:
+    from tensorlib.dtypes import DType
+    from tensorlib.tensor import Tensor
+
+__all__ = ["dropout", "embedding", "layer_norm", "linear", "log_softmax", "softmax"]
+METHODS = ("log_softmax", "softmax")
+INPLACE: tuple[str, ...] = ()
+
+
+def handle(t: Tensor | None) -> int:
+    return 0 if t is None else t._array
+
+
+# ---- softmax ----
+
+
+def _softmax_ref(xp: Any, x: Any, *, dim: int) -> Any:
+    if x.size == 0:
+        return x.copy()
+    e = xp.exp(x - x.max(axis=dim, keepdims=True))
+    return e / e.sum(axis=dim, keepdims=True)
+
+
+def log_softmax_ref(xp: Any, x: Any, *, dim: int) -> Any:
+    if x.size == 0:
+        return x.copy()
+    shifted = x - x.max(axis=dim, keepdims=True)
+    return shifted - xp.log(xp.exp(shifted).sum(axis=dim, keepdims=True))
+
+
+def _softmax_plain(x: Tensor, *, dim: int) -> Tensor:
+    if x.numel() == 0:
+        return x.clone()
+    e = (x - x.detach().amax(dim, keepdim=True)).exp()
+    return e / e.sum(dim, keepdim=True)
+
+
+def _log_softmax_plain(x: Tensor, *, dim: int) -> Tensor:
+    if x.numel() == 0:
+        return x.clone()
+    shifted = x - x.detach().amax(dim, keepdim=True)
+    return shifted - shifted.exp().sum(dim, keepdim=True).log()
+
+
+def _row_samples() -> list[Any]:
+    shapes = [((), 0), ((5,), 0), ((0, 3), 1), ((3, 0), 1), ((4, 17), -1), ((2, 3, 4), 1), ((3, 70), 0)]
+    draws = [sample(shape, dim=dim) for shape, dim in shapes]
+    return [*draws, sample(Draw((3, 4), special=(-math.inf, 1e4, -1e4, 88.0)), dim=1)]
+
+
+_SOFTMAX, _LOG_SOFTMAX = NATIVE_NUMBERS["softmax"], NATIVE_NUMBERS["log_softmax"]
+_ROW_ERRORS = (error((2, 3), dim=2, raises=IndexError, match="dim 2 is out of range"),)
+
+_softmax = structured(
+    "softmax",
+    inputs=("x",),
+    attrs=("dim",),
+    dtype=rules.floating,
+    ref=_softmax_ref,
+    vjp=(lambda g, out, dim: out * (g - (g * out).sum(dim, keepdim=True)),),
+    composite=_softmax_plain,
+    native=lambda line, x, dim: lib.tl_row(_SOFTMAX, x._array, dim, line),
+    decode=lambda node: {"dim": lib.tl_node_int(node, 0)},
+    samples=_row_samples,
+    errors=_ROW_ERRORS,
+)
+
+_log_softmax = structured(
+    "log_softmax",
+    inputs=("x",),
+    attrs=("dim",),
+    dtype=rules.floating,
+    ref=log_softmax_ref,
+    vjp=(lambda g, out, dim: g - out.exp() * g.sum(dim, keepdim=True),),
+    composite=_log_softmax_plain,
+    native=lambda line, x, dim: lib.tl_row(_LOG_SOFTMAX, x._array, dim, line),
+    decode=lambda node: {"dim": lib.tl_node_int(node, 0)},
+    samples=_row_samples,
+    errors=_ROW_ERRORS,
+)
+
+
+def softmax(x: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
+    """``exp(x) / sum(exp(x))`` along one dimension, without overflow.
+
+    Shapes:
+        x: (..., L, ...)  ->  out: the same, non-negative, sums of 1 along `dim`; converted to `dtype` first where given
+
+    >>> tl.softmax(tl.zeros(4), 0).tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    return _softmax(x if dtype is None else x.to(dtype), dim=normalize_dim("softmax", dim, x.ndim))
+
+
+def log_softmax(x: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
+    """``log(softmax(x))`` along one dimension, exact also where the softmax underflows.
+
+    Shapes:
+        x: (..., L, ...)  ->  out: the same; converted to `dtype` first where given
+
+    >>> tl.log_softmax(tl.tensor([0.0, 200.0]), 0).tolist()
+    [-200.0, 0.0]
+    """
+    return _log_softmax(x if dtype is None else x.to(dtype), dim=normalize_dim("log_softmax", dim, x.ndim))
+
+
+# ---- linear ----
+
+
+def _rows(t: Tensor) -> Tensor:
+    """(..., D) as (rows, D), also where there are no elements."""
+    return t.reshape((math.prod(t.shape[:-1]), t.shape[-1]))
+
+
+def _linear_ref(xp: Any, x: Any, weight: Any, bias: Any) -> Any:
+    out = xp.matmul(x, weight.T)
+    return out if bias is None else out + bias
+
+
+def _linear_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    out = x @ weight.mT
+    return out if bias is None else out + bias
+
+
+_linear = structured(
+    "linear",
+    inputs=("x", "weight", "bias"),
+    dtype=rules.promoted,
+    ref=_linear_ref,
+    vjp=(
+        lambda g, weight: g @ weight,
+        lambda g, x: _rows(g).mT @ _rows(x),
+        lambda g: g,
+    ),
+    composite=_linear_plain,
+    native=lambda line, x, weight, bias: lib.tl_linear(
+        x._array, weight._array, 0 if bias is None else bias._array, line
+    ),
+    samples=[
+        sample((5,), (3, 5), (3,)),
+        sample((4, 5), (3, 5), None),
+        sample((2, 0, 5), (3, 5), (3,)),
+        sample((2, 3, 1), (4, 1), (4,)),
+        sample((4, 0), (3, 0), (3,)),
+        sample((33, 17), (16, 17), (16,)),
+    ],
+    errors=[
+        error((2, 3), (4, 5), raises=ValueError, match=r"linear: .* \(2, 3\) .* \(4, 5\)"),
+        error((2, 5), (4, 5), (3,), raises=ValueError, match=r"linear: bias has shape \(3,\)"),
+        error((), (4, 5), raises=ValueError, match="linear: x"),
+        error((2, 5), (1, 4, 5), raises=ValueError, match="linear: weight"),
+    ],
+)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Affine map ``x @ weight.T + bias``.
+
+    Shapes:
+        x: (..., D_in), weight: (D_out, D_in), bias: (D_out,)  ->  out: (..., D_out)
+        weight: (D_in,), bias: ()                              ->  out: (...)
+
+    >>> tl.linear(tl.ones(2, 3), tl.ones(1, 3), tl.tensor([0.5])).tolist()
+    [[3.5], [3.5]]
+    """
+    try:
+        return _linear(x, weight, bias)
+    except (ShapeError, ValueError, TypeError):
+        if weight.ndim == 1 and x.ndim and x.shape[-1] == weight.shape[0]:
+            return x @ weight if bias is None else x @ weight + bias
+        _check_linear(x, weight, bias)
+        raise
+
+
+def _check_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    if weight.ndim not in (1, 2):
+        raise ShapeError(f"linear: weight must have shape (D_out, D_in), got {weight.shape}.")
+    if x.ndim == 0:
+        raise ShapeError("linear: x must have shape (..., D_in), got ().")
+    if x.shape[-1] != weight.shape[-1]:
+        raise ShapeError(
+            f"linear: x of shape {x.shape} does not fit weight of shape {weight.shape}; expected x.shape[-1] == {weight.shape[-1]}, "
+            f"got {x.shape[-1]}."
+        )
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ShapeError(f"linear: bias has shape {bias.shape}, expected {weight.shape[:1]}.")
+
+
+# ---- layer_norm ----
+
+
+def _last(n: int) -> tuple[int, ...]:
+    return tuple(range(-n, 0))
+
+
+def _layer_norm_ref(xp: Any, x: Any, weight: Any, bias: Any, *, dims: int, eps: float) -> Any:
+    if x.size == 0:
+        return x.copy()
+    centred = x - x.mean(axis=_last(dims), keepdims=True)
+    variance = xp.square(centred).mean(axis=_last(dims), keepdims=True)
+    return _affine(centred / xp.sqrt(variance + x.dtype.type(eps)), weight, bias)
+
+
+def _affine(x: Any, weight: Any, bias: Any) -> Any:
+    """``x * weight + bias``, either of which may be absent."""
+    scaled = x if weight is None else x * weight
+    return scaled if bias is None else scaled + bias
+
+
+def _normalized(x: Tensor, dims: int, eps: float) -> tuple[Tensor, Tensor]:
+    """x with mean 0 and variance 1 over its last dimensions, and the factor 1 / sqrt(var + eps)."""
+    centred = x - x.mean(_last(dims), keepdim=True)
+    scale = (centred.square().mean(_last(dims), keepdim=True) + eps).rsqrt()
+    return centred * scale, scale
+
+
+def _layer_norm_input_grad(g: Tensor, x: Tensor, weight: Any, dims: int, eps: float) -> Tensor:
+    normalized, scale = _normalized(x, dims, eps)
+    gn = g if weight is None else g * weight
+    dependent = normalized * (gn * normalized).mean(_last(dims), keepdim=True)  # through the variance
+    return scale * (gn - gn.mean(_last(dims), keepdim=True) - dependent)
+
+
+_layer_norm = structured(
+    "layer_norm",
+    inputs=("x", "weight", "bias"),
+    attrs=("dims", "eps"),
+    dtype=rules.floating,
+    ref=_layer_norm_ref,
+    vjp=(
+        _layer_norm_input_grad,
+        lambda g, x, dims, eps: g * _normalized(x, dims, eps)[0],
+        lambda g: g,
+    ),
+    composite=lambda x, weight, bias, *, dims, eps: _affine(_normalized(x, dims, eps)[0], weight, bias),
+    native=lambda line, x, weight, bias, dims, eps: lib.tl_layer_norm(
+        x._array, dims, handle(weight), handle(bias), eps, line
+    ),
+    decode=lambda node: {"dims": lib.tl_node_int(node, 0), "eps": lib.tl_node_real(node, 0)},
+    samples=[
+        sample((3, 4), None, None, dims=1, eps=1e-5),
+        sample((3, 4), (4,), (4,), dims=1, eps=1e-5),
+        sample((2, 3, 67), (67,), None, dims=1, eps=1e-2),
+        sample((2, 3, 5), None, (5,), dims=1, eps=1e-2),
+        sample((2, 3, 4), (3, 4), (3, 4), dims=2, eps=1e-5),
+        sample((0, 4), (4,), (4,), dims=1, eps=1e-5),
+        sample((1,), (1,), (1,), dims=1, eps=1e-5),
+    ],
+)
+
+
+def layer_norm(
+    x: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise over the last dimensions: ``(x - mean) / sqrt(var + eps) * weight + bias``, the variance without Bessel's correction.
+
+    Shapes:
+        x: (..., *normalized_shape), weight and bias: normalized_shape  ->  out: x's shape
+
+    Reference: Ba et al. 2016.
+
+    >>> tl.layer_norm(tl.tensor([[1.0, 3.0]]), (2,), eps=0.0).tolist()
+    [[-1.0, 1.0]]
+    """
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape or x.shape[-len(shape) :] != shape:
+        raise ShapeError(
+            f"layer_norm: x has shape {x.shape}, expected its last dimensions to be normalized_shape {shape}, at least one."
+        )
+    for name, t in (("weight", weight), ("bias", bias)):
+        if t is not None and t.shape != shape:
+            raise ShapeError(f"layer_norm: {name} has shape {t.shape}, expected normalized_shape {shape}.")
+    return _layer_norm(x, weight, bias, dims=len(shape), eps=eps)
+
+
+# ---- embedding ----
+
+
+def _embedding_ref(xp: Any, weight: Any, index: Any, *, padding_idx: int) -> Any:
+    wrong = (index < 0) | (index >= weight.shape[0])
+    if bool(wrong.any()):
+        raise IndexRangeError(
+            f"embedding: index {int(index[wrong][0])} is out of range; expected one in [0, {weight.shape[0]})."
+        )
+    return weight[index]
+
+
+def _embedding_grad(g: Tensor, weight_shape: tuple[int, ...], index: Tensor, padding_idx: int) -> Tensor:
+    if padding_idx >= 0:
+        g = g * (index != padding_idx).unsqueeze(-1)
+    rows = g.reshape((index.numel(), weight_shape[-1]))
+    start = ops.creation.zeros(weight_shape, dtype=g.dtype, device=g.device)
+    return ops.indexing.index_add(start, 0, index.reshape(-1), rows)
+
+
+_embedding = structured(
+    "embedding",
+    inputs=("weight", "index"),
+    attrs=("padding_idx",),
+    dtype=rules.as_is,
+    ref=_embedding_ref,
+    vjp=(_embedding_grad, None),
+    composite=lambda weight, index, *, padding_idx: _embedding_plain(weight, index, padding_idx),
+    native=lambda line, weight, index, padding_idx: lib.tl_embedding(weight._array, index._array, padding_idx, line),
+    decode=lambda node: {"padding_idx": lib.tl_node_int(node, 0)},
+    samples=lambda: [
+        sample((7, 3), Draw((4,), dtype="int64", values=[0, 6, 2, 2]), padding_idx=-1),
+        sample((7, 3), Draw((2, 2), dtype="int64", values=[0, 6, 2, 2]), padding_idx=2),
+        sample((7, 3), Draw((), dtype="int32", values=[5]), padding_idx=-1),
+        sample((7, 3), Draw((0, 2), dtype="int64", values=[]), padding_idx=-1),
+        sample((5, 70), Draw((3,), dtype="int64", values=[4, 0, 4]), padding_idx=0),
+    ],
+)
+
+
+def _embedding_plain(weight: Tensor, index: Tensor, padding_idx: int) -> Tensor:
+    rows = ops.indexing.index_select(weight, 0, index.reshape(-1)).reshape((*index.shape, weight.shape[1]))
+    return ops.elementwise.where((index == padding_idx).unsqueeze(-1), rows.detach(), rows)
+
+
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Rows of a table by integer index. The row `padding_idx` gets no gradient; `max_norm` first shrinks longer rows in place.
+
+    Shapes:
+        input: (...) integer in [0, V), weight: (V, D)  ->  out: (..., D)
+
+    >>> tl.embedding(tl.tensor([1, 0]), tl.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [[3.0, 4.0], [1.0, 2.0]]
+    """
+    if scale_grad_by_freq or sparse:
+        raise GradError("embedding: scale_grad_by_freq and sparse gradients are not supported; leave both False.")
+    if weight.ndim != 2:
+        raise ShapeError(f"embedding: weight must have shape (V, D), got {weight.shape}.")
+    if input.dtype.category != 1:
+        raise DTypeError(f"embedding: input must be an integer tensor, got {input.dtype.name}.")
+    if padding_idx is None:
+        padding = -1
+    else:
+        rows = weight.shape[0]
+        if not -rows <= padding_idx < rows:
+            raise IndexRangeError(f"embedding: padding_idx {padding_idx} is out of range for {rows} rows.")
+        padding = padding_idx % rows
+    if max_norm is not None:
+        _shrink_rows(weight, input, max_norm, norm_type)
+    return _embedding(weight, input, padding_idx=padding)
+
+
+def _shrink_rows(weight: Tensor, index: Tensor, max_norm: float, norm_type: float) -> None:
+    """Scale the rows in use whose norm is above `max_norm` down to it, in place and unrecorded."""
+    table = weight.detach()
+    used = ops.sorting.unique(index.reshape(-1))
+    rows = ops.indexing.index_select(table, 0, used)
+    norm = rows.norm(norm_type, 1, keepdim=True)
+    scaled = ops.elementwise.where(norm > max_norm, rows * (max_norm / (norm + 1e-7)), rows)
+    table[used] = scaled
+
+
+# ---- dropout ----
+
+
+def _kept(xp: Any, shape: tuple[int, ...], p: float, key: int, counter: int) -> Any:
+    """Which elements dropout keeps: element i reads the i-th uniform number of the draw, as in native/random.c."""
+    from tensorlib.ops.philox import uniform
+
+    return (uniform(xp, math.prod(shape), key, counter) >= xp.float32(p)).reshape(shape)
+
+
+def _dropout_ref(xp: Any, x: Any, *, p: float, key: int, counter: int) -> Any:
+    scale = 0.0 if p == 1 else 1 / (1 - p)
+    return xp.where(_kept(xp, x.shape, p, key, counter), x * x.dtype.type(scale), x.dtype.type(0))
+
+
+_dropout = structured(
+    "dropout",
+    inputs=("x",),
+    attrs=("p", "key", "counter"),
+    dtype=rules.floating,
+    ref=_dropout_ref,
+    vjp=(
+        lambda g, p, key, counter: _dropout(g, p=p, key=key, counter=counter),
+    ),  # linear in x: the same mask again, nothing is kept
+    native=lambda line, x, p, key, counter: lib.tl_dropout(x._array, p, key, counter, line),
+    decode=lambda node: {
+        "p": lib.tl_node_real(node, 0),
+        "key": lib.tl_node_int(node, 0),
+        "counter": lib.tl_node_int(node, 1),
+    },
+    samples=[sample(s, p=p, key=7, counter=11) for s in [(), (5,), (0, 3), (3, 70)] for p in (0.25, 1.0)],
+)
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Zero each element with probability `p` and scale the others by ``1 / (1 - p)``; the input itself where not `training`.
+
+    The mask depends on the generator's state and the shape alone, not on threads or device.
+
+    Reference: Srivastava et al. 2014.
+
+    >>> tl.dropout(tl.ones(3), p=0.5, training=False).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p must be a probability in [0, 1], got {p}.")
+    if not training or p == 0:
+        return input
+    from tensorlib.random import default_generator
+
+    key, counter = default_generator().next(input.numel())
+    out = _dropout(input, p=float(p), key=key, counter=counter)
+    return input.copy_(out) if inplace else out

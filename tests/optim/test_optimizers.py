@@ -1,0 +1,265 @@
+"""Optimizers: the native call against the definition, groups, state, words."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensorlib as tl
+from tensorlib import nn, optim
+
+SHAPES = [(3, 4), (5,), (), (0, 2), (67, 33)]
+SETTINGS: list[tuple[type[optim.Optimizer], dict[str, Any]]] = [
+    (optim.SGD, {"lr": 0.1}),
+    (optim.SGD, {"lr": 0.1, "weight_decay": 0.2, "maximize": True}),
+    (optim.SGD, {"lr": 0.1, "momentum": 0.9}),
+    (optim.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.5, "weight_decay": 0.1}),
+    (optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    (optim.Adam, {"lr": 0.01}),
+    (optim.Adam, {"lr": 0.01, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1, "maximize": True}),
+    (optim.Adam, {"lr": 0.01, "amsgrad": True}),
+    (optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
+    (optim.AdamW, {"lr": 0.01, "amsgrad": True, "maximize": True}),
+]
+
+
+def settings_id(value: Any) -> str:
+    return value.__name__ if isinstance(value, type) else "-".join(f"{k}={v}" for k, v in value.items())
+
+
+def draw(step: int, shape: tuple[int, ...], dtype: tl.DType) -> tl.Tensor:
+    return tl.tensor(np.random.default_rng([step, *shape]).standard_normal(shape), dtype=dtype)
+
+
+def parameters(dtype: tl.DType = tl.float32) -> list[nn.Parameter]:
+    return [nn.Parameter(draw(0, shape, dtype)) for shape in SHAPES]
+
+
+def set_gradients(params: list[nn.Parameter], step: int) -> None:
+    """Every parameter but the second in step 1: the one without a gradient must be passed over."""
+    for i, p in enumerate(params):
+        p.grad = None if step == 1 and i == 1 else draw(step, p.shape, p.dtype)
+
+
+def values(params: list[nn.Parameter]) -> list[np.ndarray[Any, Any]]:
+    return [p.detach().numpy().copy() for p in params]
+
+
+def run(
+    kind: Any, settings: dict[str, Any], dtype: tl.DType = tl.float32, steps: int = 5
+) -> tuple[Any, list[nn.Parameter]]:
+    params = parameters(dtype)
+    optimizer = kind(params, **settings)
+    for step in range(1, steps + 1):
+        set_gradients(params, step)
+        optimizer.step()
+    return optimizer, params
+
+
+@pytest.mark.parametrize("dtype", [tl.float32, tl.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(("kind", "settings"), SETTINGS, ids=settings_id)
+def test_the_native_call_is_the_definition(kind: Any, settings: dict[str, Any], dtype: tl.DType) -> None:
+    fused, fast = run(kind, settings, dtype)
+    defined, plain = run(kind, {**settings, "fused": False}, dtype)
+    tolerance = 1e-6 if dtype is tl.float32 else 1e-14
+    for a, b in zip(values(fast), values(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+    for p, q in zip(fast, plain, strict=True):
+        assert fused.state[p].keys() == defined.state[q].keys()
+        for key, value in fused.state[p].items():
+            np.testing.assert_allclose(
+                value.numpy(), defined.state[q][key].numpy(), rtol=10 * tolerance, atol=tolerance, err_msg=key
+            )
+
+
+@pytest.mark.parametrize(("kind", "settings"), SETTINGS, ids=settings_id)
+def test_the_native_call_serves_all_but_the_first_steps(kind: Any, settings: dict[str, Any], monkeypatch: Any) -> None:
+    optimizer, params = run(kind, settings, steps=2)
+    monkeypatch.setattr(kind, "update_one", None)
+    set_gradients(params, 3)
+    optimizer.step()
+
+
+def test_definitions_step_by_step() -> None:
+    p = nn.Parameter(tl.tensor([1.0], dtype=tl.float64))
+    optimizer = optim.SGD([p], lr=0.5, momentum=0.5, weight_decay=0.25)
+    w = v = 0.0
+    for step, g in enumerate([1.0, -2.0, 3.0]):
+        w = w if step else 1.0
+        p.grad = tl.tensor([g], dtype=tl.float64)
+        optimizer.step()
+        v = g + 0.25 * w + (0.5 * v if step else 0.0)
+        w -= 0.5 * v
+        assert math.isclose(p.item(), w, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "settings"), SETTINGS, ids=settings_id)
+def test_other_dtypes_and_strides_take_the_definition(kind: Any, settings: dict[str, Any]) -> None:
+    p = nn.Parameter(tl.ones(3, 4, dtype=tl.float64).mT)
+    q = nn.Parameter(tl.ones(4, 3, dtype=tl.float64))
+    for parameter in (p, q):
+        optimizer = kind([parameter], **settings)
+        for step in range(3):
+            parameter.grad = draw(step, (4, 3), tl.float64)
+            optimizer.step()
+    np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=1e-12)
+    half = nn.Parameter(tl.ones(2, dtype=tl.float16))
+    half.grad = tl.ones(2, dtype=tl.float16)
+    kind([half], **settings).step()
+    assert half.dtype is tl.float16 and half.tolist() != [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("kind", "settings"), SETTINGS, ids=settings_id)
+def test_state_round_trip(kind: Any, settings: dict[str, Any]) -> None:
+    first, params = run(kind, settings)
+    twins = [nn.Parameter(p.detach().clone()) for p in params]
+    second = kind(twins, lr=99.0)
+    state = copy.deepcopy(first.state_dict())
+    second.load_state_dict(state)
+    assert second.param_groups[0]["lr"] == settings["lr"]
+    for step in (6, 7):
+        set_gradients(params, step)
+        set_gradients(twins, step)
+        first.step()
+        second.step()
+    for a, b in zip(values(params), values(twins), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for key, value in state["state"].get(0, {}).items():  # a loaded state is a copy
+        assert second.state[twins[0]][key] is not value
+
+
+def test_state_has_the_structure_of_pytorch() -> None:
+    state = run(optim.Adam, {"lr": 0.01})[0].state_dict()
+    assert set(state) == {"state", "param_groups"} and state["param_groups"][0]["params"] == [0, 1, 2, 3, 4]
+    assert list(state["state"][0]) == ["step", "exp_avg", "exp_avg_sq"]
+    assert [state["state"][i]["step"].item() for i in range(3)] == [5.0, 4.0, 5.0]
+    assert list(run(optim.SGD, {"momentum": 0.5})[0].state_dict()["state"][0]) == ["momentum_buffer"]
+
+
+def test_a_state_that_does_not_fit_changes_nothing() -> None:
+    optimizer, params = run(optim.Adam, {"lr": 0.01})
+    before = optimizer.state_dict()
+    with pytest.raises(ValueError, match=r"groups of \[5\] parameters do not fit groups of \[1\]"):
+        optim.Adam([nn.Parameter(tl.ones(1))]).load_state_dict(before)
+    bad = copy.deepcopy(before)
+    bad["state"][4]["exp_avg"] = tl.zeros(2)
+    with pytest.raises(ValueError, match=r"exp_avg of parameter 4 has shape \(2,\), expected \(67, 33\)"):
+        optimizer.load_state_dict(bad)
+    with pytest.raises(ValueError, match='expected a dict with "state"'):
+        optimizer.load_state_dict({})
+    assert optimizer.state[params[0]]["exp_avg"] is before["state"][0]["exp_avg"]
+
+
+def test_groups_have_settings_of_their_own() -> None:
+    a, b = nn.Parameter(tl.zeros(1)), nn.Parameter(tl.zeros(1))
+    optimizer = optim.SGD([{"params": [a]}, {"params": b, "lr": 0.5}], lr=0.25)
+    for p in (a, b):
+        p.grad = tl.ones(1)
+    optimizer.step()
+    assert (a.item(), b.item()) == (-0.25, -0.5)
+    optimizer.param_groups[0]["lr"] = 1.0
+    optimizer.step()
+    assert (a.item(), b.item()) == (-1.25, -1.0)
+    c = nn.Parameter(tl.zeros(1))
+    optimizer.add_param_group({"params": [c], "lr": 2.0})
+    c.grad = tl.ones(1)
+    optimizer.step()
+    assert c.item() == -2.0 and "lr=2.0" in repr(optimizer)
+
+
+def test_zero_grad() -> None:
+    params = parameters()
+    optimizer = optim.SGD(params)
+    set_gradients(params, 1)
+    kept = params[0].grad
+    optimizer.zero_grad(set_to_none=False)
+    assert params[0].grad is kept and not kept.any() and params[1].grad is None
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in params)
+    optimizer.step()  # nothing to do
+
+
+def test_a_closure_runs_with_gradients_and_its_loss_comes_back() -> None:
+    p = nn.Parameter(tl.ones(1))
+    optimizer = optim.SGD([p], lr=0.5)
+
+    def closure() -> tl.Tensor:
+        optimizer.zero_grad()
+        loss = (p * p).sum()
+        loss.backward()
+        return loss
+
+    with tl.no_grad():
+        assert optimizer.step(closure).item() == 1.0
+    assert p.item() == 0.0
+
+
+def test_a_step_is_noticed_by_autograd() -> None:
+    p = nn.Parameter(tl.ones(1))
+    p.grad = tl.ones(1)
+    out = p * p
+    optim.SGD([p], lr=0.5).step()
+    with pytest.raises(RuntimeError, match="overwritten in place"):
+        out.backward()
+    assert p.is_leaf and p.requires_grad
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW])
+def test_what_can_not_be_optimized_is_named(kind: Any) -> None:
+    p = nn.Parameter(tl.ones(1))
+    with pytest.raises(TypeError, match="got a single tensor: put it in a list"):
+        kind(p)
+    with pytest.raises(ValueError, match="got no parameters"):
+        kind([])
+    with pytest.raises(TypeError, match="parameter 1 must be a Tensor, got int"):
+        kind([p, 3])
+    with pytest.raises(ValueError, match=r"parameter 0 of shape .* is a result, not a leaf"):
+        kind([p * 2])
+    with pytest.raises(ValueError, match="appears more than once"):
+        kind([p, p])
+    with pytest.raises(ValueError, match="lr must be at least 0, got -1"):
+        kind([p], lr=-1)
+    with pytest.raises(TypeError, match='a dict with "params"'):
+        kind([{"weights": [p]}])
+
+
+def test_settings_are_checked() -> None:
+    p = nn.Parameter(tl.ones(1))
+    with pytest.raises(ValueError, match="nesterov must be False without momentum"):
+        optim.SGD([p], nesterov=True)
+    with pytest.raises(ValueError, match=r"betas must be two numbers in \[0, 1\), got \(0.9, 1.0\)"):
+        optim.Adam([p], betas=(0.9, 1.0))
+
+
+def test_copies_train_on() -> None:
+    model = nn.Linear(2, 1)
+    optimizer = optim.Adam(model.parameters(), lr=0.1)
+    model(tl.ones(1, 2)).sum().backward()
+    optimizer.step()
+    twin_model, twin = pickle.loads(pickle.dumps((model, optimizer)))
+    assert twin.param_groups[0]["params"][0] is twin_model.weight
+    for m, o in ((model, optimizer), (twin_model, twin)):
+        o.zero_grad()
+        m(tl.ones(1, 2)).sum().backward()
+        o.step()
+    assert model.weight.tolist() == twin_model.weight.tolist()
+
+
+def test_every_optimizer_fits_a_line() -> None:
+    x = tl.tensor(np.linspace(-1, 1, 64)[:, None], dtype=tl.float32)
+    y = 3 * x - 1
+    for kind, lr in ((optim.SGD, 0.3), (optim.Adam, 0.1), (optim.AdamW, 0.1)):
+        tl.manual_seed(0)
+        model = nn.Sequential(nn.Linear(1, 1))
+        optimizer = kind(model.parameters(), lr=lr)
+        for _ in range(200):
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(model(x), y)
+            loss.backward()
+            optimizer.step()
+        assert loss.item() < 1e-2, kind
