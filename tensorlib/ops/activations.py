@@ -1,0 +1,317 @@
+"""Activations, elementwise. Those without a kernel of their own are written in operations that have one."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from tensorlib.ops import rules, special
+from tensorlib.ops.comparison import ge, gt, le
+from tensorlib.ops.declare import composite, elementwise
+from tensorlib.ops.elementwise import abs, mul, square, where
+from tensorlib.ops.selection import clamp, clamp_max
+from tensorlib.ops.table import Sample, unary
+from tensorlib.ops.transcendental import erf, exp, expm1, log, log1p, tanh
+
+if TYPE_CHECKING:
+    from tensorlib.tensor import Tensor
+
+__all__ = [
+    "celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logit", "logsigmoid", "mish", "relu", "relu6", "selu", "sigmoid",
+    "silu", "softplus", "softsign",
+]  # fmt: skip
+METHODS = ("logit", "relu", "sigmoid")
+INPLACE = METHODS
+
+_INF, _NAN = math.inf, math.nan
+_SPECIAL = (0.0, -0.0, 1.0, _INF, -_INF, _NAN)
+_WIDE = unary(-5.0, 5.0, special=(*_SPECIAL, 30.0, -30.0, 100.0, -100.0))
+
+
+def _with(samples: Any, *choices: dict[str, Any]) -> Any:
+    """The samples once per choice of attributes."""
+    return lambda: [Sample(s.args, choice) for choice in choices for s in samples()]
+
+
+def _activation(name: str, ref: Any, partial: Any, doc: str = "", samples: Any = _WIDE, private: bool = False) -> Any:
+    return elementwise(
+        name, dtype=rules.floating, ref=ref, partials=(partial,), samples=samples, doc=doc, private=private
+    )
+
+
+def _logistic(xp: Any, x: Any) -> Any:
+    return 1 / (1 + xp.exp(-x))
+
+
+def _log1pexp(xp: Any, x: Any) -> Any:
+    return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
+
+
+# ---- smooth ----
+
+sigmoid = _activation(
+    "sigmoid",
+    _logistic,
+    lambda out, g: g * (out * (1 - out)),
+    """The logistic function ``1 / (1 + exp(-x))``.
+
+    >>> tl.sigmoid(tl.tensor([0.0])).tolist()
+    [0.5]
+    """,
+)
+logsigmoid = _activation(
+    "logsigmoid",
+    lambda xp, x: -_log1pexp(xp, -x),
+    lambda out, g: -g * expm1(out),  # 1 - sigmoid(x) = -(exp(out) - 1)
+    """``log(sigmoid(x))`` without underflow.
+
+    >>> round(tl.logsigmoid(tl.tensor(0.0)).item(), 4)  # -log(2)
+    -0.6931
+    """,
+)
+silu = _activation(
+    "silu",
+    lambda xp, x: x * _logistic(xp, x),
+    lambda x, g: g * _silu_slope(x),
+    """``x * sigmoid(x)``, also known as swish.
+
+    >>> tl.silu(tl.tensor([0.0])).tolist()
+    [0.0]
+    """,
+)
+softsign = _activation(
+    "softsign",
+    lambda xp, x: x / (1 + xp.abs(x)),
+    # d out/dx = 1/(1+|x|)^2 = (1-|out|)^2: written in `out`, so `x` is not kept alive.
+    lambda out: square(1 - abs(out)),
+    """``x / (1 + |x|)``: a bounded activation with slow tails.
+
+    >>> tl.softsign(tl.tensor([-1.0, 0.0, 3.0])).tolist()
+    [-0.5, 0.0, 0.75]
+    """,
+    unary(-4.0, 4.0, special=(0.0, -0.0, 1e30)),
+)
+_softplus = _activation("softplus", _log1pexp, lambda x: sigmoid(x))
+_gelu = _activation(
+    "gelu",
+    lambda xp, x: x * 0.5 * special.erfc(xp, x * -math.sqrt(0.5)),
+    lambda x: (erf(x * math.sqrt(0.5)) + 1) * 0.5 + x * exp(square(x) * -0.5) * (1 / math.sqrt(2 * math.pi)),
+    samples=unary(-5.0, 5.0, special=(0.0, -0.0, 1.0, 30.0, -30.0, _NAN)),
+)
+_GELU_SCALE, _GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
+_gelu_tanh = _activation(
+    "gelu_tanh",
+    lambda xp, x: 0.5 * x * (1 + xp.tanh(_GELU_SCALE * (x + _GELU_CUBE * x * x * x))),
+    lambda x: _gelu_tanh_slope(x),
+    samples=unary(-5.0, 5.0, special=(0.0, -0.0, 1.0, 30.0, -30.0, _NAN)),
+    private=True,
+)
+
+
+def _silu_slope(x: Tensor) -> Tensor:
+    s = sigmoid(x)
+    return s * (1 + x * (1 - s))
+
+
+def _gelu_tanh_slope(x: Tensor) -> Tensor:
+    squared = square(x)
+    t = tanh(_GELU_SCALE * x * (1 + _GELU_CUBE * squared))
+    return 0.5 * (1 + t) + 0.5 * x * (1 - square(t)) * (_GELU_SCALE * (1 + 3 * _GELU_CUBE * squared))
+
+
+def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """``log(1 + exp(beta * x)) / beta``: a smooth relu; the identity where ``beta * x`` exceeds `threshold`.
+
+    >>> round(tl.softplus(tl.tensor(0.0)).item(), 4)  # log(2)
+    0.6931
+    """
+    out = _softplus(x) if beta == 1 else _softplus(x * beta) / beta
+    return out if threshold >= 20 else where(gt(x * beta, threshold), x, out)  # past 20 the two agree to 1e-10
+
+
+def gelu(x: Tensor, approximate: str = "none") -> Tensor:
+    """``x`` times the normal distribution's cumulative function at `x`, or with ``approximate="tanh"`` a close form without erf.
+
+    Reference: Hendrycks and Gimpel 2016.
+
+    >>> tl.gelu(tl.tensor([0.0])).tolist()
+    [0.0]
+    """
+    if approximate == "none":
+        return _gelu(x)
+    if approximate == "tanh":
+        return _gelu_tanh(x)
+    raise ValueError(f'gelu: approximate: expected "none" or "tanh", got {approximate!r}.')
+
+
+@composite(
+    "mish",
+    inputs=("x",),
+    ref=lambda xp, x: x * xp.tanh(_log1pexp(xp, x)),
+    samples=unary(-5.0, 5.0, special=(0.0, 30.0, -30.0)),
+)
+def mish(x: Tensor) -> Tensor:
+    """``x * tanh(softplus(x))``.
+
+    >>> tl.mish(tl.tensor([0.0])).tolist()
+    [0.0]
+    """
+    return x * tanh(_softplus(x))
+
+
+@composite(
+    "logit",
+    inputs=("x",),
+    attrs=("eps",),
+    ref=lambda xp, x, *, eps: _logit_ref(xp, x if eps is None else xp.clip(x, eps, 1 - eps)),
+    samples=_with(unary(0.1, 0.9, special=(0.0, 1.0, 0.5, -0.1, 1.1, _NAN)), {"eps": None}, {"eps": 0.05}),
+)
+def logit(x: Tensor, eps: float | None = None) -> Tensor:
+    """The inverse of `sigmoid`, ``log(x / (1 - x))``; `x` is first clamped to [eps, 1 - eps] where `eps` is given.
+
+    >>> tl.logit(tl.tensor([0.5])).tolist()
+    [0.0]
+    """
+    if eps is not None:
+        x = clamp(x, eps, 1 - eps)
+    return log(x) - log1p(-x)
+
+
+def _logit_ref(xp: Any, x: Any) -> Any:
+    return xp.log(x / (1 - x))
+
+
+# ---- piecewise: the gradient at a kink is PyTorch's ----
+
+relu = elementwise(
+    "relu",
+    ref=lambda xp, x: xp.maximum(x, 0).astype(x.dtype),
+    partials=(lambda out, g: where(le(out, 0), 0, g),),
+    samples=unary(special=_SPECIAL),
+    doc="""`x` where it is positive, else 0. The gradient at 0 is 0.
+
+    >>> tl.relu(tl.tensor([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """,
+)
+_KINKED = unary(-5.0, 5.0, special=(0.0, -0.0, 1.0, -1.0, 3.0, -3.0, 6.0, _INF, -_INF, _NAN))
+
+
+@composite(
+    "hardtanh",
+    inputs=("x",),
+    attrs=("min_val", "max_val"),
+    ref=lambda xp, x, *, min_val, max_val: xp.clip(x, min_val, max_val),
+    samples=_with(_KINKED, {"min_val": -1.0, "max_val": 1.0}),
+)
+def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """`x` limited to [min_val, max_val]; the gradient is 0 at both ends.
+
+    >>> tl.hardtanh(tl.tensor([-2.0, 0.5])).tolist()
+    [-1.0, 0.5]
+    """
+    return where(ge(x, max_val), max_val, where(le(x, min_val), min_val, x))
+
+
+@composite("relu6", inputs=("x",), ref=lambda xp, x: xp.clip(x, 0, 6), samples=_KINKED)
+def relu6(x: Tensor) -> Tensor:
+    """`x` limited to [0, 6].
+
+    >>> tl.relu6(tl.tensor([-1.0, 8.0])).tolist()
+    [0.0, 6.0]
+    """
+    return where(ge(x, 6), 6, relu(x))
+
+
+@composite("hardsigmoid", inputs=("x",), ref=lambda xp, x: xp.clip(x + 3, 0, 6) / 6, samples=_KINKED)
+def hardsigmoid(x: Tensor) -> Tensor:
+    """``relu6(x + 3) / 6``: a piecewise linear sigmoid.
+
+    >>> tl.hardsigmoid(tl.tensor([-3.0, 0.0, 3.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return relu6(x + 3) / 6
+
+
+@composite(
+    "hardswish",
+    inputs=("x",),
+    ref=lambda xp, x: x * (xp.clip(x + 3, 0, 6) / 6),
+    samples=unary(-5.0, 5.0, special=(3.0, -3.0, 0.0)),
+)
+def hardswish(x: Tensor) -> Tensor:
+    """``x * hardsigmoid(x)``.
+
+    >>> tl.hardswish(tl.tensor([-3.0, 0.0, 3.0])).tolist()
+    [0.0, 0.0, 3.0]
+    """
+    return x * hardsigmoid(x)
+
+
+@composite(
+    "leaky_relu",
+    inputs=("x",),
+    attrs=("negative_slope",),
+    ref=lambda xp, x, *, negative_slope: xp.where(x > 0, x, x * negative_slope),
+    samples=_with(unary(special=_SPECIAL), {"negative_slope": 0.01}, {"negative_slope": 0.2}),
+)
+def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """`x` where it is positive, else ``negative_slope * x``.
+
+    >>> tl.leaky_relu(tl.tensor([-1.0, 2.0]), 0.5).tolist()
+    [-0.5, 2.0]
+    """
+    return where(gt(x, 0), x, mul(x, negative_slope))
+
+
+@composite(
+    "elu",
+    inputs=("x",),
+    attrs=("alpha",),
+    ref=lambda xp, x, *, alpha: xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))),
+    samples=_with(unary(-4.0, 4.0, special=(*_SPECIAL, 100.0)), {"alpha": 1.0}, {"alpha": 0.5}),
+)
+def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    """`x` where it is positive, else ``alpha * (exp(x) - 1)``.
+
+    >>> tl.elu(tl.tensor([0.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
+    below = expm1(clamp_max(x, 0))
+    return where(gt(x, 0), x, below if alpha == 1 else below * alpha)
+
+
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+
+
+@composite(
+    "selu",
+    inputs=("x",),
+    ref=lambda xp, x: _SELU_SCALE * xp.where(x > 0, x, _SELU_ALPHA * xp.expm1(xp.minimum(x, 0))),
+    samples=unary(-4.0, 4.0, special=(*_SPECIAL, 100.0)),
+)
+def selu(x: Tensor) -> Tensor:
+    """`elu` with the scale and alpha that keep mean 0 and variance 1 from layer to layer.
+
+    Reference: Klambauer et al. 2017.
+
+    >>> round(tl.selu(tl.tensor(1.0)).item(), 4)
+    1.0507
+    """
+    return elu(x, _SELU_ALPHA) * _SELU_SCALE
+
+
+@composite(
+    "celu",
+    inputs=("x",),
+    attrs=("alpha",),
+    ref=lambda xp, x, *, alpha: xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0) / alpha)),
+    samples=_with(unary(-4.0, 4.0, special=(*_SPECIAL, 100.0)), {"alpha": 1.0}, {"alpha": 0.5}),
+)
+def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
+    """`elu` of ``x / alpha``, times `alpha`: its slope is continuous for every alpha.
+
+    >>> tl.celu(tl.tensor([0.0, 2.0]), 0.5).tolist()
+    [0.0, 2.0]
+    """
+    return where(gt(x, 0), x, expm1(clamp_max(x, 0) / alpha) * alpha)

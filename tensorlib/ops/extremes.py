@@ -1,0 +1,278 @@
+"""The largest, the smallest and the middle: values and places."""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tensorlib import ops
+from tensorlib.errors import ShapeError
+from tensorlib.ops import rules
+from tensorlib.ops.comparison import eq
+from tensorlib.ops.declare import structured
+from tensorlib.ops.elementwise import where
+from tensorlib.ops.reductions import (
+    OUT_OF_RANGE,
+    Dims,
+    decode,
+    dims_or_all,
+    kept,
+    lane,
+    samples_over_dims,
+    samples_over_one_dim,
+    spread,
+    sum,
+)
+from tensorlib.ops.selection import maximum, minimum
+from tensorlib.ops.shape import normalize_dim
+from tensorlib.ops.table import Draw, error, sample
+
+if TYPE_CHECKING:
+    from tensorlib.tensor import Tensor
+
+__all__ = ["amax", "amin", "aminmax", "argmax", "argmin", "max", "median", "min"]
+METHODS = tuple(__all__)
+INPLACE: tuple[str, ...] = ()
+
+_EMPTY = (*OUT_OF_RANGE, error((0, 3), dim=0, raises=ValueError, match=r"dim 0 of shape \(0, 3\) is empty"))
+
+
+def _nonempty(name: str, x: Tensor, dim: tuple[int, ...] | None) -> None:
+    for i in range(x.ndim) if dim is None else dim:
+        if x.ndim and x.shape[i] == 0:
+            raise ShapeError(f"{name}: dim {i} of shape {tuple(x.shape)} is empty, so there is nothing to choose from.")
+
+
+def _ties(g: Tensor, x: Tensor, out: Tensor, dim: tuple[int, ...] | None, keepdim: bool) -> Tensor:
+    """The gradient of amax and amin: split evenly among the elements that are the extreme one."""
+    chosen = eq(x, spread(out, x.shape, dim, keepdim))
+    count = sum(chosen, dim, keepdim)
+    return where(chosen, spread(g / count, x.shape, dim, keepdim), 0)
+
+
+_TIED = Draw((2, 4), values=[[1.0, 3.0, 3.0, -1.0], [2.0, 2.0, 2.0, 2.0]])
+_WITH_NAN = Draw((5,), special=(1.0, math.nan, math.inf))
+
+_amax = structured(
+    "amax",
+    inputs=("x",),
+    attrs=("dim", "keepdim"),
+    ref=lambda xp, x, *, dim, keepdim: xp.max(x, axis=dim, keepdims=keepdim),
+    vjp=(_ties,),
+    samples=lambda: [*samples_over_dims(empty=False)(), sample(_WITH_NAN, dim=0, keepdim=False)],
+    errors=_EMPTY,
+    native=lane("amax"),
+    decode=decode,
+)
+_amin = structured(
+    "amin",
+    inputs=("x",),
+    attrs=("dim", "keepdim"),
+    ref=lambda xp, x, *, dim, keepdim: xp.min(x, axis=dim, keepdims=keepdim),
+    vjp=(_ties,),
+    samples=lambda: [*samples_over_dims(empty=False)(), sample(_WITH_NAN, dim=0, keepdim=False)],
+    errors=_EMPTY,
+    native=lane("amin"),
+    decode=decode,
+)
+
+
+def _arg_ref(name: str) -> Callable[..., Any]:
+    def ref(xp: Any, x: Any, *, dim: tuple[int, ...] | None, keepdim: bool) -> Any:
+        shape = x.shape
+        x = x.astype("uint8") if x.dtype.kind == "b" else x
+        if dim is None or x.ndim == 0:
+            return xp.asarray(getattr(xp, name)(x)).reshape(kept(shape, None) if keepdim else ())
+        found = getattr(xp, name)(x, axis=dim[0])
+        return found.reshape(kept(shape, dim)) if keepdim else found
+
+    return ref
+
+
+_argmax = structured(
+    "argmax",
+    inputs=("x",),
+    attrs=("dim", "keepdim"),
+    dtype=rules.index,
+    ref=_arg_ref("argmax"),
+    samples=lambda: [
+        *samples_over_one_dim(empty=False),
+        sample(_TIED, dim=1, keepdim=False),
+        sample(_WITH_NAN, dim=0, keepdim=False),
+    ],
+    errors=_EMPTY,
+    native=lane("argmax"),
+    decode=decode,
+)
+_argmin = structured(
+    "argmin",
+    inputs=("x",),
+    attrs=("dim", "keepdim"),
+    dtype=rules.index,
+    ref=_arg_ref("argmin"),
+    samples=lambda: [
+        *samples_over_one_dim(empty=False),
+        sample(_TIED, dim=1, keepdim=False),
+        sample(_WITH_NAN, dim=0, keepdim=False),
+    ],
+    errors=_EMPTY,
+    native=lane("argmin"),
+    decode=decode,
+)
+
+
+def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The largest value over all dimensions, one, or several; NaN if there is one. Equal largest values share the gradient evenly.
+
+    Shapes:
+        x: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`;  L >= 1
+
+    >>> tl.amax(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1).tolist()
+    [2.0, 4.0]
+    """
+    return _extreme("amax", _amax, x, dim, keepdim)
+
+
+def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The smallest value over all dimensions, one, or several; NaN if there is one. Equal smallest values share the gradient evenly.
+
+    Shapes:
+        x: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`;  L >= 1
+
+    >>> tl.amin(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1).tolist()
+    [1.0, 3.0]
+    """
+    return _extreme("amin", _amin, x, dim, keepdim)
+
+
+def _extreme(name: str, operation: Any, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+    along = dims_or_all(name, dim, x)
+    _nonempty(name, x, along)
+    return operation(x, dim=along, keepdim=keepdim)  # type: ignore[no-any-return]
+
+
+_aminmax_result = namedtuple("aminmax", ("min", "max"))
+_max_result = namedtuple("max", ("values", "indices"))
+_min_result = namedtuple("min", ("values", "indices"))
+_median_result = namedtuple("median", ("values", "indices"))
+
+
+def aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
+    """`amin` and `amax` as a named pair (min, max).
+
+    >>> low, high = tl.aminmax(tl.tensor([3.0, 1.0, 2.0]))
+    >>> low.item(), high.item()
+    (1.0, 3.0)
+    """
+    return _aminmax_result(_extreme("aminmax", _amin, x, dim, keepdim), _extreme("aminmax", _amax, x, dim, keepdim))
+
+
+def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Where the largest value is: the first of equal ones, the first NaN if there is one; without `dim`, in the flattened tensor.
+
+    Shapes:
+        x: (..., L, ...)  ->  out: (..., ...) int64 in [0, L), or (..., 1, ...) with `keepdim`
+
+    >>> tl.argmax(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1).tolist(), tl.argmax(tl.tensor([[1.0, 2.0], [4.0, 3.0]])).item()
+    ([1, 0], 2)
+    """
+    return _extreme("argmax", _argmax, x, dim, keepdim)
+
+
+def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """Where the smallest value is: the first of equal ones, the first NaN if there is one; without `dim`, in the flattened tensor.
+
+    Shapes:
+        x: (..., L, ...)  ->  out: (..., ...) int64 in [0, L), or (..., 1, ...) with `keepdim`
+
+    >>> tl.argmin(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1).tolist()
+    [0, 1]
+    """
+    return _extreme("argmin", _argmin, x, dim, keepdim)
+
+
+def _picked(result: Any, x: Tensor, position: Tensor, dim: int, keepdim: bool) -> Any:
+    """(values, indices) of one position along `dim`; `position` has that dimension as 1. The gradient goes to the picked elements."""
+    values = ops.indexing.gather(x, dim, position) if x.ndim else x
+    if keepdim or not x.ndim:
+        return result(values, position)
+    return result(values.squeeze(dim), position.squeeze(dim))
+
+
+def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
+    """The largest value; along a dimension, a named pair (values, indices); against another tensor, `maximum`.
+
+    Shapes:
+        x: (..., L, ...)  ->  values, indices: (..., ...), or (..., 1, ...) with `keepdim`; () without `dim`
+
+    >>> values, indices = tl.max(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1)
+    >>> values.tolist(), indices.tolist(), tl.max(tl.tensor([1.0, 5.0])).item()
+    ([2.0, 4.0], [1, 0], 5.0)
+    """
+    if dim is None:
+        return _extreme("max", _amax, x, None, False)
+    if not isinstance(dim, int):
+        return maximum(x, dim)
+    dim = normalize_dim("max", dim, x.ndim)
+    return _picked(_max_result, x, _extreme("max", _argmax, x, dim, True), dim, keepdim)
+
+
+def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
+    """The smallest value; along a dimension, a named pair (values, indices); against another tensor, `minimum`.
+
+    Shapes:
+        x: (..., L, ...)  ->  values, indices: (..., ...), or (..., 1, ...) with `keepdim`; () without `dim`
+
+    >>> values, indices = tl.min(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1)
+    >>> values.tolist(), indices.tolist(), tl.min(tl.tensor([1.0, 5.0])).item()
+    ([1.0, 3.0], [0, 1], 1.0)
+    """
+    if dim is None:
+        return _extreme("min", _amin, x, None, False)
+    if not isinstance(dim, int):
+        return minimum(x, dim)
+    dim = normalize_dim("min", dim, x.ndim)
+    return _picked(_min_result, x, _extreme("min", _argmin, x, dim, True), dim, keepdim)
+
+
+def _median_position_ref(xp: Any, x: Any, *, dim: int) -> Any:
+    if x.ndim == 0:
+        return xp.zeros((), dtype="int64")
+    order = xp.argsort(x, axis=dim, kind="stable")
+    middle = xp.take(order, xp.asarray([(x.shape[dim] - 1) // 2]), axis=dim)
+    if x.dtype.kind != "f":
+        return middle
+    nan = xp.isnan(x)
+    first = xp.expand_dims(xp.argmax(nan, axis=dim), dim)
+    return xp.where(xp.expand_dims(xp.any(nan, axis=dim), dim), first, middle)
+
+
+_median_position = structured(
+    "median_position",
+    inputs=("x",),
+    attrs=("dim",),
+    dtype=rules.index,
+    ref=_median_position_ref,
+    samples=[sample((5,), dim=0), sample((3, 4), dim=1), sample((), dim=0), sample(_WITH_NAN, dim=0)],
+    private=True,
+)
+
+
+def median(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The median, the lower one of two; NaN if there is one. Along a dimension, a named pair (values, indices).
+
+    Shapes:
+        x: (..., L, ...)  ->  values, indices: (..., ...), or (..., 1, ...) with `keepdim`; () without `dim`
+
+    >>> tl.median(tl.tensor([3.0, 1.0, 2.0, 4.0])).item(), tl.median(tl.tensor([[3.0, 1.0, 2.0]]), dim=1).indices.tolist()
+    (2.0, [2])
+    """
+    if dim is None:
+        _nonempty("median", x, None)
+        flat = x.reshape(-1)
+        return flat[_median_position(flat, dim=0)].reshape(())
+    dim = normalize_dim("median", dim, x.ndim)
+    _nonempty("median", x, (dim,))
+    return _picked(_median_result, x, _median_position(x, dim=dim), dim, keepdim)

@@ -1,0 +1,101 @@
+"""Scans along one dimension: sums and products of everything so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tensorlib import ops
+from tensorlib.ops import rules
+from tensorlib.ops.declare import structured
+from tensorlib.ops.shape import normalize_dim
+from tensorlib.ops.table import Draw, error, sample
+
+if TYPE_CHECKING:
+    from tensorlib.dtypes import DType
+    from tensorlib.tensor import Tensor
+
+__all__ = ["cumprod", "cumsum"]
+METHODS = tuple(__all__)
+INPLACE = tuple(__all__)
+
+
+def _scan_ref(name: str) -> Callable[..., Any]:
+    return lambda xp, x, *, dim: getattr(xp, name)(x, axis=dim if x.ndim else None).reshape(x.shape)
+
+
+_SCANS = [
+    sample((), dim=0),
+    sample((5,), dim=0),
+    sample((2, 3, 4), dim=1),
+    sample((2, 70), dim=-1),
+    sample((0, 3), dim=0),
+    sample((3, 0), dim=0),
+]
+
+_cumsum = structured(
+    "cumsum",
+    inputs=("x",),
+    attrs=("dim",),
+    dtype=rules.accumulator,
+    ref=_scan_ref("cumsum"),
+    vjp=(lambda g, dim: _reversed(_cumsum(_reversed(g, dim), dim=dim), dim),),
+    samples=_SCANS,
+    errors=[error((2, 3), dim=2, raises=IndexError, match="dim 2 is out of range")],
+)
+
+
+def _reversed(x: Tensor, dim: int) -> Tensor:
+    return ops.rearrange.flip(x, (dim,)) if x.ndim else x
+
+
+def _cumprod_grad(g: Tensor, x: Tensor, dim: int) -> Tensor:
+    """P_k * S_k, with P the product before k, and S_k = g_k + x_(k+1) S_(k+1) by doubling: without a division, so zeros do no harm."""
+    n = x.shape[dim] if x.ndim else 1
+    if n < 2:
+        return g
+    cat, zero = ops.shape.cat, ops.creation.zeros_like(x.narrow(dim, 0, 1))
+    before = cat([zero + 1, _cumprod(x.narrow(dim, 0, n - 1), dim=dim)], dim)
+    factor, total, step = cat([x.narrow(dim, 1, n - 1), zero], dim), g, 1
+    while step < n:
+        gap = zero.expand(tuple(step if i == dim else m for i, m in enumerate(x.shape)))
+        total = total + factor * cat([total.narrow(dim, step, n - step), gap], dim)
+        factor = factor * cat([factor.narrow(dim, step, n - step), gap], dim)
+        step *= 2
+    return before * total
+
+
+_cumprod = structured(
+    "cumprod",
+    inputs=("x",),
+    attrs=("dim",),
+    dtype=rules.accumulator,
+    ref=_scan_ref("cumprod"),
+    vjp=(_cumprod_grad,),
+    samples=[*_SCANS, sample(Draw((5,), values=[1.5, 0.0, -2.0, 0.0, 3.0]), dim=0)],
+    errors=[error((2, 3), dim=2, raises=IndexError, match="dim 2 is out of range")],
+)
+
+
+def cumsum(x: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
+    """Cumulative sum along one dimension; integers and bool sum in int64.
+
+    Shapes:
+        x: (..., L, ...)  ->  out: (..., L, ...), summed over positions <= i of `dim`; x is first converted to `dtype` where given
+
+    >>> tl.cumsum(tl.tensor([1.0, 2.0, 3.0]), 0).tolist()
+    [1.0, 3.0, 6.0]
+    """
+    return _cumsum(x if dtype is None else x.to(dtype), dim=normalize_dim("cumsum", dim, x.ndim))
+
+
+def cumprod(x: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
+    """Cumulative product along one dimension; integers and bool multiply in int64.
+
+    Shapes:
+        x: (..., L, ...)  ->  out: (..., L, ...), multiplied over positions <= i of `dim`; x is first converted to `dtype` where given
+
+    >>> tl.cumprod(tl.tensor([1.0, 2.0, 3.0]), 0).tolist()
+    [1.0, 2.0, 6.0]
+    """
+    return _cumprod(x if dtype is None else x.to(dtype), dim=normalize_dim("cumprod", dim, x.ndim))

@@ -1,0 +1,200 @@
+"""Elementwise choices: the larger and the smaller, clamping, replacing."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from tensorlib.ops.comparison import eq, ge, gt, isfinite, isnan, logical_or, lt
+from tensorlib.ops.declare import composite, elementwise
+from tensorlib.ops.elementwise import Scalar, numeric, where
+from tensorlib.ops.table import Draw, Sample, binary, sample, unary
+
+if TYPE_CHECKING:
+    from tensorlib.tensor import Tensor
+
+__all__ = ["clamp", "clamp_max", "clamp_min", "clip", "fmax", "fmin", "heaviside", "maximum", "minimum", "nan_to_num"]
+METHODS = tuple(__all__)
+INPLACE = ("clamp", "clamp_max", "clamp_min", "clip", "heaviside", "nan_to_num")
+
+_SPECIAL = (0.0, -0.0, 1.0, math.inf, -math.inf, math.nan)
+
+# ---- the larger, the smaller ----
+
+
+def _shared(wins: Tensor, tie: Tensor, g: Tensor) -> Tensor:
+    """The gradient goes to the operand that wins; a tie is shared by both."""
+    return where(wins, g, where(tie, g * 0.5, 0))
+
+
+maximum = elementwise(
+    "maximum",
+    inputs=("x", "y"),
+    ref=lambda xp, x, y: xp.maximum(x, y),
+    partials=(lambda x, y, g: _shared(gt(x, y), eq(x, y), g), lambda x, y, g: _shared(lt(x, y), eq(x, y), g)),
+    samples=binary(special=_SPECIAL),
+    doc="""The larger of `x` and `y`, NaN if either is. Where they are equal, each gets half of the gradient.
+
+    Shapes:
+        x, y: broadcast together  ->  out: the common shape
+
+    >>> tl.maximum(tl.tensor([1.0, 5.0]), tl.tensor([3.0, 2.0])).tolist()
+    [3.0, 5.0]
+    """,
+)
+minimum = elementwise(
+    "minimum",
+    inputs=("x", "y"),
+    ref=lambda xp, x, y: xp.minimum(x, y),
+    partials=(lambda x, y, g: _shared(lt(x, y), eq(x, y), g), lambda x, y, g: _shared(gt(x, y), eq(x, y), g)),
+    samples=binary(special=_SPECIAL),
+    doc="""The smaller of `x` and `y`, NaN if either is. Where they are equal, each gets half of the gradient.
+
+    Shapes:
+        x, y: broadcast together  ->  out: the common shape
+
+    >>> tl.minimum(tl.tensor([1.0, 5.0]), tl.tensor([3.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """,
+)
+
+
+def _first_max(x: Tensor, y: Tensor) -> Tensor:
+    return logical_or(ge(x, y), isnan(y))
+
+
+def _first_min(x: Tensor, y: Tensor) -> Tensor:
+    return logical_or(ge(y, x), isnan(y))
+
+
+fmax = elementwise(
+    "fmax",
+    inputs=("x", "y"),
+    ref=lambda xp, x, y: xp.fmax(x, y),
+    partials=(lambda x, y, g: where(_first_max(x, y), g, 0), lambda x, y, g: where(_first_max(x, y), 0, g)),
+    samples=binary(special=_SPECIAL),
+    doc="""The larger of `x` and `y`, the other one where one is NaN. `x` gets the gradient of a tie.
+
+    >>> tl.fmax(tl.tensor([1.0, float("nan")]), tl.tensor([3.0, 2.0])).tolist()
+    [3.0, 2.0]
+    """,
+)
+fmin = elementwise(
+    "fmin",
+    inputs=("x", "y"),
+    ref=lambda xp, x, y: xp.fmin(x, y),
+    partials=(lambda x, y, g: where(_first_min(x, y), g, 0), lambda x, y, g: where(_first_min(x, y), 0, g)),
+    samples=binary(special=_SPECIAL),
+    doc="""The smaller of `x` and `y`, the other one where one is NaN. `x` gets the gradient of a tie.
+
+    >>> tl.fmin(tl.tensor([1.0, float("nan")]), tl.tensor([3.0, 2.0])).tolist()
+    [1.0, 2.0]
+    """,
+)
+
+# ---- clamping ----
+
+_BOUNDS = (-0.7, 0.9)
+_clamp = elementwise(
+    "clamp",
+    inputs=("x", "low", "high"),
+    dtype=numeric("clamp", "bool has no range to clamp to"),
+    ref=lambda xp, x, low, high: xp.minimum(xp.maximum(x, low), high),
+    partials=(
+        lambda x, low, high, g: where(ge(x, low) & ge(high, x), g, 0),
+        lambda x, low, high, g: where(lt(x, low) & lt(low, high), g, 0),
+        lambda x, low, high, g: where(gt(x, high) | gt(low, high), g, 0),
+    ),
+    samples=lambda: [
+        *(Sample((*s.args, *_BOUNDS), {}) for s in unary(special=_SPECIAL)()),
+        sample((3, 4), Draw((4,), -1.0, 0.0), Draw((3, 1), 0.0, 1.0)),
+        sample((5,), Draw((5,), -1.0, 1.0), 0.1),
+        sample((2, 3), -math.inf, 0.5),
+    ],
+)
+
+
+def clamp(x: Tensor, min: Tensor | Scalar | None = None, max: Tensor | Scalar | None = None) -> Tensor:
+    """`x` limited to [min, max]; `max` wins where `min` exceeds it. The gradient passes where `x` is in the closed range.
+
+    Shapes:
+        x, min, max: broadcast together (the bounds may be numbers, or None)  ->  out: the common shape
+
+    >>> tl.clamp(tl.tensor([-2.0, 0.5, 3.0]), -1, 1).tolist(), tl.clamp(tl.tensor([-2, 4]), min=0).tolist()
+    ([-1.0, 0.5, 1.0], [0, 4])
+    """
+    if min is not None and max is not None:
+        return _clamp(x, min, max)
+    if min is not None:
+        return _clamp(x, min, math.inf) if _is_float(x, min) else maximum(x, min)
+    if max is not None:
+        return _clamp(x, -math.inf, max) if _is_float(x, max) else minimum(x, max)
+    raise TypeError("clamp: expected min, max or both, got neither.")
+
+
+def clamp_min(x: Tensor, min: Tensor | Scalar) -> Tensor:
+    """`x`, but at least `min`.
+
+    >>> tl.clamp_min(tl.tensor([-2.0, 3.0]), 0).tolist()
+    [0.0, 3.0]
+    """
+    return clamp(x, min=min)
+
+
+def clamp_max(x: Tensor, max: Tensor | Scalar) -> Tensor:
+    """`x`, but at most `max`.
+
+    >>> tl.clamp_max(tl.tensor([-2.0, 3.0]), 0).tolist()
+    [-2.0, 0.0]
+    """
+    return clamp(x, max=max)
+
+
+def _is_float(*operands: Any) -> bool:
+    return any(isinstance(o, float) or (hasattr(o, "dtype") and o.dtype.is_floating_point) for o in operands)
+
+
+clip = clamp
+
+# ---- replacement ----
+
+
+def _nan_to_num_ref(xp: Any, x: Any, *, nan: float, posinf: float | None, neginf: float | None) -> Any:
+    return xp.nan_to_num(x, nan=nan, posinf=posinf, neginf=neginf)
+
+
+_nan_to_num = elementwise(
+    "nan_to_num",
+    attrs=("nan", "posinf", "neginf"),
+    ref=_nan_to_num_ref,
+    partials=(lambda x, g: where(isfinite(x), g, 0),),
+    samples=lambda: [
+        Sample(s.args, {"nan": 0.5, "posinf": p, "neginf": -p if p else p})
+        for p in (None, 9.0)
+        for s in unary(special=_SPECIAL)()
+    ],
+)
+
+
+def nan_to_num(x: Tensor, nan: float | None = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+    """NaN and the infinities replaced; by default by 0 and by the dtype's largest and smallest values.
+
+    >>> tl.nan_to_num(tl.tensor([float("nan"), 1.0, float("inf")]), posinf=5.0).tolist()
+    [0.0, 1.0, 5.0]
+    """
+    return _nan_to_num(x, 0.0 if nan is None else nan, posinf, neginf)
+
+
+@composite(
+    "heaviside",
+    inputs=("x", "values"),
+    ref=lambda xp, x, values: xp.where(x == 0, values, (x > 0).astype(values.dtype)),
+    samples=binary(special=(0.0, 1.0, -1.0)),
+)
+def heaviside(x: Tensor, values: Tensor) -> Tensor:
+    """The step function: 0 for negative `x`, 1 for positive, `values` at 0.
+
+    >>> tl.heaviside(tl.tensor([-1.0, 0.0, 2.0]), tl.tensor(0.5)).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    return where(eq(x, 0), values, gt(x, 0))
