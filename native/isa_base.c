@@ -1,0 +1,4 @@
+/* What every machine runs: 16-byte vectors, no target beyond the compiler's default (SSE2 on x86-64, NEON on aarch64). */
+#define TL_ISA base
+#define TL_VBYTES 16
+#include "isa.h"

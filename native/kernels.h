@@ -1,0 +1,205 @@
+/* The kernel tables: what each family offers per instruction set, and the pointer through which its driver calls. isa.c sets the pointers. */
+#ifndef TL_KERNELS_H
+#define TL_KERNELS_H
+#include "ops.h"
+#include "tl.h"
+
+/* ---- isa.c ---- */
+int tl_isa_select(const char *name);      /* "base", "avx2", "avx512": 0, or -1 where unknown or unavailable. Not while kernels run */
+const char *tl_isa_name(void);            /* the one in use */
+const char *tl_isa_available(void);       /* comma-separated, weakest first */
+
+/* One line per family: its tables, one per instruction set, and the pointer to the one in use. */
+#define TL_KERNELS(type, table, in_use)                    \
+    extern const type table##_base, table##_avx2, table##_avx512; \
+    extern const type *in_use
+
+/* ---- elementwise.inc.c, driven by elementwise.c ---- */
+enum { /* elementwise operations have the numbers 0 .. TL_N_EW - 1 */
+#define EW1(...) +1
+#define EW2(...) +1
+#define EW3(...) +1
+    TL_N_EW = 0
+#include "elementwise.def"
+#undef EW1
+#undef EW2
+#undef EW3
+};
+/* out[i] = f(in[0][i], in[1][i], ...) for n >= 1 elements; step[k] is 1 (contiguous) or 0 (one value for all i). out may be exactly one of the
+ * in[] (with step 1). All have the kernel's dtype, except: tests and comparisons write bool, `where` reads bool first. A gradient reads
+ * (inputs..., out, g); the pointers it has no use for must still be readable. */
+typedef void (*tl_ew_fn)(void *out, const void *const *in, int64_t n, const uint8_t *step);
+#define TL_EW_MAX_IN 5
+typedef struct {
+    tl_ew_fn forward[TL_N_EW][TL_N_DTYPES];                     /* NULL: no kernel for that dtype */
+    tl_ew_fn grad[TL_N_EW][3][2];                               /* by input, then float32 | float64; NULL: no C gradient */
+    void (*stream)(void *dst, const void *src, int64_t nbytes); /* copy past the caches; dst 64-byte aligned, nbytes a multiple of 64 */
+} tl_ew_kernels;
+TL_KERNELS(tl_ew_kernels, ew_kernels, tl_ew_k);
+/* elementwise.c, beside what tl.h declares */
+bool arr_has_kernel(int op, int dtype);                                                        /* dtype of the inputs (where: of the chosen) */
+tl_tensor *arr_binary_scalar(int op, const tl_tensor *x, double s, bool reversed);             /* s in x's dtype; declines what that can not hold */
+bool arr_binary_scalar_into(int op, tl_tensor *out, const tl_tensor *x, double s, bool reversed);
+/* The gradient of one input, of g's shape (broadcasting is not undone); operands that the row's `saves` does not name may be NULL. May be g itself. */
+tl_tensor *arr_unary_grad(int op, const tl_tensor *x, const tl_tensor *out, const tl_tensor *g);
+tl_tensor *arr_binary_grad(int op, int which, const tl_tensor *a, const tl_tensor *b, const tl_tensor *out, const tl_tensor *g);
+tl_tensor *arr_ternary_grad(int op, int which, const tl_tensor *a, const tl_tensor *b, const tl_tensor *c, const tl_tensor *out,
+                            const tl_tensor *g);
+
+/* ---- reduce_type.inc.c, driven by reduce.c ---- */
+enum { TL_RED_SUM, TL_RED_PROD, TL_RED_MAX, TL_RED_MIN, TL_RED_SQDEV };  /* SQDEV: the sum of (x - m)^2, floats only */
+enum {
+    TL_RED_LANE_BYTES = 256, /* a row is summed in this many bytes' worth of lanes, on every instruction set */
+    TL_RED_STREAMS = 8       /* a column in this many accumulators */
+};
+/* out[r] = the reduction of x[r][0..n), n >= 1; strides in elements. m (SQDEV): per row, NULL for zeros. */
+typedef struct { void *out; int64_t out_stride; const void *x; int64_t rows, x_stride, n; const void *m; int64_t m_stride; } tl_reduce_rows;
+/* acc[r % TL_RED_STREAMS][c] joins x[r][c]. Row r begins at x + offsets[r], or at x + r * x_stride where offsets is NULL. m: per column. */
+typedef struct { void *acc; const void *x; const int64_t *offsets; int64_t x_stride, rows, width; const void *m; } tl_reduce_columns;
+/* Joins parts[0..n)[width] pairwise into parts[0]. Of 2^k parts at a time or all at once: the same tree. */
+typedef struct { void *parts; int64_t n, width; } tl_reduce_tree;
+typedef struct {
+    void (*rows)(int op, const tl_reduce_rows *a);
+    void (*columns)(int op, const tl_reduce_columns *a);
+    void (*fill)(int op, void *out, int64_t n);              /* with the neutral element */
+    void (*tree)(int op, const tl_reduce_tree *a);
+    /* Replaces *best and *index where x[0..n) holds a better value (any value while *index < 0): its first place, plus base. MAX or MIN. */
+    void (*arg)(int op, const void *x, int64_t n, void *best, int64_t *index, int64_t base);
+} tl_reduce_type;
+typedef struct { tl_reduce_type f32, f64, i64; } tl_reduce_kernels;
+TL_KERNELS(tl_reduce_kernels, reduce_kernels, tl_reduce_k);
+
+/* ---- matmul.inc.c, driven by matmul.c ---- */
+enum { TL_MM_KC = 256, TL_MM_DOT = 4096 };   /* blocks over K: of a product, of a dot product. Part of the results: every sum runs block by block */
+/* C (m, n) = A (m, k) B (k, n) + bias (n). Strides in elements, any value, except that the columns of C lie side by side. */
+typedef struct {
+    const void *a, *b, *bias;                /* bias may be NULL; contiguous */
+    void *c;
+    int64_t k, ams, aks, bks, bns, ldc;
+} tl_mm;
+/* By type: [0] float, [1] double. Each call computes rows [m0, m1) and columns [n0, n1) of C. `direct` and `packed` give the same bits:
+ * per block over K one fused multiply-add per k, ascending from zero; blocks are added in order; then the bias. */
+typedef struct {
+    int mr, nr[2];                           /* the packed tile */
+    void (*direct[2])(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1); /* packs B's panels only where it must; k may be 0 */
+    /* Packs both; work: TL_MM_KC * (n1 - n0 rounded up to nr) elements, 64-byte aligned; k >= 1. */
+    void (*packed[2])(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, void *work);
+    void (*dots[2])(const tl_mm *p, int64_t m0, int64_t m1); /* n = 1, aks = 1: sums over k in lanes; no bias */
+} tl_mm_kernels;
+TL_KERNELS(tl_mm_kernels, mm_kernels, tl_mm_k);
+/* Array level (as in tl.h): float dtypes, any strides; shapes that do not fit decline. */
+tl_tensor *arr_linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias);      /* (..., K), (N, K), (N) or NULL -> (..., N) */
+tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w);                  /* (..., N), (N, K) -> (..., K) */
+tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x);                 /* (..., N), (..., K) -> (N, K) */
+tl_tensor *arr_linear_grad_bias(const tl_tensor *g);                                       /* (..., N) -> (N) */
+
+/* ---- copy.inc.c, driven by copy.c ---- */
+typedef struct {
+    /* n contiguous elements; out and x do not overlap. From bool: as u8. NULL: composed of others by copy.c. */
+    void (*cast[TL_N_DTYPES][TL_N_DTYPES])(void *restrict out, const void *restrict x, int64_t n);
+    void (*f64_to_f32_odd)(void *restrict out, const void *restrict x, int64_t n);    /* for rounding again, to half precision */
+} tl_copy_kernels;
+TL_KERNELS(tl_copy_kernels, copy_kernels, tl_copy_k);
+bool arr_fill_i64(tl_tensor *out, int64_t value);                                     /* arr_fill, for integers beyond 2^53 */
+tl_tensor *arr_cat(const tl_tensor *const *xs, int n, int dim);                       /* n >= 1 of one dtype; fresh. Declines what does not fit */
+tl_tensor *arr_arange(int dtype, int64_t n, double start, double step);               /* start + i * step, in double, then converted */
+tl_tensor *arr_arange_i64(int dtype, int64_t n, int64_t start, int64_t step);         /* the same in int64, wrapping */
+tl_tensor *arr_linspace(int dtype, int64_t n, double start, double end);              /* from both ends to the middle, so that `end` is exact */
+
+/* ---- rows_type.inc.c, driven by rows.c. All arrays are contiguous; entries by type: [0] float, [1] double ---- */
+enum {
+    TL_ROWS_TILE = 64,       /* columns of one task where softmax runs along another dimension than the last */
+    TL_ROWS_BLOCK = 64,      /* rows whose share of gweight and gbias is summed before it joins the others */
+    TL_SQDIFF_BLOCK = 16384  /* elements of one task of mse_loss */
+};
+/* Each takes tasks [begin, end), so that it can be handed to tl_parallel_for: rows, except where noted. */
+typedef struct { void *out; const void *x, *g; int64_t n, inner; bool log; } tl_softmax;  /* gradient: x is the result. (outer, n, inner) */
+typedef struct { void *out, *mean, *rstd; const void *x, *weight, *bias; int64_t n; double eps; } tl_layer_norm; /* weight, bias: or NULL */
+/* parts: (tasks, 2, n), what each block of rows adds to gweight and gbias, or NULL; gx: or NULL. */
+typedef struct { void *gx, *parts; const void *g, *x, *mean, *rstd, *weight; int64_t rows, n; } tl_layer_norm_grad;
+typedef struct {
+    void *loss, *out;        /* forward: the loss of each row; gradient */
+    void *saved;             /* (rows, 2): the maximum m of a row, log(sum(exp(x - m))) */
+    const void *x, *weight, *g;
+    const int64_t *target;   /* in [0, n) or ignore */
+    int64_t n, ignore, g_step;
+    double smoothing, weight_sum, scale; /* weight_sum: over classes. The gradient is scale * g[r * g_step] times that of the row's loss */
+} tl_cross_entropy;
+typedef struct { void *out; double *sums; const void *a, *b, *g; int64_t n, g_step; double scale; } tl_sqdiff; /* g_step 0: g[0] for all */
+typedef struct {
+    tl_range_fn softmax[2], softmax_grad[2];
+    tl_range_fn softmax_across[2], softmax_across_grad[2];   /* tasks: tiles of columns, outer by outer */
+    tl_range_fn layer_norm[2], layer_norm_grad[2];           /* gradient: tasks are blocks of rows */
+    tl_range_fn cross_entropy[2], cross_entropy_grad[2];
+    tl_range_fn sqdiff[2], sqdiff_sum[2], sqdiff_grad[2];    /* tasks: blocks. out = (a - b)^2 | sums[block] | scale g (a - b) */
+} tl_rows_kernels;
+TL_KERNELS(tl_rows_kernels, rows_kernels, tl_rows_k);
+
+/* ---- array level: reduce.c and rows.c, beside those in tl.h. Floats only; dtypes and shapes that do not fit decline ---- */
+tl_tensor *arr_sumsq(const tl_tensor *x, uint32_t dim_mask, bool keepdim);
+tl_tensor *arr_var(const tl_tensor *x, uint32_t dim_mask, double correction, bool keepdim);   /* two passes */
+tl_tensor *arr_softmax(const tl_tensor *x, int dim);
+tl_tensor *arr_log_softmax(const tl_tensor *x, int dim);
+tl_tensor *arr_softmax_grad(const tl_tensor *out, const tl_tensor *g, int dim);
+tl_tensor *arr_log_softmax_grad(const tl_tensor *out, const tl_tensor *g, int dim);
+/* x is taken as (rows, cols); weight and bias of cols elements, or NULL. *mean and *rstd: fresh, (rows). */
+tl_tensor *arr_layer_norm(const tl_tensor *x, int64_t rows, int64_t cols, const tl_tensor *weight, const tl_tensor *bias, double eps,
+                          tl_tensor **mean, tl_tensor **rstd);
+/* Each of gx, gweight, gbias may be NULL: not wanted. gweight and gbias come in weight's shape, (cols) without one. */
+bool arr_layer_norm_grad(const tl_tensor *g, const tl_tensor *x, const tl_tensor *mean, const tl_tensor *rstd, const tl_tensor *weight,
+                         tl_tensor **gx, tl_tensor **gweight, tl_tensor **gbias);
+enum { TL_REDUCE_NONE, TL_REDUCE_MEAN, TL_REDUCE_SUM };
+/* logits (N, C), target (N) int64, weight (C) or NULL. TL_RANGE (target, its position, C) where a target is neither in [0, C) nor
+ * ignore_index. *saved: fresh, (2 N + 1), for the gradient. */
+tl_tensor *arr_cross_entropy(const tl_tensor *logits, const tl_tensor *target, const tl_tensor *weight, int64_t ignore_index, int reduction,
+                             double smoothing, tl_tensor **saved);
+tl_tensor *arr_cross_entropy_grad(const tl_tensor *g, const tl_tensor *logits, const tl_tensor *target, const tl_tensor *weight,
+                                  const tl_tensor *saved, int64_t ignore_index, int reduction, double smoothing);
+tl_tensor *arr_mse(const tl_tensor *input, const tl_tensor *target, int reduction);           /* of the same shape */
+/* The gradient of input; of target with negate. */
+tl_tensor *arr_mse_grad(const tl_tensor *g, const tl_tensor *input, const tl_tensor *target, int reduction, bool negate);
+
+/* ---- index.c: any strides, any dtype unless it sums; fresh results. Indices are int8 to int64. What does not fit declines; an index out
+ * of range is TL_RANGE (detail: index, its place in the index tensor, size), before anything is written. Negative ones wrap only in
+ * arr_index and arr_index_put. Repeated positions: the last one stays, sums run in order of position. ---- */
+tl_tensor *arr_gather(const tl_tensor *x, int dim, const tl_tensor *index);
+tl_tensor *arr_scatter(const tl_tensor *x, int dim, const tl_tensor *index, const tl_tensor *src);
+tl_tensor *arr_scatter_add(const tl_tensor *x, int dim, const tl_tensor *index, const tl_tensor *src);   /* float32/64, uint8, int8 to int64 */
+tl_tensor *arr_take(const tl_tensor *x, int dim, const tl_tensor *index);    /* x.dims[:dim] + index.shape + x.dims[dim + 1:] */
+tl_tensor *arr_index_select(const tl_tensor *x, int dim, const tl_tensor *index);                        /* arr_take, index 1-d */
+tl_tensor *arr_index_add(const tl_tensor *x, int dim, const tl_tensor *index, const tl_tensor *src);
+tl_tensor *arr_embedding(const tl_tensor *weight, const tl_tensor *index);                               /* (V, D), (...) -> (..., D) */
+tl_tensor *arr_embedding_grad(const tl_tensor *g, const tl_tensor *index, int64_t rows, int64_t padding);/* (V, D); padding < 0: none */
+/* NumPy's x[..., index_0, index_1, ..., :, :]: k index tensors of one shape for the dimensions from first_dim on. values: of the shape that
+ * arr_index returns, any strides (expand a scalar to it). */
+tl_tensor *arr_index(const tl_tensor *x, int first_dim, int k, const tl_tensor *const *index);
+bool arr_index_put(tl_tensor *x, int first_dim, int k, const tl_tensor *const *index, const tl_tensor *values, bool accumulate);
+
+/* ---- mask.c ---- */
+tl_tensor *arr_masked_fill(const tl_tensor *x, const tl_tensor *mask, double value); /* mask: bool, broadcasts to x */
+tl_tensor *arr_masked_select(const tl_tensor *x, const tl_tensor *mask);             /* broadcast against each other -> (kept) */
+tl_tensor *arr_nonzero(const tl_tensor *x);                                          /* -> (kept, x.ndim) int64 */
+
+/* ---- random.inc.c, driven by random.c ---- */
+/* By type: [0] float32, [1] float64. w: the words, as many as the n elements read (normal: n even). */
+typedef struct {
+    void (*words)(uint32_t *out, uint64_t key, uint64_t block, int64_t n_blocks);
+    void (*uniform[2])(void *out, const uint32_t *w, int64_t n, double low, double width, double top);
+    void (*normal[2])(void *out, const uint32_t *w, int64_t n, double mean, double std);
+    void (*dropout[2])(void *out, const void *x, const uint32_t *w, int64_t n, float p, double scale); /* 0 with probability p, else x * scale */
+} tl_random_kernels;
+TL_KERNELS(tl_random_kernels, random_kernels, tl_random_k);
+enum {
+    TL_RANDOM_WORDS,     /* int32: the words themselves */
+    TL_RANDOM_UNIFORM,   /* float dtypes: in [a, b) */
+    TL_RANDOM_NORMAL,    /* float dtypes: mean a, standard deviation b */
+    TL_RANDOM_BERNOULLI, /* bool: true with probability a */
+    TL_RANDOM_DROPOUT    /* arr_dropout's own */
+};
+/* Element i is a function of (key, counter, i): see random.c. Other dtypes decline. */
+tl_tensor *arr_random(int kind, uint64_t key, uint64_t counter, int dtype, int ndim, const int64_t *dims, double a, double b);
+tl_tensor *arr_randint(uint64_t key, uint64_t counter, int ndim, const int64_t *dims, int64_t low, int64_t high); /* int64 in [low, high) */
+/* Element i is 0 where the i-th uniform float32 number is below p, else x / (1 - p). Of the gradient: its own gradient. */
+tl_tensor *arr_dropout(const tl_tensor *x, double p, uint64_t key, uint64_t counter);
+
+#endif

@@ -1,0 +1,404 @@
+/* Elementary functions on vectors: included by vec.h. vf_name is float32, vd_name float64 (which calls the C library lane by lane where a vector
+ * version would not pay); how far off each may be stands in elementwise.def. All are right at NaN, infinities, signed zeros, subnormals and
+ * overflow, and a lane's result depends on that lane alone.
+ *
+ * Polynomials are minimax fits on the reduced range. A constant split in two, HI and LO, has so few bits in HI that its product with a
+ * small integer is exact: nothing here relies on a fused multiply-add. */
+#define v_const(x, c) _Generic((x), vf: vf_splat, vd: vd_splat)(c)
+#define POLY1(x, c0, c1) v_fma(v_const(x, c1), x, v_const(x, c0))
+#define POLY2(x, c0, ...) v_fma(POLY1(x, __VA_ARGS__), x, v_const(x, c0)) /* c0 + c1 x + c2 x^2, and so on */
+#define POLY3(x, c0, ...) v_fma(POLY2(x, __VA_ARGS__), x, v_const(x, c0))
+#define POLY4(x, c0, ...) v_fma(POLY3(x, __VA_ARGS__), x, v_const(x, c0))
+#define POLY5(x, c0, ...) v_fma(POLY4(x, __VA_ARGS__), x, v_const(x, c0))
+#define POLY6(x, c0, ...) v_fma(POLY5(x, __VA_ARGS__), x, v_const(x, c0))
+#define POLY7(x, c0, ...) v_fma(POLY6(x, __VA_ARGS__), x, v_const(x, c0))
+#define POLY8(x, c0, ...) v_fma(POLY7(x, __VA_ARGS__), x, v_const(x, c0))
+#define POLY9(x, c0, ...) v_fma(POLY8(x, __VA_ARGS__), x, v_const(x, c0))
+
+/* ---- exp ---- */
+/* p * 2^n, rounded once: n holds integers of at most 300 (float64: 2200) in size. */
+TL_INLINE vf vf_scale(vf p, vf n)
+{
+#if TL_VBYTES == 64
+    return (vf)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    v_i32 k = __builtin_convertvector(n, v_i32), half = k >> 1;
+    vf a = (vf)((half + 127) << 23), b = (vf)((k - half + 127) << 23);
+    return p * a * b;
+#endif
+}
+/* The integer in n = rint(...) as bits: 1.5 * 2^52 more and the significand holds it in two's complement. */
+TL_INLINE v_u64 vd_bits(vd n) { return (v_u64)(n + 0x1.8p52) - 0x4338000000000000u; }
+TL_INLINE vd vd_scale(vd p, vd n)
+{
+#if TL_VBYTES == 64
+    return (vd)_mm512_scalef_pd((__m512d)p, (__m512d)n);
+#else
+    vd half = vd_rint(n * 0.5);
+    return p * (vd)((vd_bits(half) + 1023) << 52) * (vd)((vd_bits(n - half) + 1023) << 52);
+#endif
+}
+
+/* exp(hi + lo) = (1 + p) * 2^n, |lo| <= 0.01: what the functions below start from. Clamped to where the result is 0 or overflows. */
+typedef struct { vf p, n; } vf_exp_parts;
+TL_INLINE vf_exp_parts vf_exp_open(vf hi, vf lo)
+{
+    vf x = vf_max(vf_splat(-120), vf_min(vf_splat(89), hi));
+    vf n = vf_fma(x, vf_splat(0x1.715476p+0f), vf_splat(0x1.8p23f)) - 0x1.8p23f;
+    vf r = vf_fma(n, vf_splat(-0x1.63p-1f), x);
+    r = vf_fma(n, vf_splat(0x1.bd0106p-13f), r) + lo;
+    vf q = POLY4(r, 0.4999999305f, 0.1666651479f, 0.04166845683f, 0.008369419043f, 0.001381314236f);
+    return (vf_exp_parts){vf_fma(q, r * r, r), n};
+}
+typedef struct { vd p, n; } vd_exp_parts;
+TL_INLINE vd_exp_parts vd_exp_open(vd hi, vd lo)
+{
+    vd x = vd_max(vd_splat(-760), vd_min(vd_splat(710), hi));
+    vd n = vd_fma(x, vd_splat(0x1.71547652b82fep+0), vd_splat(0x1.8p52)) - 0x1.8p52;
+    vd r = vd_fma(n, vd_splat(-0x1.62e42feep-1), x);
+    r = vd_fma(n, vd_splat(-0x1.a39ef35793c76p-33), r) + lo;
+    vd q = POLY9(r, 0.500000000000000104, 0.166666666666666675, 0.0416666666666234768, 0.00833333333333001176, 0.00138888889175382958,
+                 0.000198412698633032233, 2.48015207925726928e-05, 2.75572680728900983e-06, 2.76203274282682382e-07, 2.51005692758136826e-08);
+    return (vd_exp_parts){vd_fma(q, r * r, r), n};
+}
+TL_INLINE vf vf_exp(vf x) { vf_exp_parts e = vf_exp_open(x, vf_splat(0)); return vf_scale(1 + e.p, e.n); }
+TL_INLINE vd vd_exp(vd x) { vd_exp_parts e = vd_exp_open(x, vd_splat(0)); return vd_scale(1 + e.p, e.n); }
+
+TL_INLINE vf vf_exp2(vf x)
+{
+    x = vf_max(vf_splat(-200), vf_min(vf_splat(129), x));
+    vf n = vf_rint(x), r = x - n;
+    vf q = POLY4(r, 0.2402265116f, 0.05550360862f, 0.009618021059f, 0.001339089452f, 0.0001547238337f);
+    return vf_scale(1 + vf_fma(r, vf_fma(r, q, vf_splat(1.9046542e-09f)), r * 0.693147182f), n);
+}
+
+/* expm1 without the care for tiny arguments: (2^n - 1) + p 2^n, all halved so that 2^128 is not needed. */
+TL_INLINE vf vf_expm1_open(vf x)
+{
+    vf_exp_parts e = vf_exp_open(vf_max(vf_splat(-20), x), vf_splat(0));
+    vf h = (vf)((__builtin_convertvector(e.n, v_i32) + 126) << 23);
+    return 2 * vf_fma(e.p, h, h - 0.5f);
+}
+TL_INLINE vd vd_expm1_open(vd x)
+{
+    vd_exp_parts e = vd_exp_open(vd_max(vd_splat(-50), x), vd_splat(0));
+    vd h = (vd)((vd_bits(e.n) + 1022) << 52);
+    return 2 * vd_fma(e.p, h, h - 0.5);
+}
+TL_INLINE vf vf_expm1(vf x) { return v_select(vf_abs(x) < 0x1p-25f, x, vf_expm1_open(x)); }
+TL_INLINE vd vd_expm1(vd x) { return v_select(vd_abs(x) < 0x1p-54, x, vd_expm1_open(x)); }
+
+TL_INLINE vf vf_tanh(vf x)
+{
+    vf a = vf_abs(x), z = a * a;
+    vf near = vf_fma(a * z, POLY4(z, -3.33332819422e-1f, 1.33314422036e-1f, -5.37397155531e-2f, 2.06390887954e-2f, -5.70498872745e-3f), a);
+    vf far = 1 - 2 / (1 + vf_exp(a + a));
+    return vf_signed(v_select(a < 0.625f, near, far), x);
+}
+TL_INLINE vd vd_tanh(vd x)
+{
+    vd a = vd_abs(x), t = vd_expm1_open(-2 * a);
+    return v_select(a < 0x1p-28, x, vd_signed(vd_abs(t / (t + 2)), x));
+}
+
+/* With e = exp(-|x|) nothing overflows: 1 / (1 + e) for x >= 0, e / (1 + e) below. `low` is what the sum 1 + e has lost. */
+TL_INLINE vf vf_sigmoid(vf x)
+{
+    vf e = vf_exp(-vf_abs(x)), sum = 1 + e, low = e - (sum - 1);
+    vf y = v_select(x < 0, e, vf_splat(1)) / sum;
+    return vf_fma(-y, low * (1 - 0.5f * e), y); /* low / sum, near enough */
+}
+TL_INLINE vd vd_sigmoid(vd x)
+{
+    vd e = vd_exp(-vd_abs(x));
+    return v_select(x < 0, e, vd_splat(1)) / (1 + e);
+}
+/* x / (1 + exp(v)) where x > 0, x exp(v) / (1 + exp(v)) below, v <= 0. Scaled last: exp(v) alone may be subnormal; then made good for
+ * what the sums 1 + p and 1 + exp(v) have lost. */
+TL_INLINE vf vf_times_sigmoid(vf x, vf_exp_parts v, float nothing_below)
+{
+    vf m = 1 + v.p, e = vf_scale(m, v.n), sum = 1 + e, y = x / sum;
+    vf m_low = v.p - (m - 1), low = e - (sum - 1);
+    vf z = m * y;
+    z = vf_fma(z, m_low * (2 - m) - low * (1 - 0.5f * e), z);
+    return v_select(x < 0, v_select(x < nothing_below, x * 0, vf_scale(z, v.n)), y);
+}
+TL_INLINE vf vf_silu(vf x) { return vf_times_sigmoid(x, vf_exp_open(-vf_abs(x), vf_splat(0)), -120); }
+TL_INLINE vd vd_silu(vd x)
+{
+    vd_exp_parts e = vd_exp_open(-vd_abs(x), vd_splat(0));
+    vd m = 1 + e.p, y = x / (1 + vd_scale(m, e.n));
+    return v_select(x < 0, v_select(x < -760, x * 0, vd_scale(m * y, e.n)), y);
+}
+TL_INLINE vf vf_silu_slope(vf x) { vf s = vf_sigmoid(x); return s * (1 + x * (1 - s)); }
+TL_INLINE vd vd_silu_slope(vd x) { vd s = vd_sigmoid(x); return s * (1 + x * (1 - s)); }
+
+/* ---- log ---- */
+/* log(1 + f) - f for |f| <= 1/3; doubles: for 1 + f from sqrt(1/2) to sqrt(2) */
+TL_INLINE vf vf_log1p_rest(vf f)
+{
+    vf q = POLY7(f, 0.3333321578f, -0.2499979734f, 0.200104198f, -0.1668050445f, 0.1400561446f, -0.1218399533f, 0.1398580878f, -0.1289296843f);
+    return f * f * vf_fma(f, q, vf_splat(-0.5f));
+}
+TL_INLINE vd vd_log1p_rest(vd f)
+{
+    vd s = f / (2 + f), z = s * s, h = 0.5 * f * f;
+    vd q = z * POLY6(z, 6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01, 2.222219843214978396e-01,
+                     1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01);
+    return s * (h + q) - h;
+}
+/* x = (1 + f) * 2^e with f in that range, for finite x > 0 */
+typedef struct { vf f, e; } vf_log_parts;
+TL_INLINE vf_log_parts vf_log_open(vf x)
+{
+    v_i32 small = x < 0x1p-126f;
+    v_u32 bits = (v_u32)v_select(small, x * 0x1p23f, x) - 0x3f2aaaabu;
+    vf e = __builtin_convertvector((v_i32)bits >> 23, vf) - v_and(small, vf_splat(23));
+    return (vf_log_parts){(vf)((bits & 0x7fffffu) + 0x3f2aaaabu) - 1, e};
+}
+typedef struct { vd f, e; } vd_log_parts;
+TL_INLINE vd_log_parts vd_log_open(vd x)
+{
+    v_i64 small = (v_i64)(x < 0x1p-1022);
+    v_u64 bits = (v_u64)v_select(small, x * 0x1p52, x) - 0x3fe6a09e667f3bcdu;
+    vd e = (vd)(((bits + 0x4000000000000000u) >> 52) + 0x4330000000000000u) - (0x1p52 + 1024) - v_and(small, vd_splat(52)); /* no signed shift by 52 in AVX2 */
+    return (vd_log_parts){(vd)((bits & 0xfffffffffffffu) + 0x3fe6a09e667f3bcdu) - 1, e};
+}
+/* result, but -inf where x is 0, NaN below, x at +inf and NaN */
+TL_INLINE vf vf_log_edges(vf x, vf result)
+{
+    result = v_select(x < INFINITY, result, x);
+    return v_select(x > 0, result, v_select(x == 0, vf_splat(-INFINITY), x + NAN));
+}
+TL_INLINE vd vd_log_edges(vd x, vd result)
+{
+    result = v_select((v_i64)(x < (double)INFINITY), result, x);
+    return v_select((v_i64)(x > 0), result, v_select((v_i64)(x == 0), vd_splat(-INFINITY), x + (double)NAN));
+}
+TL_INLINE vf vf_log(vf x)
+{
+    vf_log_parts p = vf_log_open(x);
+    vf rest = vf_fma(p.e, vf_splat(-0x1.bd0106p-13f), vf_log1p_rest(p.f));
+    return vf_log_edges(x, vf_fma(p.e, vf_splat(0x1.63p-1f), p.f + rest));
+}
+TL_INLINE vd vd_log(vd x)
+{
+    vd_log_parts p = vd_log_open(x);
+    vd rest = vd_fma(p.e, vd_splat(0x1.a39ef35793c76p-33), vd_log1p_rest(p.f));
+    return vd_log_edges(x, vd_fma(p.e, vd_splat(0x1.62e42feep-1), p.f + rest));
+}
+/* To another base: c = 1/log(b) as c_hi + c_lo, log(2)/log(b) as l_hi + l_lo; c_hi times the upper half of f is exact. */
+TL_INLINE vf vf_log_to(vf x, double c, float c_hi, float l_hi, float l_lo)
+{
+    vf_log_parts p = vf_log_open(x);
+    vf upper = (vf)((v_u32)p.f & 0xfffff000u);
+    vf rest = vf_fma(p.e, vf_splat(l_lo), vf_log1p_rest(p.f) * (float)c) + vf_fma(p.f - upper, vf_splat((float)c), upper * (float)(c - c_hi));
+    return vf_log_edges(x, vf_fma(p.e, vf_splat(l_hi), upper * c_hi) + rest);
+}
+TL_INLINE vf vf_log2(vf x) { return vf_log_to(x, 1.4426950408889634, 0x1.714p+0f, 1, 0); }
+TL_INLINE vf vf_log10(vf x) { return vf_log_to(x, 0.4342944819032518, 0x1.bccp-2f, 0x1.344p-2f, 0x1.3509f8p-18f); }
+
+/* 1 + x = (1 + f) * 2^e with f from x itself, not from the rounded sum: f = x 2^-e + (2^-e - 1). */
+TL_INLINE vf vf_log1p(vf x)
+{
+    v_u32 i = ((v_u32)(1 + x) - 0x3f2aaaabu) & 0xff800000u;
+    vf f = (vf)((v_u32)x - i) + ((vf)(0x40800000u - i) * 0.25f - 1);
+    vf e = __builtin_convertvector((v_i32)i >> 23, vf);
+    vf rest = vf_fma(e, vf_splat(-0x1.bd0106p-13f), vf_log1p_rest(f));
+    vf y = vf_log_edges(1 + x, vf_fma(e, vf_splat(0x1.63p-1f), f + rest));
+    return v_select(vf_abs(x) < 0x1p-25f, x, y);
+}
+TL_INLINE vd vd_log1p(vd x)
+{
+    v_u64 i = ((v_u64)(1 + x) - 0x3fe6a09e667f3bcdu) & 0xfff0000000000000u;
+    vd f = (vd)((v_u64)x - i) + ((vd)(0x4010000000000000u - i) * 0.25 - 1);
+    vd e = (vd)(((i + 0x4000000000000000u) >> 52) + 0x4330000000000000u) - (0x1p52 + 1024);
+    vd rest = vd_fma(e, vd_splat(0x1.a39ef35793c76p-33), vd_log1p_rest(f));
+    vd y = vd_log_edges(1 + x, vd_fma(e, vd_splat(0x1.62e42feep-1), f + rest));
+    return v_select((v_i64)(vd_abs(x) < 0x1p-54), x, y);
+}
+TL_INLINE vf vf_softplus(vf x) { return vf_max(vf_splat(0), x) + vf_log1p(vf_exp(-vf_abs(x))); }
+TL_INLINE vd vd_softplus(vd x) { return vd_max(vd_splat(0), x) + vd_log1p(vd_exp(-vd_abs(x))); }
+
+/* ---- erf, gelu ---- */
+/* a * a = hi + lo, hi with so few bits that it is exact */
+TL_INLINE vf vf_square_split(vf a, vf *lo)
+{
+    vf h = (vf)((v_u32)a & 0xfffff000u);
+    *lo = (a - h) * (a + h);
+    return h * h;
+}
+/* erfc(t) exp(t^2) for 0 <= t <= 10.7: a polynomial in w = (t - 1) / (t + 3), times 1 / (t + 3) */
+TL_INLINE vf vf_erfcx(vf t)
+{
+    vf y = 1 / (t + 3), w = (t - 1) * y;
+    return y * POLY9(w, 1.710334308f, -2.661057965f, 2.847329017f, -2.046602894f, 0.8490834317f, -0.04684259374f, -0.1363892331f,
+                     0.0356246461f, 0.02513761176f, -0.01250699016f);
+}
+TL_INLINE vf vf_erf(vf x)
+{
+    vf a = vf_abs(x), t = vf_min(vf_splat(4.5f), a), s = t * t;
+    vf near = vf_fma(POLY5(s, 0.128379166f, -0.376125336f, 0.112819925f, -2.67681349e-2f, 4.99119423e-3f, -5.96761703e-4f), a, a);
+    vf r = POLY6(t, -0.128717512f, -0.634846687f, -0.106777877f, 2.42546219e-2f, -3.88396438e-3f, 3.83197126e-4f, -1.7285347e-5f);
+    vf far = 1 - vf_exp(vf_fma(r, t, -t)); /* log(erfc(t)) is smooth */
+    return vf_signed(v_select(a > 0.927734375f, far, near), x);
+}
+/* Normal density (times sqrt(2 pi)) and upper tail at |x|, both still to be scaled by 2^n. */
+typedef struct { vf density, tail, n; } vf_normal;
+TL_INLINE vf_normal vf_normal_open(vf x)
+{
+    vf a = vf_min(vf_splat(15), vf_abs(x)), lo, hi = vf_square_split(a, &lo);
+    vf_exp_parts e = vf_exp_open(-0.5f * hi, -0.5f * lo);
+    vf r = 0.5f * vf_erfcx(a * 0.70710678f);
+    return (vf_normal){1 + e.p, vf_fma(r, e.p, r), e.n};
+}
+TL_INLINE vf vf_gelu(vf x)
+{
+    vf_normal d = vf_normal_open(x);
+    vf y = vf_scale(vf_max(vf_splat(-15), vf_min(vf_splat(15), x)) * d.tail, d.n);
+    return v_select(x <= 0, v_select(x < -15, x * 0, y), x - y);
+}
+TL_INLINE vf vf_gelu_slope(vf x)
+{
+    vf_normal d = vf_normal_open(x);
+    vf tail = vf_scale(d.tail, d.n);
+    return vf_fma(x * 0.3989422804f, vf_scale(d.density, d.n), v_select(x < 0, tail, 1 - tail));
+}
+/* x sigmoid(v), v = x (c1 + c2 x^2), is gelu's tanh form. v in float64: an error of v is one of the result's tail. */
+#define GELU_C1 1.5957691216057308
+#define GELU_C2 0.07135481627260025
+TL_INLINE vf_exp_parts vf_gelu_tanh_open(vf x)
+{
+    vd2 a = vd2_from_vf(vf_min(vf_splat(12), vf_abs(x)));
+    vd v0 = a.lo * (GELU_C1 + GELU_C2 * a.lo * a.lo), v1 = a.hi * (GELU_C1 + GELU_C2 * a.hi * a.hi);
+    vf hi = vf_from_vd2(v0, v1);
+    vd2 back = vd2_from_vf(hi);
+    return vf_exp_open(-hi, -vf_from_vd2(v0 - back.lo, v1 - back.hi));
+}
+TL_INLINE vf vf_gelu_tanh(vf x) { return vf_times_sigmoid(x, vf_gelu_tanh_open(x), -12); }
+TL_INLINE vf vf_gelu_tanh_slope(vf x)
+{
+    vf_exp_parts p = vf_gelu_tanh_open(x);
+    vf e = vf_scale(1 + p.p, p.n), y = 1 / (1 + e), s = v_select(x < 0, e * y, y);
+    vf slope = (float)GELU_C1 + (float)(3 * GELU_C2) * (x * x);
+    return vf_fma(x * slope, e * y * y, s);
+}
+
+/* ---- sin, cos, tan ---- */
+/* x = n pi/2 + r, |r| <= pi/4, reduced in float64; good to |x| = 2^20. Beyond, lanes go to the C library. */
+typedef struct { vf sin, cos; v_i32 n; } vf_trig;
+TL_INLINE vf_trig vf_trig_open(vf x)
+{
+    vd2 d = vd2_from_vf(x);
+    vd n0 = (d.lo * 0.6366197723675814 + 0x1.8p52) - 0x1.8p52, n1 = (d.hi * 0.6366197723675814 + 0x1.8p52) - 0x1.8p52;
+    vd r0 = (d.lo - n0 * 0x1.921fb544p+0) - n0 * 0x1.0b4611a626331p-34, r1 = (d.hi - n1 * 0x1.921fb544p+0) - n1 * 0x1.0b4611a626331p-34;
+    vf r = vf_from_vd2(r0, r1), n = vf_from_vd2(n0, n1), z = r * r;
+    vf s = vf_fma(r * z, POLY2(z, -1.6666654611e-1f, 8.3321608736e-3f, -1.9515295891e-4f), r);
+    vf c = vf_fma(z * z, POLY2(z, 4.166664568298827e-2f, -1.388731625493765e-3f, 2.443315711809948e-5f), vf_fma(vf_splat(-0.5f), z, vf_splat(1)));
+    return (vf_trig){s, c, __builtin_convertvector(vf_min(vf_splat(0x1p21f), vf_max(vf_splat(-0x1p21f), n)), v_i32)};
+}
+TL_INLINE vf vf_far_lanes(vf x, vf result, float (*f)(float))
+{
+    v_i32 far = vf_abs(x) > 0x1p20f;
+    if (__builtin_expect(v_any(far), 0))
+        for (int i = 0; i < VF_LANES; i++)
+            if (far[i]) result[i] = f(x[i]);
+    return result;
+}
+/* The sine n quarter turns on: sin, cos, -sin, -cos. */
+TL_INLINE vf vf_quarter(vf s, vf c, v_i32 n) { return (vf)((v_i32)v_select((n & 1) != 0, c, s) ^ (v_i32)((v_u32)(n & 2) << 30)); }
+TL_INLINE vf vf_sin(vf x) /* of |x|, then the sign: -0 stays */
+{
+    vf_trig t = vf_trig_open(vf_abs(x));
+    vf y = (vf)((v_u32)vf_quarter(t.sin, t.cos, t.n) ^ ((v_u32)x & 0x80000000u));
+    return vf_far_lanes(x, y, sinf);
+}
+TL_INLINE vf vf_cos(vf x) { vf_trig t = vf_trig_open(x); return vf_far_lanes(x, vf_quarter(t.sin, t.cos, t.n + 1), cosf); }
+/* ---- through float64: not hot, and exact to the last rounding that way ---- */
+TL_INLINE vd vd_erfc_near(vd t) /* as vf_erfcx, times exp(-t^2) */
+{
+    vd y = 1 / (t + 3), w = (t - 1) * y;
+    return vd_exp(-t * t) * y * POLY9(w, 1.710334308, -2.661057965, 2.847329017, -2.046602894, 0.8490834317, -0.04684259374, -0.1363892331,
+                                      0.0356246461, 0.02513761176, -0.01250699016);
+}
+TL_INLINE vf vf_erfc(vf x)
+{
+    vd2 t = vd2_from_vf(vf_min(vf_splat(10.7f), vf_abs(x)));
+    vf y = vf_from_vd2(vd_erfc_near(t.lo), vd_erfc_near(t.hi));
+    return v_select(x < 0, 2 - y, y);
+}
+TL_INLINE vd vd_cosh_near(vd x) { vd e = vd_exp(x); return 0.5 * (e + 1 / e); }
+TL_INLINE vd vd_sinh_near(vd x) { vd e = vd_exp(x); return 0.5 * (e - 1 / e); }
+TL_INLINE vf vf_cosh(vf x)
+{
+    vd2 d = vd2_from_vf(vf_min(vf_splat(100), vf_abs(x)));
+    return vf_from_vd2(vd_cosh_near(d.lo), vd_cosh_near(d.hi));
+}
+TL_INLINE vf vf_sinh(vf x)
+{
+    vf a = vf_min(vf_splat(100), vf_abs(x));
+    vd2 d = vd2_from_vf(a);
+    vf y = vf_from_vd2(vd_sinh_near(d.lo), vd_sinh_near(d.hi));
+    return vf_signed(v_select(a < 0x1p-10f, vf_fma(a * a, a * 0.16666667f, a), y), x);
+}
+TL_INLINE vd vd_tan_near(vd x)
+{
+    vd n = (x * 0.6366197723675814 + 0x1.8p52) - 0x1.8p52, r = (x - n * 0x1.921fb544p+0) - n * 0x1.0b4611a626331p-34, z = r * r;
+    vd s = r + r * z * POLY3(z, -1.6666666666666666e-1, 8.3333333333e-3, -1.98412698e-4, 2.7557e-6);
+    vd c = 1 + z * POLY4(z, -0.5, 4.16666666666e-2, -1.388888888e-3, 2.480158e-5, -2.7557e-7);
+    v_i64 odd = (v_i64)((vd_bits(n) & 1) != 0);
+    return v_select(odd, -c, s) / v_select(odd, s, c);
+}
+TL_INLINE vf vf_tan(vf x)
+{
+    vd2 d = vd2_from_vf(vf_abs(x));
+    return vf_far_lanes(x, (vf)((v_u32)vf_from_vd2(vd_tan_near(d.lo), vd_tan_near(d.hi)) ^ ((v_u32)x & 0x80000000u)), tanf);
+}
+TL_INLINE vf vf_pow(vf a, vf b)
+{
+    vf m = vf_abs(a);
+    vd2 x = vd2_from_vf(m), y = vd2_from_vf(b);
+    vf r = vf_from_vd2(vd_exp(y.lo * vd_log(x.lo)), vd_exp(y.hi * vd_log(x.hi)));
+    v_i32 whole = vf_rint(b) == b, odd = whole & (vf_rint(0.5f * b) != 0.5f * b);
+    r = v_select((b == 0) | (m == 1), vf_splat(1), r);
+    r = vf_signed(r, (vf)(odd & (v_i32)a));
+    return v_select(((a < 0) & (a > -INFINITY) & ~whole) | ((b != b) & (a != 1)), vf_splat(NAN), r);
+}
+
+/* ---- float64 by the C library, lane by lane ---- */
+TL_INLINE vd vd_lanes(vd x, double (*f)(double))
+{
+    for (int i = 0; i < VD_LANES; i++) x[i] = f(x[i]);
+    return x;
+}
+TL_INLINE vd vd_cos(vd x) { return vd_lanes(x, cos); }
+TL_INLINE vd vd_cosh(vd x) { return vd_lanes(x, cosh); }
+TL_INLINE vd vd_erf(vd x) { return vd_lanes(x, erf); }
+TL_INLINE vd vd_erfc(vd x) { return vd_lanes(x, erfc); }
+TL_INLINE vd vd_exp2(vd x) { return vd_lanes(x, exp2); }
+TL_INLINE vd vd_log10(vd x) { return vd_lanes(x, log10); }
+TL_INLINE vd vd_log2(vd x) { return vd_lanes(x, log2); }
+TL_INLINE vd vd_sin(vd x) { return vd_lanes(x, sin); }
+TL_INLINE vd vd_sinh(vd x) { return vd_lanes(x, sinh); }
+TL_INLINE vd vd_tan(vd x) { return vd_lanes(x, tan); }
+TL_INLINE vd vd_pow(vd a, vd b)
+{
+    for (int i = 0; i < VD_LANES; i++) a[i] = pow(a[i], b[i]);
+    return a;
+}
+/* Phi(x) = erfc(-x / sqrt(2)) / 2; in the left tail the rounding of the argument is made good to first order. */
+static double tl_normal_cdf(double x)
+{
+    double v = x * -0.7071067811865476, p = 0.5 * erfc(v);
+    if (x > -1 || x < -38) return p;
+    double error = fma(x, -0.7071067811865476, -v) + x * 4.833646656726457e-17;
+    return p - p * 2 * v * error;
+}
+TL_INLINE vd vd_gelu(vd x) { return x * vd_lanes(x, tl_normal_cdf); }
+TL_INLINE vd vd_gelu_slope(vd x) { return vd_lanes(x, tl_normal_cdf) + x * 0.3989422804014327 * vd_exp(-0.5 * x * x); }
+TL_INLINE vd vd_gelu_tanh(vd x) { return x * vd_sigmoid(x * (GELU_C1 + GELU_C2 * x * x)); }
+TL_INLINE vd vd_gelu_tanh_slope(vd x)
+{
+    vd s = vd_sigmoid(x * (GELU_C1 + GELU_C2 * x * x));
+    return s + x * s * (1 - s) * (GELU_C1 + 3 * GELU_C2 * x * x);
+}
