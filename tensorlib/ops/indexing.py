@@ -1,0 +1,288 @@
+"""Subscripts as NumPy defines them, reading and writing: ``x[index]`` and ``x[index] = value``.
+
+Ints, slices, None and Ellipsis become views. Arrays and masks become flat positions within the dimensions they index, which index_read and
+index_write (positions.py) take.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tensorlib import ops
+from tensorlib.dtypes import int64
+from tensorlib.errors import IndexRangeError, ShapeError
+from tensorlib.ops import elementwise, shape
+from tensorlib.ops.declare import assign_, to_dtype
+from tensorlib.ops.gather import as_positions, same_dtype
+from tensorlib.ops.positions import index_read, index_write, nonzero, take_slices
+from tensorlib.ops.rearrange import flip
+from tensorlib.tensor import Tensor
+
+Scalar = bool | int | float
+
+__all__ = ["index_put", "take"]
+METHODS = ("index_put", "take")
+INPLACE = ("index_put",)
+
+
+@dataclass(slots=True)
+class _Subscript:
+    """x[index], sorted out: `view` is x after the basic parts; `flips` are its dimensions still to be reversed (negative steps); `arrays`
+    are (first dimension in view, number of dimensions, flat positions within them); `adjacent`: nothing but ints stood between them."""
+
+    view: Tensor
+    flips: list[int] = field(default_factory=list)
+    arrays: list[tuple[int, int, Tensor]] = field(default_factory=list)
+    adjacent: bool = True
+
+
+def getitem(x: Tensor, index: Any) -> Tensor:
+    """``x[index]`` as in NumPy: a view where the index has only ints, slices, None and Ellipsis (negative steps copy), else a copy.
+
+    >>> x = tl.tensor([[1, 2, 3], [4, 5, 6]])
+    >>> x[1, ::-1].tolist(), x[:, [2, 0]].tolist(), x[x > 4].tolist()
+    ([6, 5, 4], [[3, 1], [6, 4]], [5, 6])
+    """
+    if type(index) is int:
+        return shape.select(x, 0, index)
+    sub = _parse(x, index)
+    view = flip(sub.view, sub.flips) if sub.flips else sub.view
+    if sub.arrays:
+        return _read(*_together(view, sub))
+    return view if view is not x else x.view(x.shape)
+
+
+def setitem(x: Tensor, index: Any, value: Any) -> None:
+    """``x[index] = value`` as in NumPy; gradients flow to `value`, and to what x held elsewhere.
+
+    >>> x = tl.zeros(2, 3)
+    >>> x[:, 1] = tl.tensor([1.0, 2.0])
+    >>> x[x == 0] = -1
+    >>> x.tolist()
+    [[-1.0, 1.0, -1.0], [-1.0, 2.0, -1.0]]
+    """
+    sub = _parse(x, index)
+    value = _as_value(x, value)
+    if not sub.arrays:
+        value = _fitted(value, sub.view.shape)
+        shape.copy_(sub.view, flip(value, sub.flips) if sub.flips else value)
+        return
+    view = flip(sub.view, sub.flips) if sub.flips else sub.view
+    written = _written(view, sub, value, accumulate=False)
+    assign_(sub.view, flip(written, sub.flips) if sub.flips else written, "setitem")
+
+
+def index_put(x: Tensor, indices: Sequence[Any], values: Tensor | Scalar, accumulate: bool = False) -> Tensor:
+    """x with ``x[indices]`` replaced by `values`, or with `values` added there; added, a position named twice receives both.
+
+    Shapes:
+        indices: a tuple of integer or bool tensors that broadcast together  values: broadcasts to x[indices]  ->  out: as x
+
+    >>> tl.index_put(tl.zeros(3), (tl.tensor([0, 0, 2]),), tl.tensor([1.0, 2.0, 3.0]), accumulate=True).tolist()
+    [3.0, 0.0, 3.0]
+    """
+    sub = _parse(x, tuple(indices))
+    if sub.view is not x or sub.flips or not sub.arrays:
+        raise IndexRangeError("index_put: indices must be integer or bool tensors, one for each of the first dimensions.")
+    if isinstance(values, Tensor):
+        same_dtype("index_put", x, "values", values)
+    return _written(x, sub, _as_value(x, values), accumulate=accumulate)
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Elements of x as if it were flat; negative positions count from the end.
+
+    Shapes:
+        x: (...)  index: (K...), integer  ->  out: (K...)
+
+    >>> tl.take(tl.tensor([[4, 3], [2, 1]]), tl.tensor([0, -1])).tolist()
+    [4, 1]
+    """
+    as_positions("take", index)
+    return getitem(x.reshape(-1), index)
+
+
+def _parse(x: Tensor, index: Any) -> _Subscript:
+    items = [_item(i, x) for i in index] if type(index) is tuple else [_item(index, x)]
+    used = sum(_dims_used(i) for i in items)
+    whole, n_ellipses = x.shape, sum(i is Ellipsis for i in items)
+    if n_ellipses > 1:
+        raise IndexRangeError(f"indexing: {n_ellipses} Ellipses (...) in one index; expected at most one.")
+    if used > len(whole):
+        raise IndexRangeError(f"indexing: {used} indices for a tensor of {len(whole)} dimensions (shape {whole}).")
+    sub, dim, source, last = _Subscript(x), 0, 0, -1
+    for place, item in enumerate(items):
+        if item is None:
+            sub.view = sub.view.unsqueeze(dim)
+            dim += 1
+        elif item is Ellipsis:
+            dim += len(whole) - used
+            source += len(whole) - used
+        elif type(item) is slice:
+            sub.view, backwards = _sliced(sub.view, dim, item, whole[source])
+            if backwards:
+                sub.flips.append(dim)
+            dim, source = dim + 1, source + 1
+        else:  # an int or an array: among arrays, ints count as arrays for where the result's dimensions go
+            sub.adjacent = sub.adjacent and last in (-1, place - 1)
+            last = place
+            if type(item) is int:
+                sub.view = _selected(sub.view, dim, item, source, whole)
+            else:
+                dim += _add_array(sub, dim, item, source, whole)
+            source += _dims_used(item)
+    return sub
+
+
+def _item(i: Any, x: Tensor) -> Any:
+    """One part of an index as an int, slice, None, Ellipsis, or a Tensor of int64 or bool on x's device."""
+    kind = type(i)
+    if kind is int or kind is slice or i is None or i is Ellipsis:
+        return i
+    if isinstance(i, (bool, np.bool_)):
+        return ops.creation.tensor(bool(i), device=x.device)
+    if isinstance(i, (list, tuple, np.ndarray)):
+        array = np.asarray(i)
+        if array.size == 0 and not isinstance(i, np.ndarray):
+            array = array.astype(np.int64)
+        if array.dtype.kind not in "biu":
+            raise IndexRangeError(f"indexing: an index array has dtype {array.dtype}; expected integers or bool.")
+        i = ops.creation.tensor(array if array.dtype.kind == "b" else array.astype(np.int64), device=x.device)
+    if isinstance(i, Tensor):
+        if i.dtype.category > 1:
+            raise IndexRangeError(f"indexing: an index tensor has dtype {i.dtype.name}; expected integers or bool.")
+        if i.dtype.category == 0:
+            return i
+        return int(i.item()) if i.ndim == 0 else to_dtype(i, int64)
+    try:
+        return operator.index(i)
+    except TypeError:
+        raise IndexRangeError(
+            f"indexing: an index is a {kind.__name__}; expected an int, slice, None, Ellipsis, or an array of integers or bool."
+        ) from None
+
+
+def _dims_used(item: Any) -> int:
+    if item is None or item is Ellipsis:
+        return 0
+    return item.ndim if isinstance(item, Tensor) and item.dtype.category == 0 else 1
+
+
+def _sliced(view: Tensor, dim: int, item: slice, size: int) -> tuple[Tensor, bool]:
+    """The slice with a positive step, and whether it is still to be reversed."""
+    if item.start is None and item.stop is None and item.step is None:
+        return view, False
+    try:
+        start, stop, step = item.indices(size)
+    except (TypeError, ValueError) as error:
+        raise IndexRangeError(f"indexing: {item} can not be used: {error}.") from None
+    if step < 0:
+        count = max(0, (stop - start + step + 1) // step)
+        start, stop, step = start + (count - 1) * step, start + 1, -step
+        if count == 0:
+            start = stop = 0
+        return shape.slice_dim(view, dim, start, stop, step), count > 1
+    return shape.slice_dim(view, dim, start, max(start, stop), step), False
+
+
+def _range_error(i: int, source: int, whole: tuple[int, ...]) -> IndexRangeError:
+    return IndexRangeError(f"indexing: index {i} is out of range for dimension {source} of size {whole[source]} (shape {whole}).")
+
+
+def _selected(view: Tensor, dim: int, i: int, source: int, whole: tuple[int, ...]) -> Tensor:
+    if not -whole[source] <= i < whole[source]:
+        raise _range_error(i, source, whole)
+    return shape.select(view, dim, i)
+
+
+def _add_array(sub: _Subscript, dim: int, item: Tensor, source: int, whole: tuple[int, ...]) -> int:
+    """Append an integer or bool array that indexes view's dimensions from `dim` on; returns how many."""
+    if item.dtype.category == 1:
+        sub.arrays.append((dim, 1, _from_start(item, source, whole)))
+        return 1
+    n = item.ndim
+    if n == 0:  # a single bool adds a dimension, of size 1 where True and 0 where False
+        sub.view = sub.view.unsqueeze(dim)
+        sub.arrays.append((dim, 1, ops.creation.zeros((int(item.item()),), dtype=int64, device=item.device)))
+        return 1
+    if item.shape != whole[source : source + n]:
+        raise IndexRangeError(f"indexing: a mask of shape {item.shape} does not fit dimensions {source} to {source + n - 1} of shape {whole}.")
+    sub.arrays.append((dim, n, nonzero(item.reshape(-1)).reshape(-1)))
+    return n
+
+
+def _from_start(index: Tensor, source: int, whole: tuple[int, ...]) -> Tensor:
+    """Positions counted from the start; raise where one is out of range."""
+    if index.numel() == 0:
+        return index
+    size = whole[source]
+    low, high = int(index.amin().item()), int(index.amax().item())
+    if low < -size or high >= size:
+        raise _range_error(low if low < -size else high, source, whole)
+    return elementwise.where(index < 0, index + size, index) if low < 0 else index
+
+
+def _together(view: Tensor, sub: _Subscript) -> tuple[Tensor, Tensor, int, int]:
+    """The view with the indexed dimensions side by side (in front, unless they are adjacent), one array of positions, their place and number."""
+    arrays = sub.arrays
+    dim, ndims = (arrays[0][0] if sub.adjacent else 0), sum(n for _, n, _ in arrays)
+    if not sub.adjacent:
+        view = view.permute(_front(sub))
+    if len(arrays) == 1:
+        return view, arrays[0][2], dim, ndims
+    try:
+        np.broadcast_shapes(*(i.shape for _, _, i in arrays))
+    except ValueError:
+        listed = " and ".join(str(i.shape) for _, _, i in arrays)
+        raise IndexRangeError(f"indexing: index arrays of shapes {listed} do not broadcast together.") from None
+    sizes, flat = sub.view.shape, arrays[0][2]
+    for first, n, i in arrays[1:]:
+        flat = flat * math.prod(sizes[first : first + n]) + i
+    return view, flat, dim, ndims
+
+
+def _front(sub: _Subscript) -> list[int]:
+    """The permutation that brings the indexed dimensions to the front."""
+    indexed = [d for first, n, _ in sub.arrays for d in range(first, first + n)]
+    return indexed + [d for d in range(sub.view.ndim) if d not in indexed]
+
+
+def _read(view: Tensor, flat: Tensor, dim: int, ndims: int) -> Tensor:
+    if ndims > 1 and not view.is_contiguous():
+        return index_read(view, flat, dim=dim, ndims=ndims)
+    if ndims > 1:
+        sizes = view.shape
+        view = view.reshape((*sizes[:dim], math.prod(sizes[dim : dim + ndims]), *sizes[dim + ndims :]))
+    return take_slices(view, flat, dim=dim)  # type: ignore[no-any-return]
+
+
+def _written(view: Tensor, sub: _Subscript, value: Tensor, *, accumulate: bool) -> Tensor:
+    """A copy of the view with value in, or added to, the indexed places."""
+    target, flat, dim, ndims = _together(view, sub)
+    value = _fitted(value, (*target.shape[:dim], *flat.shape, *target.shape[dim + ndims :]))
+    out = index_write(target, flat, value, dim=dim, ndims=ndims, accumulate=accumulate)
+    return out if sub.adjacent else out.permute([int(d) for d in np.argsort(_front(sub))])
+
+
+def _as_value(x: Tensor, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return to_dtype(value, x.dtype)
+    return ops.creation.tensor(value, dtype=x.dtype, device=x.device)
+
+
+def _fitted(value: Tensor, target: tuple[int, ...]) -> Tensor:
+    """The value broadcast to the shape that is written; leading dimensions of size 1 may be too many."""
+    given = value.shape
+    extra = len(given) - len(target)
+    if extra > 0 and all(n == 1 for n in given[:extra]):
+        value = value.reshape(given[extra:])
+    fits = value.ndim <= len(target) and all(n in (1, t) for n, t in zip(reversed(value.shape), reversed(target), strict=False))
+    if not fits:
+        raise ShapeError(f"setitem: a value of shape {given} does not fit the indexed part, of shape {target}.")
+    return value.expand(target)

@@ -1,0 +1,543 @@
+"""Products of vectors, matrices and tensors: everything that contracts dimensions, all of it resting on matmul.
+
+Dimension letters: M, K, N of a product, B a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tensorlib import ops
+from tensorlib.errors import DTypeError, ShapeError
+from tensorlib.ops import elementwise, rearrange, reductions, rules, shape
+from tensorlib.ops.declare import composite, structured
+from tensorlib.ops.shape import normalize_dim
+from tensorlib.ops.table import Draw, error, sample
+
+if TYPE_CHECKING:
+    from tensorlib.tensor import Tensor
+
+Scalar = bool | int | float
+
+__all__ = [
+    "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "chain_matmul", "cross", "dot", "ger", "inner", "kron", "matmul", "matrix_power", "mm",
+    "mv", "outer", "tensordot", "trace", "vdot",
+]  # fmt: skip
+METHODS = tuple(name for name in __all__ if name not in ("chain_matmul", "tensordot"))
+INPLACE = ("addbmm", "addmm", "addmv", "addr", "baddbmm")
+
+
+# ---- matmul ----
+
+
+def _conj_t(x: Tensor) -> Tensor:
+    return ops.elementwise.conj(x.mT) if x.dtype.is_complex else x.mT
+
+
+def _conj(x: Tensor) -> Tensor:
+    return ops.elementwise.conj(x) if x.dtype.is_complex else x
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product ``a @ b``, with broadcasting over the batch dimensions in front of the last two.
+
+    Shapes:
+        a: (B..., M, K), b: (B..., K, N)  ->  out: (B..., M, N)
+        A 1-dimensional a is a row, a 1-dimensional b a column; their dimension of size 1 is left out of the result.
+
+    Raises:
+        ShapeError: if K differs, or the batch dimensions do not broadcast.
+        DTypeError: if the dtypes differ.
+
+    >>> tl.matmul(tl.tensor([[1.0, 2.0], [3.0, 4.0]]), tl.tensor([1.0, 1.0])).tolist()
+    [3.0, 7.0]
+    """
+    return _matmul(a, b)  # type: ignore[no-any-return]
+
+
+def check_product(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    """Raise unless shapes a and b fit for a matrix product."""
+    if not a or not b:
+        raise ShapeError(f"matmul: expected at least 1 dimension each, got {a} @ {b}.", hint="use * for a number")
+    k, expected = b[-2] if len(b) > 1 else b[0], "b.shape[-2]" if len(b) > 1 else "b.shape[0]"
+    if a[-1] != k:
+        transposed = len(b) > 1 and a[-1] == b[-1]
+        raise ShapeError(
+            f"matmul: inner dimensions differ: {a} @ {b}; expected a.shape[-1] == {expected}, got {a[-1]} != {k}.",
+            hint="b.mT would fit" if transposed else None,
+        )
+    for m, n in zip(reversed(a[:-2]), reversed(b[:-2]), strict=False):
+        if m != n and 1 not in (m, n):
+            raise ShapeError(f"matmul: batch dimensions do not broadcast: {a} @ {b}; expected {a[:-2]} and {b[:-2]} to be equal or 1 in each place.")
+
+
+def _matmul_ref(xp: Any, a: Any, b: Any) -> Any:
+    if a.dtype != b.dtype:
+        raise DTypeError(f"matmul: dtypes differ: {a.dtype} and {b.dtype}; expected the same.", hint="convert one with .to(dtype)")
+    check_product(a.shape, b.shape)
+    return xp.matmul(a, b)
+
+
+def _matmul_grad_a(g: Tensor, b: Tensor, a_shape: tuple[int, ...]) -> Tensor:
+    if b.ndim == 1:  # (..., M) x (K,)
+        return g.unsqueeze(-1) * _conj(b)
+    if len(a_shape) == 1:  # (B..., N): the row takes part in every product of the batch, which the engine sums
+        return _matmul(_conj(b), g.unsqueeze(-1)).squeeze(-1)
+    return _matmul(g, _conj_t(b))
+
+
+def _matmul_grad_b(g: Tensor, a: Tensor, b_shape: tuple[int, ...]) -> Tensor:
+    if a.ndim == 1:
+        return _conj(a) * g if len(b_shape) == 1 else _conj(a).unsqueeze(-1) * g.unsqueeze(-2)
+    if len(b_shape) == 1:
+        g = g.unsqueeze(-1)
+    if a.ndim > 2 and len(b_shape) <= 2:  # one product over the whole batch instead of a batch of products that the engine would sum
+        a, g = a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), g.reshape(math.prod(g.shape[:-1]), g.shape[-1])
+    out = _matmul(_conj_t(a), g)
+    return out.squeeze(-1) if len(b_shape) == 1 else out
+
+
+_matmul = structured(
+    "matmul",
+    inputs=("a", "b"),
+    dtype=rules.as_is,  # mixed dtypes are more often a mistake than a wish
+    ref=_matmul_ref,
+    vjp=(_matmul_grad_a, _matmul_grad_b),
+    samples=lambda: [
+        sample(a, b)
+        for a, b in [
+            ((3,), (3,)), ((3,), (3, 4)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((1, 1), (1, 1)), ((5, 2, 3), (5, 3, 4)), ((5, 2, 3), (3, 4)),
+            ((2, 3), (5, 3, 4)), ((2, 1, 3, 4), (5, 4, 2)), ((3,), (5, 3, 4)), ((5, 2, 3), (3,)), ((0, 3), (3, 4)), ((2, 0), (0, 4)),
+            ((2, 3), (3, 0)), ((0, 2, 3), (3, 4)), ((17, 33), (33, 9)), ((0,), (0,)),
+        ]
+    ],
+    errors=[
+        error((2, 3), (4, 3), raises=ValueError, match=r"matmul: inner dimensions differ: \(2, 3\) @ \(4, 3\)[^?]*b.mT would fit"),
+        error((2, 3), (4,), raises=ValueError, match=r"expected a.shape\[-1\] == b.shape\[0\], got 3 != 4"),
+        error((2, 2, 3), (3, 3, 4), raises=ValueError, match="matmul: batch dimensions do not broadcast"),
+        error((), (3,), raises=ValueError, match="matmul: expected at least 1 dimension each"),
+        error((2, 3), Draw((3, 4), dtype="int64"), raises=TypeError, match="matmul: dtypes differ: float[0-9]+ and int64"),
+    ],
+)  # fmt: skip
+
+
+# ---- the same for operands of a given rank ----
+
+
+def _need_ndim(name: str, **operands: tuple[Any, int]) -> None:
+    for role, (x, ndim) in operands.items():
+        if x.ndim != ndim:
+            raise ShapeError(f"{name}: {role} must have {ndim} dimension{'s' * (ndim != 1)}, got shape {x.shape}.")
+
+
+def _product_errors(name: str, good: tuple[int, ...], b: tuple[int, ...]) -> list[Any]:
+    return [error((2, 3, 4, 5), b, raises=ValueError, match=f"{name}: a must have {len(good)} dimension")]
+
+
+@composite("mm", inputs=("a", "b"), ref=_matmul_ref, samples=[sample((2, 3), (3, 4))], errors=_product_errors("mm", (2, 3), (5, 2)))
+def mm(a: Tensor, b: Tensor) -> Tensor:
+    """The product of two matrices.
+
+    Shapes:
+        a: (M, K), b: (K, N)  ->  out: (M, N)
+
+    >>> tl.mm(tl.tensor([[1.0, 2.0]]), tl.tensor([[3.0], [4.0]])).tolist()
+    [[11.0]]
+    """
+    _need_ndim("mm", a=(a, 2), b=(b, 2))
+    return matmul(a, b)
+
+
+@composite("bmm", inputs=("a", "b"), ref=_matmul_ref, samples=[sample((5, 2, 3), (5, 3, 4))], errors=_product_errors("bmm", (5, 2, 3), (5, 3, 4)))
+def bmm(a: Tensor, b: Tensor) -> Tensor:
+    """The products of two batches of matrices, without broadcasting.
+
+    Shapes:
+        a: (B, M, K), b: (B, K, N)  ->  out: (B, M, N)
+
+    >>> tl.bmm(tl.ones(2, 1, 3), tl.ones(2, 3, 1)).tolist()
+    [[[3.0]], [[3.0]]]
+    """
+    _need_ndim("bmm", a=(a, 3), b=(b, 3))
+    if a.shape[0] != b.shape[0]:
+        raise ShapeError(f"bmm: batch sizes differ: {a.shape} @ {b.shape}; expected a.shape[0] == b.shape[0].")
+    return matmul(a, b)
+
+
+@composite("mv", inputs=("a", "b"), ref=_matmul_ref, samples=[sample((2, 3), (3,))], errors=_product_errors("mv", (2, 3), (5,)))
+def mv(a: Tensor, b: Tensor) -> Tensor:
+    """A matrix times a vector.
+
+    Shapes:
+        a: (M, K), b: (K,)  ->  out: (M,)
+
+    >>> tl.mv(tl.tensor([[1.0, 2.0]]), tl.tensor([3.0, 4.0])).tolist()
+    [11.0]
+    """
+    _need_ndim("mv", a=(a, 2), b=(b, 1))
+    return matmul(a, b)
+
+
+@composite("dot", inputs=("a", "b"), ref=_matmul_ref, samples=[sample((3,), (3,))], errors=_product_errors("dot", (3,), (5,)))
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of the products of two vectors' elements.
+
+    Shapes:
+        a, b: (K,)  ->  out: ()
+
+    >>> tl.dot(tl.tensor([1, 2]), tl.tensor([3, 4])).item()
+    11
+    """
+    _need_ndim("dot", a=(a, 1), b=(b, 1))
+    return matmul(a, b)
+
+
+@composite("vdot", inputs=("a", "b"), ref=lambda xp, a, b: xp.matmul(xp.conj(a), b), samples=[sample((3,), (3,))])
+def vdot(a: Tensor, b: Tensor) -> Tensor:
+    """As `dot`, with the first vector conjugated.
+
+    >>> tl.vdot(tl.tensor([1.0, 2.0]), tl.tensor([3.0, 4.0])).item()
+    11.0
+    """
+    _need_ndim("vdot", a=(a, 1), b=(b, 1))
+    return matmul(_conj(a), b)
+
+
+@composite("inner", inputs=("a", "b"), ref=lambda xp, a, b: xp.inner(a, b), samples=[sample((3,), (3,)), sample((2, 3), (4, 5, 3)), sample((), (3,))])
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """Sums of products along both last dimensions.
+
+    Shapes:
+        a: (P..., K), b: (Q..., K)  ->  out: (P..., Q...)
+
+    >>> tl.inner(tl.tensor([[1, 2]]), tl.tensor([[3, 4], [5, 6]])).tolist()
+    [[11, 17]]
+    """
+    if a.ndim == 0 or b.ndim == 0:
+        return elementwise.mul(a, b)
+    return tensordot(a, b, ([a.ndim - 1], [b.ndim - 1]))
+
+
+@composite("outer", inputs=("a", "b"), ref=lambda xp, a, b: xp.outer(a, b), samples=[sample((3,), (4,)), sample((0,), (2,))])
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """All products of an element of a with one of b.
+
+    Shapes:
+        a: (M,), b: (N,)  ->  out: (M, N)
+
+    >>> tl.outer(tl.tensor([1, 2]), tl.tensor([3, 4])).tolist()
+    [[3, 4], [6, 8]]
+    """
+    _need_ndim("outer", a=(a, 1), b=(b, 1))
+    return elementwise.mul(a.unsqueeze(1), b)
+
+
+ger = outer
+
+
+# ---- a product, added to something ----
+
+
+def _scaled_sum(x: Any, product: Any, beta: Scalar, alpha: Scalar) -> Any:
+    """beta * x + alpha * product; where beta is 0, x is not looked at (NaN and inf in it do not spread)."""
+    if alpha != 1:
+        product = product * alpha
+    if beta == 0:
+        return product
+    return (x if beta == 1 else x * beta) + product
+
+
+def _added_ref(xp: Any, x: Any, a: Any, b: Any, *, beta: Scalar, alpha: Scalar) -> Any:
+    return _scaled_sum(x, xp.matmul(a, b), beta, alpha)
+
+
+_SCALES = [{"beta": 1, "alpha": 1}, {"beta": 0.5, "alpha": -2.0}]
+
+
+def _check_added(name: str, x: Tensor, expected: tuple[int, ...]) -> None:
+    fits = x.ndim <= len(expected) and all(n in (1, e) for n, e in zip(reversed(x.shape), reversed(expected), strict=False))
+    if not fits:
+        raise ShapeError(f"{name}: x of shape {x.shape} does not broadcast to the product's shape {expected}.")
+
+
+@composite(
+    "addmm",
+    inputs=("x", "a", "b"),
+    attrs=("beta", "alpha"),
+    ref=_added_ref,
+    samples=lambda: [sample(x, (2, 3), (3, 4), **s) for x in [(2, 4), (4,), (2, 1), ()] for s in _SCALES],
+    errors=[error((3, 4), (2, 3), (3, 4), beta=1, alpha=1, raises=ValueError, match=r"addmm: x of shape \(3, 4\) does not broadcast")],
+)
+def addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * x + alpha * (a @ b)``. With beta 0, NaN and inf in x do not spread.
+
+    Shapes:
+        x: broadcasts to (M, N), a: (M, K), b: (K, N)  ->  out: (M, N)
+
+    >>> tl.addmm(tl.ones(1), tl.ones(2, 3), tl.ones(3, 1)).tolist()
+    [[4.0], [4.0]]
+    """
+    _need_ndim("addmm", a=(a, 2), b=(b, 2))
+    _check_added("addmm", x, (a.shape[0], b.shape[1]))
+    return _scaled_sum(x, matmul(a, b), beta, alpha)  # type: ignore[no-any-return]
+
+
+@composite(
+    "addmv",
+    inputs=("x", "a", "b"),
+    attrs=("beta", "alpha"),
+    ref=_added_ref,
+    samples=lambda: [sample(x, (2, 3), (3,), **s) for x in [(2,), ()] for s in _SCALES],
+)
+def addmv(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * x + alpha * (a @ b)``, b a vector.
+
+    Shapes:
+        x: broadcasts to (M,), a: (M, K), b: (K,)  ->  out: (M,)
+
+    >>> tl.addmv(tl.ones(2), tl.ones(2, 3), tl.ones(3)).tolist()
+    [4.0, 4.0]
+    """
+    _need_ndim("addmv", a=(a, 2), b=(b, 1))
+    _check_added("addmv", x, (a.shape[0],))
+    return _scaled_sum(x, matmul(a, b), beta, alpha)  # type: ignore[no-any-return]
+
+
+@composite(
+    "addr",
+    inputs=("x", "a", "b"),
+    attrs=("beta", "alpha"),
+    ref=lambda xp, x, a, b, *, beta, alpha: _scaled_sum(x, xp.outer(a, b), beta, alpha),
+    samples=lambda: [sample(x, (2,), (3,), **s) for x in [(2, 3), (3,)] for s in _SCALES],
+)
+def addr(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * x + alpha * outer(a, b)``.
+
+    Shapes:
+        x: broadcasts to (M, N), a: (M,), b: (N,)  ->  out: (M, N)
+
+    >>> tl.addr(tl.ones(2, 2), tl.ones(2), tl.ones(2)).tolist()
+    [[2.0, 2.0], [2.0, 2.0]]
+    """
+    _need_ndim("addr", a=(a, 1), b=(b, 1))
+    _check_added("addr", x, (a.shape[0], b.shape[0]))
+    return _scaled_sum(x, outer(a, b), beta, alpha)  # type: ignore[no-any-return]
+
+
+@composite(
+    "baddbmm",
+    inputs=("x", "a", "b"),
+    attrs=("beta", "alpha"),
+    ref=_added_ref,
+    samples=lambda: [sample(x, (5, 2, 3), (5, 3, 4), **s) for x in [(5, 2, 4), (1, 2, 4), (4,)] for s in _SCALES],
+)
+def baddbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * x + alpha * (a @ b)`` for batches of matrices.
+
+    Shapes:
+        x: broadcasts to (B, M, N), a: (B, M, K), b: (B, K, N)  ->  out: (B, M, N)
+
+    >>> tl.baddbmm(tl.ones(1), tl.ones(2, 1, 3), tl.ones(2, 3, 1)).tolist()
+    [[[4.0]], [[4.0]]]
+    """
+    product = bmm(a, b)
+    _check_added("baddbmm", x, product.shape)
+    return _scaled_sum(x, product, beta, alpha)  # type: ignore[no-any-return]
+
+
+@composite(
+    "addbmm",
+    inputs=("x", "a", "b"),
+    attrs=("beta", "alpha"),
+    ref=lambda xp, x, a, b, *, beta, alpha: _scaled_sum(x, xp.matmul(a, b).sum(0), beta, alpha),
+    samples=lambda: [sample(x, (5, 2, 3), (5, 3, 4), **s) for x in [(2, 4), (4,)] for s in _SCALES],
+)
+def addbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * x + alpha * (the sum of a[i] @ b[i])``.
+
+    Shapes:
+        x: broadcasts to (M, N), a: (B, M, K), b: (B, K, N)  ->  out: (M, N)
+
+    >>> tl.addbmm(tl.ones(1), tl.ones(2, 1, 3), tl.ones(2, 3, 1)).tolist()
+    [[7.0]]
+    """
+    _need_ndim("addbmm", a=(a, 3), b=(b, 3))
+    if a.shape[0] != b.shape[0]:
+        raise ShapeError(f"addbmm: batch sizes differ: {a.shape} @ {b.shape}; expected a.shape[0] == b.shape[0].")
+    _check_added("addbmm", x, (a.shape[1], b.shape[2]))
+    return _scaled_sum(x, tensordot(a, b, ([0, 2], [0, 1])), beta, alpha)  # type: ignore[no-any-return]
+
+
+# ---- over chosen dimensions ----
+
+
+def _tensordot_dims(a: Tensor, b: Tensor, dims: Any) -> tuple[list[int], list[int]]:
+    if isinstance(dims, int):
+        if not 0 <= dims <= min(a.ndim, b.ndim):
+            raise ShapeError(f"tensordot: dims is {dims}, expected 0 to {min(a.ndim, b.ndim)} for shapes {a.shape} and {b.shape}.")
+        return list(range(a.ndim - dims, a.ndim)), list(range(dims))
+    over_a, over_b = ([d] if isinstance(d, int) else list(d) for d in dims)
+    over_a, over_b = [normalize_dim("tensordot", d, a.ndim) for d in over_a], [normalize_dim("tensordot", d, b.ndim) for d in over_b]
+    sizes = [a.shape[d] for d in over_a], [b.shape[d] for d in over_b]
+    if sizes[0] != sizes[1] or len(set(over_a)) < len(over_a) or len(set(over_b)) < len(over_b):
+        raise ShapeError(
+            f"tensordot: dims {over_a} of {a.shape} and {over_b} of {b.shape} do not fit; expected distinct dims of the same sizes."
+        )
+    return over_a, over_b
+
+
+def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Any] = 2) -> Tensor:
+    """Sums of products over the last `dims` dimensions of a and the first of b, or over the pairs that (dims of a, dims of b) names.
+
+    Shapes:
+        a: (P..., K...), b: (K..., Q...)  ->  out: (P..., Q...)
+
+    >>> tl.tensordot(tl.ones(2, 3, 4), tl.ones(3, 4, 5)).shape
+    (2, 5)
+    """
+    over_a, over_b = _tensordot_dims(a, b, dims)
+    if isinstance(dims, int) and [a.shape[d] for d in over_a] != [b.shape[d] for d in over_b]:
+        raise ShapeError(f"tensordot: the last {dims} dimensions of {a.shape} differ from the first {dims} of {b.shape}.")
+    keep_a = [d for d in range(a.ndim) if d not in over_a]
+    keep_b = [d for d in range(b.ndim) if d not in over_b]
+    rows, columns = [a.shape[d] for d in keep_a], [b.shape[d] for d in keep_b]
+    k = math.prod(a.shape[d] for d in over_a)
+    left = a.permute(keep_a + over_a).reshape(math.prod(rows), k)
+    right = b.permute(over_b + keep_b).reshape(k, math.prod(columns))
+    return matmul(left, right).reshape((*rows, *columns))
+
+
+@composite(
+    "kron",
+    inputs=("a", "b"),
+    ref=lambda xp, a, b: xp.kron(a, b),
+    samples=[sample((2, 3), (4, 2)), sample((3,), (2,)), sample((3,), (2, 2)), sample((2, 1, 3), (2,)), sample((), (2,))],
+)
+def kron(a: Tensor, b: Tensor) -> Tensor:
+    """The Kronecker product: b, scaled by each element of a, side by side.
+
+    Shapes:
+        a: (M..., ), b: (N..., )  ->  out: (M * N, ...), missing dimensions added in front
+
+    >>> tl.kron(tl.tensor([1, 10]), tl.tensor([1, 2, 3])).tolist()
+    [1, 2, 3, 10, 20, 30]
+    """
+    ndim = max(a.ndim, b.ndim)
+    left, right = (1,) * (ndim - a.ndim) + a.shape, (1,) * (ndim - b.ndim) + b.shape
+    spread_a = a.reshape([n for m in left for n in (m, 1)])
+    spread_b = b.reshape([n for m in right for n in (1, m)])
+    return elementwise.mul(spread_a, spread_b).reshape([m * n for m, n in zip(left, right, strict=True)])
+
+
+@composite("trace", inputs=("x",), ref=lambda xp, x: xp.trace(x), samples=[sample((3, 3)), sample((2, 4)), sample((0, 3))])
+def trace(x: Tensor) -> Tensor:
+    """The sum of the main diagonal of a matrix.
+
+    Shapes:
+        x: (M, N)  ->  out: ()
+
+    >>> tl.trace(tl.tensor([[1, 2], [3, 4]])).item()
+    5
+    """
+    _need_ndim("trace", x=(x, 2))
+    return reductions.sum(shape.diagonal(x))
+
+
+def _cross_ref(xp: Any, a: Any, b: Any, *, dim: int) -> Any:
+    return xp.cross(xp.moveaxis(a, dim, -1), xp.moveaxis(b, dim, -1)) if dim == -1 else xp.cross(a, b, axis=dim)
+
+
+@composite(
+    "cross",
+    inputs=("a", "b"),
+    attrs=("dim",),
+    ref=_cross_ref,
+    samples=[sample((3,), (3,), dim=-1), sample((2, 3), (2, 3), dim=1), sample((3, 4), (3, 4), dim=0)],
+    errors=[error((2, 4), (2, 4), dim=1, raises=ValueError, match="cross: dim 1 has size 4")],
+)
+def cross(a: Tensor, b: Tensor, dim: int | None = None) -> Tensor:
+    """The vector product in three dimensions, along `dim` (by default the first of size 3).
+
+    Shapes:
+        a, b: (..., 3, ...), broadcast together  ->  out: the common shape
+
+    >>> tl.cross(tl.tensor([1, 0, 0]), tl.tensor([0, 1, 0])).tolist()
+    [0, 0, 1]
+    """
+    if dim is None:
+        if 3 not in a.shape:
+            raise ShapeError(f"cross: no dimension of {a.shape} has size 3.")
+        dim = a.shape.index(3)
+    dim = normalize_dim("cross", dim, a.ndim)
+    for x in (a, b):
+        if x.ndim != a.ndim or x.shape[dim] != 3:
+            raise ShapeError(f"cross: dim {dim} has size {x.shape[dim] if dim < x.ndim else 'none'} in {x.shape}; expected 3, in as many dimensions.")
+    after, before = (rearrange.roll(x, -1, dim) for x in (a, b)), (rearrange.roll(x, 1, dim) for x in (b, a))
+    (a1, b1), (b2, a2) = tuple(after), tuple(before)
+    return elementwise.sub(elementwise.mul(a1, b2), elementwise.mul(a2, b1))
+
+
+@composite(
+    "matrix_power",
+    inputs=("x",),
+    attrs=("n",),
+    ref=lambda xp, x, *, n: xp.linalg.matrix_power(x, n),
+    samples=lambda: [sample((3, 3), n=n) for n in (0, 1, 2, 5)] + [sample((2, 3, 3), n=3), sample((2, 3, 3), n=0)],
+    errors=[
+        error((2, 3), n=2, raises=ValueError, match="matrix_power: expected square matrices"),
+        error((3, 3), n=-1, raises=ValueError, match="matrix_power: n must not be negative"),
+    ],
+)
+def matrix_power(x: Tensor, n: int) -> Tensor:
+    """The matrix multiplied n times with itself; the identity for n = 0.
+
+    Shapes:
+        x: (..., N, N)  ->  out: as x
+
+    >>> tl.matrix_power(tl.tensor([[1, 1], [0, 1]]), 5).tolist()
+    [[1, 5], [0, 1]]
+    """
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise ShapeError(f"matrix_power: expected square matrices, got shape {x.shape}.")
+    if n < 0:
+        raise ShapeError(f"matrix_power: n must not be negative, got {n}.")
+    if n == 0:
+        return shape.clone(ops.creation.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand(x.shape))
+    power, out = x, None
+    while n:
+        if n & 1:
+            out = power if out is None else matmul(out, power)
+        n >>= 1
+        if n:
+            power = matmul(power, power)
+    return shape.clone(x) if out is x else out  # type: ignore[return-value]
+
+
+def chain_matmul(*matrices: Tensor) -> Tensor:
+    """The product of several matrices, multiplied in the order that takes the fewest operations.
+
+    Shapes:
+        matrices: (N0, N1), (N1, N2), ..., (Nk-1, Nk)  ->  out: (N0, Nk)
+
+    >>> tl.chain_matmul(tl.ones(2, 3), tl.ones(3, 4), tl.ones(4, 1)).tolist()
+    [[12.0], [12.0]]
+    """
+    given = list(matrices[0]) if len(matrices) == 1 and isinstance(matrices[0], (list, tuple)) else list(matrices)
+    if not given:
+        raise ShapeError("chain_matmul: expected at least one matrix, got none.")
+    for i, x in enumerate(given):
+        _need_ndim("chain_matmul", **{f"matrix {i}": (x, 2)})
+    sizes = [given[0].shape[0], *(x.shape[1] for x in given)]
+    best: dict[tuple[int, int], tuple[int, int]] = {(i, i): (0, i) for i in range(len(given))}  # (first, last) -> (cost, where to split)
+    for length in range(1, len(given)):
+        for i in range(len(given) - length):
+            j = i + length
+            best[i, j] = min((best[i, s][0] + best[s + 1, j][0] + sizes[i] * sizes[s + 1] * sizes[j + 1], s) for s in range(i, j))
+
+    def product(i: int, j: int) -> Tensor:
+        split = best[i, j][1]
+        return given[i] if i == j else matmul(product(i, split), product(split + 1, j))
+
+    return product(0, len(given) - 1)
