@@ -242,8 +242,8 @@ def hardsigmoid(x: Tensor) -> Tensor:
 def hardswish(x: Tensor) -> Tensor:
     """``x * hardsigmoid(x)``.
 
-    >>> tl.hardswish(tl.tensor([-3.0, 0.0, 3.0])).tolist()
-    [0.0, 0.0, 3.0]
+    >>> tl.hardswish(tl.tensor([-1.5, 0.0, 3.0])).tolist()
+    [-0.375, 0.0, 3.0]
     """
     return x * hardsigmoid(x)
 

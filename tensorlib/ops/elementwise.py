@@ -426,7 +426,7 @@ def where(condition: Tensor, x: Tensor | Scalar | None = None, y: Tensor | Scala
     [1.0, 0.0]
     """
     if x is None and y is None:
-        return ops.indexing.nonzero(condition, as_tuple=True)
+        return ops.positions.nonzero(condition, as_tuple=True)
     if x is None or y is None:
         raise TypeError("where: expected both x and y, or neither.")
     return _where(condition, x, y)
@@ -448,11 +448,11 @@ abs = elementwise(
 )
 sign = elementwise(
     "sign",
-    ref=lambda xp, x: xp.sign(x) if x.dtype.kind != "f" else ((x > 0).astype(x.dtype) - (x < 0).astype(x.dtype)),
+    ref=lambda xp, x: xp.sign(x),
     dtype=_counted,
     partials=(flat,),
     samples=unary(special=_SPECIAL),
-    doc="""-1, 0 or 1 after the sign of `x`, 0 for NaN; x / |x| for complex `x`.
+    doc="""-1, 0 or 1 after the sign of `x`; x / |x| for complex `x`.
 
     >>> tl.sign(tl.tensor([-1.5, 0.0, 2.0])).tolist()
     [-1.0, 0.0, 1.0]

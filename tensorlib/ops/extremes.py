@@ -195,7 +195,7 @@ def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
 
 def _picked(result: Any, x: Tensor, position: Tensor, dim: int, keepdim: bool) -> Any:
     """(values, indices) of one position along `dim`; `position` has that dimension as 1. The gradient goes to the picked elements."""
-    values = ops.indexing.gather(x, dim, position) if x.ndim else x
+    values = ops.gather.gather(x, dim, position) if x.ndim else x
     if keepdim or not x.ndim:
         return result(values, position)
     return result(values.squeeze(dim), position.squeeze(dim))
