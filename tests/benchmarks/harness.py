@@ -113,7 +113,8 @@ def run_race(race: Race, file: str, ours: ModuleType, against: ModuleType | None
 def run_figure(figure: Figure, file: str, threads: int, rounds: int) -> Row:
     value = figure.measure(rounds)
     target, ok = verdict(value, figure.at_most, figure.at_least)
-    return Row(file, figure.name, threads, "", value, target + figure.unit if target else "", ok, ours=value)
+    shown = f"{value:.3g} {figure.unit}".rstrip()
+    return Row(file, figure.name, threads, f"{shown:>12}", value, target, ok, ours=value)
 
 
 def verdict(value: float | None, at_most: float | None, at_least: float | None) -> tuple[str, bool | None]:

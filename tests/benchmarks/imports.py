@@ -40,10 +40,10 @@ def installed_bytes() -> tuple[int, int]:
 
 
 def workloads() -> Iterator[Figure]:
-    yield Figure('python -c ""', median_process(""), " s", once=True)
-    yield Figure('python -c "import numpy"', median_process("import numpy"), " s", once=True)
-    yield Figure('python -c "import tensorlib"', median_process("import tensorlib"), " s", at_most=0.15, once=True)
-    yield Figure("installed size", lambda rounds: installed_bytes()[0] / 1e6, " MB", at_most=5, once=True)
+    yield Figure('python -c ""', median_process(""), "s", once=True)
+    yield Figure('python -c "import numpy"', median_process("import numpy"), "s", once=True)
+    yield Figure('python -c "import tensorlib"', median_process("import tensorlib"), "s", at_most=0.15, once=True)
+    yield Figure("installed size", lambda rounds: installed_bytes()[0] / 1e6, "MB", at_most=5, once=True)
     yield Figure(
-        "the same with its dependencies", lambda rounds: installed_bytes()[1] / 1e6, " MB", at_most=90, once=True
+        "the same with its dependencies", lambda rounds: installed_bytes()[1] / 1e6, "MB", at_most=90, once=True
     )
