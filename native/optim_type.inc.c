@@ -1,0 +1,72 @@
+/* optim.inc.c for one float type T with its vectors V of VN(LANES) lanes. The operations are rounded one by one, in the order of the
+ * definitions in optim/, so every instruction set gives the same bits. Tails run on padded vectors. */
+
+TL_INLINE V VN(opt_load)(const T *p, int64_t n) { return n >= ON(LANES) ? VN(load)(p) : VN(load_part)(p, n, 0); }
+TL_INLINE void VN(opt_store)(T *p, V v, int64_t n)
+{
+    if (n >= ON(LANES)) VN(store)(p, v);
+    else VN(store_part)(p, v, n);
+}
+
+static void ON(sgd)(const tl_sgd_rule *r, void *param, const void *grad, void *buffer, int64_t n)
+{
+    T *p = param, *b = buffer;
+    const T *gs = grad;
+    T lr = (T)-r->lr, momentum = (T)r->momentum, fresh = (T)(1 - r->dampening), decay = (T)r->weight_decay;
+    for (int64_t i = 0; i < n; i += ON(LANES)) {
+        V x = VN(opt_load)(p + i, n - i), g = VN(opt_load)(gs + i, n - i);
+        if (r->maximize) g = -g;
+        if (r->weight_decay != 0) g = g + decay * x;
+        if (b) {
+            V v = VN(opt_load)(b + i, n - i) * momentum + g * fresh;
+            VN(opt_store)(b + i, v, n - i);
+            g = r->nesterov ? g + momentum * v : v;
+        }
+        VN(opt_store)(p + i, x + lr * g, n - i);
+    }
+}
+
+static void ON(adam)(const tl_adam_rule *r, void *param, const void *grad, void *average, void *square, void *largest, int64_t n)
+{
+    T *p = param, *ms = average, *vs = square, *ls = largest;
+    const T *gs = grad;
+    T shrink = (T)r->shrink, decay = (T)r->weight_decay, w = (T)(1 - r->beta1), beta2 = (T)r->beta2, w2 = (T)(1 - r->beta2);
+    T root = (T)r->root, eps = (T)r->eps, step = (T)-r->step_size;
+    for (int64_t i = 0; i < n; i += ON(LANES)) {
+        V x = VN(opt_load)(p + i, n - i), g = VN(opt_load)(gs + i, n - i), m = VN(opt_load)(ms + i, n - i), v = VN(opt_load)(vs + i, n - i);
+        if (r->maximize) g = -g;
+        if (r->shrink != 1) x = x * shrink;
+        if (r->weight_decay != 0) g = g + decay * x;
+        m = r->beta1 > 0.5 ? m + w * (g - m) : g - (g - m) * (1 - w);
+        v = v * beta2 + w2 * g * g;
+        VN(opt_store)(ms + i, m, n - i);
+        VN(opt_store)(vs + i, v, n - i);
+        if (ls) {
+            V l = VN(opt_load)(ls + i, n - i);
+            v = v_select((v > l) | (v != v), v, l);
+            VN(opt_store)(ls + i, v, n - i);
+        }
+        VN(opt_store)(p + i, x + step * m / (v_sqrt(v) / root + eps), n - i);
+    }
+}
+
+static void ON(scale)(void *x, double factor, int64_t n)
+{
+    T *p = x, f = (T)factor;
+    for (int64_t i = 0; i < n; i++) p[i] *= f;
+}
+
+/* In 16 running sums, element i into sum i % 16, joined in halves: the same on every instruction set. */
+static double ON(sum_of_squares)(const void *x, int64_t n)
+{
+    const T *p = x;
+    double sums[16] = {0};
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++) sums[j] += (double)p[i + j] * (double)p[i + j];
+    for (int j = 0; i < n; i++, j++) sums[j] += (double)p[i] * (double)p[i];
+    for (int half = 8; half; half /= 2)
+        for (int j = 0; j < half; j++) sums[j] += sums[j + half];
+    return sums[0];
+}
+#undef ON
