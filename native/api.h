@@ -1,0 +1,157 @@
+/* Everything Python calls. build.py reads the prototypes below the line of dashes, one on a line: `tl_tensor *`, `tl_node *` and `tl_run *`
+ * cross as integers (uintptr_t), the rest as C types that cffi knows. A returned tl_tensor * is owned by the caller, a tl_node * is not,
+ * unless a comment says otherwise. NULL or false: tl_status() says why. */
+#ifndef TL_API_H
+#define TL_API_H
+#include "ops.h"
+#include "tl.h"
+typedef struct tl_run tl_run;
+enum { TL_RUN_DONE, TL_RUN_SIGNALS, TL_RUN_ERROR, TL_ASK_NODE, TL_ASK_ADD, TL_ASK_REDUCE, TL_ASK_LEAF };
+/* ------------------------------------------------------------------------------------------------------------------------------- */
+/* binding.c: handles, figures, modes */
+int tl_status(void);
+void tl_clear_status(void);
+int64_t tl_detail(int i);
+int tl_op_number(const char *name);
+const char *tl_op_name(int op);
+void tl_register_rule(int op, int input, uint64_t needs);
+int64_t tl_drop(tl_tensor *t);
+void tl_own(tl_tensor *t);
+int64_t tl_drain_tokens(int64_t *out, int64_t capacity);
+tl_tensor *tl_new(int dtype, int ndim, const int64_t *dims);
+tl_tensor *tl_new_filled(int dtype, int ndim, const int64_t *dims, double value);
+tl_tensor *tl_adopt(uintptr_t data, int64_t nbytes, int kind, int64_t token, bool readonly, int dtype, int ndim, const int64_t *dims, const int64_t *strides);
+int tl_dtype_of(tl_tensor *t);
+int tl_ndim(tl_tensor *t);
+int64_t tl_numel(tl_tensor *t);
+const int64_t *tl_dims(tl_tensor *t);
+const int64_t *tl_strides(tl_tensor *t);
+int64_t tl_offset(tl_tensor *t);
+bool tl_is_contiguous(tl_tensor *t);
+uintptr_t tl_address(tl_tensor *t);
+uintptr_t tl_storage_address(tl_tensor *t);
+int64_t tl_storage_bytes(tl_tensor *t);
+int tl_storage_kind(tl_tensor *t);
+int64_t tl_storage_token(tl_tensor *t);
+bool tl_readonly(tl_tensor *t);
+int64_t tl_version(tl_tensor *t);
+int tl_write_line(tl_tensor *t);
+double tl_item(tl_tensor *t);
+int64_t tl_item_int(tl_tensor *t);
+bool tl_requires_grad(tl_tensor *t);
+void tl_set_requires_grad(tl_tensor *t, bool on);
+bool tl_is_inference(tl_tensor *t);
+bool tl_is_view_of(tl_tensor *t, tl_tensor *base);
+tl_tensor *tl_base(tl_tensor *t);
+tl_tensor *tl_grad_of(tl_tensor *t);
+uintptr_t tl_grad_id(tl_tensor *t);
+void tl_set_grad(tl_tensor *t, tl_tensor *g);
+bool tl_accumulate_grad_copy(tl_tensor *leaf, tl_tensor *g);
+int tl_hooks(tl_tensor *t);
+void tl_set_hooks(tl_tensor *t, int key);
+bool tl_set_grad_enabled(bool on);
+bool tl_is_grad_enabled(void);
+bool tl_set_inference(bool on);
+bool tl_is_inference_mode(void);
+void tl_detach_inplace(tl_tensor *t);
+/* nodes */
+tl_node *tl_node_of(tl_tensor *t);
+int tl_out_nr(tl_tensor *t);
+void tl_node_own(tl_node *n);
+void tl_node_free(tl_node *n);
+int tl_node_op(tl_node *n);
+int tl_node_line(tl_node *n);
+uint64_t tl_node_seq(tl_node *n);
+int tl_node_inputs(tl_node *n);
+int tl_node_outputs(tl_node *n);
+int64_t tl_node_token(tl_node *n);
+int64_t tl_node_int(tl_node *n, int i);
+double tl_node_real(tl_node *n, int i);
+int tl_node_hooks(tl_node *n);
+void tl_node_set_hooks(tl_node *n, int key);
+tl_node *tl_node_parent(tl_node *n, int i);
+int tl_node_parent_nr(tl_node *n, int i);
+tl_tensor *tl_node_leaf(tl_node *n, int i);
+const tl_meta *tl_node_meta(tl_node *n, int i);
+int tl_meta_dtype(const tl_meta *m);
+int tl_meta_ndim(const tl_meta *m);
+const int64_t *tl_meta_dims(const tl_meta *m);
+tl_tensor *tl_node_saved(tl_node *n, int kind, int index);
+tl_node *tl_record_python(int op, int n_in, tl_tensor *const *inputs, int n_out, tl_tensor *const *outs, uint64_t needs, int64_t token, int line);
+/* dispatch.c: the recording operations */
+tl_tensor *tl_unary(int op, tl_tensor *x, int line);
+tl_tensor *tl_binary(int op, tl_tensor *a, tl_tensor *b, int line);
+tl_tensor *tl_binary_scalar(int op, tl_tensor *x, double s, bool reversed, int line);
+tl_tensor *tl_ternary(int op, tl_tensor *a, tl_tensor *b, tl_tensor *c, int line);
+tl_tensor *tl_reduce(int op, tl_tensor *x, uint32_t mask, bool keepdim, int line);
+tl_tensor *tl_cast(tl_tensor *x, int dtype, int line);
+tl_tensor *tl_clone(tl_tensor *x, int line);
+tl_tensor *tl_matmul(tl_tensor *a, tl_tensor *b, int line);
+tl_tensor *tl_linear(tl_tensor *x, tl_tensor *w, tl_tensor *b, int line);
+tl_tensor *tl_row(int op, tl_tensor *x, int64_t dim, int line);
+tl_tensor *tl_layer_norm(tl_tensor *x, int dims, tl_tensor *w, tl_tensor *b, double eps, int line);
+tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int line);
+tl_tensor *tl_cross_entropy(tl_tensor *x, tl_tensor *target, tl_tensor *w, int64_t ignore, int reduction, double smoothing, int line);
+tl_tensor *tl_mse(tl_tensor *x, tl_tensor *target, int reduction, int line);
+tl_tensor *tl_dropout(tl_tensor *x, double p, uint64_t key, uint64_t counter, int line);
+tl_tensor *tl_random(int kind, uint64_t key, uint64_t counter, int dtype, int ndim, const int64_t *dims, double a, double b);
+tl_tensor *tl_cat(tl_tensor *const *xs, int n, int dim, int line);
+bool tl_assign(tl_tensor *x, tl_tensor *r, int line);
+bool tl_unary_inplace(int op, tl_tensor *x, int line);
+bool tl_binary_inplace(int op, tl_tensor *x, tl_tensor *b, int line);
+bool tl_binary_scalar_inplace(int op, tl_tensor *x, double s, int line);
+bool tl_copy(tl_tensor *x, tl_tensor *src, int line);
+bool tl_fill(tl_tensor *x, double value, int line);
+bool tl_rewrite_history(tl_tensor *x, tl_tensor *r, int line);
+tl_tensor *tl_writable(tl_tensor *x);
+void tl_written(tl_tensor *x, int line);
+/* views.c */
+tl_tensor *tl_detach(tl_tensor *x);
+tl_tensor *tl_reshape(tl_tensor *x, int ndim, const int64_t *dims, bool may_copy, int line);
+tl_tensor *tl_permute(tl_tensor *x, int n, const int64_t *perm, int line);
+tl_tensor *tl_transpose(tl_tensor *x, int64_t d0, int64_t d1, int line);
+tl_tensor *tl_expand(tl_tensor *x, int ndim, const int64_t *dims, int line);
+tl_tensor *tl_select(tl_tensor *x, int64_t dim, int64_t index, int line);
+tl_tensor *tl_slice(tl_tensor *x, int64_t dim, int64_t start, int64_t stop, int64_t step, int line);
+tl_tensor *tl_diagonal(tl_tensor *x, int64_t offset, int64_t d1, int64_t d2, int line);
+tl_tensor *tl_unsqueeze(tl_tensor *x, int64_t dim, int line);
+tl_tensor *tl_squeeze(tl_tensor *x, uint32_t mask, int line);
+tl_tensor *tl_as_strided(tl_tensor *x, int ndim, const int64_t *dims, const int64_t *strides, int64_t offset, int line);
+/* engine.c */
+tl_run *tl_run_new(bool retain, bool create_graph);
+void tl_run_free(tl_run *r);
+bool tl_run_capture(tl_run *r, tl_tensor *t);
+tl_tensor *tl_run_captured(tl_run *r, int k);
+bool tl_run_count(tl_run *r, tl_tensor *const *roots, int n_roots);
+int tl_run_seed(tl_run *r, tl_tensor *t, tl_tensor *g);
+int tl_run_next(tl_run *r);
+tl_node *tl_run_node(tl_run *r);
+tl_tensor *tl_run_grad(tl_run *r, int j);
+tl_tensor *tl_run_leaf(tl_run *r);
+const tl_meta *tl_run_meta(tl_run *r);
+bool tl_run_wants(tl_run *r, int i);
+bool tl_run_hooks_pending(tl_run *r);
+void tl_run_set_grad(tl_run *r, int j, tl_tensor *g);
+void tl_run_hooked(tl_run *r);
+void tl_run_give(tl_run *r, int i, tl_tensor *g);
+void tl_run_gave(tl_run *r);
+void tl_run_answer(tl_run *r, tl_tensor *g);
+/* optim.c: false where a tensor is not what the kernels serve (then nothing was changed) */
+bool tl_sgd(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *buffers, double lr, double momentum, double dampening, double weight_decay, bool nesterov, bool maximize, int line);
+bool tl_adam(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *averages, tl_tensor *const *squares, tl_tensor *const *largest, tl_tensor *const *steps, double lr, double beta1, double beta2, double eps, double weight_decay, bool decoupled, bool maximize, int line);
+void tl_clear_grads(int n, tl_tensor *const *params);
+bool tl_sum_of_squares(int n, tl_tensor *const *xs, double *out);
+bool tl_scale(int n, tl_tensor *const *xs, double factor, int line);
+/* threads.c, alloc.c, isa.c */
+int tl_get_num_threads(void);
+void tl_set_num_threads(int n);
+int64_t tl_memory_figure(int i);
+void tl_memory_reset_peak(void);
+void tl_memory_set_cap(int64_t bytes);
+void tl_empty_cache(void);
+int tl_isa_select(const char *name);
+const char *tl_isa_name(void);
+const char *tl_isa_available(void);
+/* bench.c */
+double tl_bench_triad(int64_t n, int reps);
+#endif

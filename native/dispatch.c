@@ -1,0 +1,321 @@
+/* The life of an operation, in C: check, compute, record. One function per arity; what it does not serve it declines, and Python takes
+ * the slow path. Handles come from Python's own Tensor objects, so they are valid; everything else is checked here. */
+#include "api.h"
+#include "kernels.h"
+
+static inline bool elsewhere(const tl_tensor *t) { return t && t->storage->kind == TL_FOREIGN; }
+
+/* out, with op's node on it where recording is due */
+static inline tl_tensor *recorded(int op, int n_in, tl_tensor *const *in, tl_tensor *out, int line)
+{
+    if (!out || !tl_grad_enabled || !tl_is_float(out->dtype) || tl_record(op, n_in, in, out, line, NULL)) return out;
+    tl_free(out);
+    return NULL;
+}
+
+tl_tensor *tl_unary(int op, tl_tensor *x, int line)
+{
+    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    return recorded(op, 1, &x, arr_unary(op, x), line);
+}
+
+tl_tensor *tl_binary(int op, tl_tensor *a, tl_tensor *b, int line)
+{
+    if (a->dtype != b->dtype || elsewhere(a) || elsewhere(b)) return tl_fail(TL_DECLINE);
+    tl_tensor *in[2] = {a, b};
+    return recorded(op, 2, in, arr_binary(op, a, b), line);
+}
+
+/* A Python scalar as a 0-d operand beside x: declined where x's dtype can not hold it exactly enough (promotion is Python's). */
+static tl_tensor *scalar_operand(const tl_tensor *x, double s)
+{
+    if (!tl_is_float(x->dtype)) {
+        static const double most[] = {[TL_U8] = 255, [TL_I8] = 127, [TL_I16] = 32767, [TL_I32] = 2147483647, [TL_I64] = 9007199254740992};
+        if (x->dtype < TL_U8 || x->dtype > TL_I64 || s != (double)(int64_t)(s > 1e16 || s < -1e16 ? 0 : s)) return tl_fail(TL_DECLINE);
+        if (s > most[x->dtype] || s < (x->dtype == TL_U8 ? 0 : -most[x->dtype])) return tl_fail(TL_DECLINE);
+    }
+    tl_tensor *t = tl_new(x->dtype, 0, NULL);
+    if (!t) return NULL;
+    switch (x->dtype) {
+    case TL_F32: *(float *)tl_data(t) = (float)s; break;
+    case TL_F64: *(double *)tl_data(t) = s; break;
+    default: arr_fill(t, s);
+    }
+    return t;
+}
+
+tl_tensor *tl_binary_scalar(int op, tl_tensor *x, double s, bool reversed, int line)
+{
+    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    tl_tensor *b = scalar_operand(x, s);
+    if (!b) return NULL;
+    tl_tensor *out = reversed ? tl_binary(op, b, x, line) : tl_binary(op, x, b, line);
+    tl_free(b);
+    return out;
+}
+
+tl_tensor *tl_ternary(int op, tl_tensor *a, tl_tensor *b, tl_tensor *c, int line)
+{
+    if (elsewhere(a) || elsewhere(b) || elsewhere(c) || b->dtype != c->dtype) return tl_fail(TL_DECLINE);
+    tl_tensor *in[3] = {a, b, c};
+    return recorded(op, 3, in, arr_ternary(op, a, b, c), line);
+}
+
+tl_tensor *tl_reduce(int op, tl_tensor *x, uint32_t mask, bool keepdim, int line)
+{
+    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    tl_tensor *out = arr_reduce(op, x, mask, keepdim);
+    tl_node *node = NULL;
+    if (out && tl_grad_enabled && tl_is_float(out->dtype)) {
+        if (!tl_record(op, 1, &x, out, line, &node)) {
+            tl_free(out);
+            return NULL;
+        }
+        if (node) node->ints[0] = mask, node->ints[1] = keepdim;
+    }
+    return out;
+}
+
+tl_tensor *tl_cast(tl_tensor *x, int dtype, int line)
+{
+    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    return recorded(TL_OP_cast, 1, &x, arr_cast(x, dtype), line);
+}
+
+tl_tensor *tl_clone(tl_tensor *x, int line)
+{
+    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    return recorded(TL_OP_clone, 1, &x, arr_cast(x, x->dtype), line);
+}
+
+tl_tensor *tl_matmul(tl_tensor *a, tl_tensor *b, int line)
+{
+    if (a->dtype != b->dtype || elsewhere(a) || elsewhere(b)) return tl_fail(TL_DECLINE);
+    tl_tensor *in[2] = {a, b};
+    return recorded(TL_OP_matmul, 2, in, arr_matmul(a, b), line);
+}
+
+tl_tensor *tl_linear(tl_tensor *x, tl_tensor *w, tl_tensor *b, int line)
+{
+    if (x->dtype != w->dtype || (b && b->dtype != w->dtype) || elsewhere(x) || elsewhere(w) || elsewhere(b)) return tl_fail(TL_DECLINE);
+    tl_tensor *in[3] = {x, w, b};
+    return recorded(TL_OP_linear, b ? 3 : 2, in, arr_linear(x, w, b), line);
+}
+
+/* softmax, log_softmax. ints[0]: dim */
+tl_tensor *tl_row(int op, tl_tensor *x, int64_t dim, int line)
+{
+    if (elsewhere(x) || !tl_is_float(x->dtype) || dim < 0 || dim >= x->ndim) return tl_fail(TL_DECLINE);
+    tl_tensor *out = op == TL_OP_softmax ? arr_softmax(x, (int)dim) : op == TL_OP_log_softmax ? arr_log_softmax(x, (int)dim) : tl_fail(TL_DECLINE);
+    tl_node *node = NULL;
+    if (out && !tl_record(op, 1, &x, out, line, &node)) {
+        tl_free(out);
+        return NULL;
+    }
+    if (node) node->ints[0] = dim;
+    return out;
+}
+
+/* A kernel's own results for its gradient go onto the node: two slots more than the mask asked for (tl_node_new keeps room). */
+static void keep_extra(tl_node *n, int i, tl_tensor *t)
+{
+    if (n && t) tl_saved_set(n, n->n_saved++, t, TL_SAVED_EXTRA, i);
+}
+
+/* Records with a mask of at most four saved values in all; attributes are the caller's to set. NULL on failure (out is freed then). */
+static tl_tensor *recorded_with(int op, int n_in, tl_tensor *const *in, tl_tensor *out, int line, tl_node **node)
+{
+    *node = NULL;
+    if (out && !tl_record(op, n_in, in, out, line, node)) {
+        tl_free(out);
+        return NULL;
+    }
+    return out;
+}
+
+/* over the last `dims` dimensions; w and b of those, or NULL. ints[0]: dims, real[0]: eps, extra: mean, rstd */
+tl_tensor *tl_layer_norm(tl_tensor *x, int dims, tl_tensor *w, tl_tensor *b, double eps, int line)
+{
+    if (elsewhere(x) || elsewhere(w) || elsewhere(b) || dims < 1 || dims > x->ndim) return tl_fail(TL_DECLINE);
+    int64_t cols = 1;
+    for (int i = x->ndim - dims; i < x->ndim; i++) cols *= x->dims[i];
+    if (cols == 0) return tl_fail(TL_DECLINE);
+    tl_tensor *in[3] = {x, w, b}, *mean = NULL, *rstd = NULL;
+    tl_node *node;
+    tl_tensor *out = recorded_with(TL_OP_layer_norm, 3, in, arr_layer_norm(x, x->numel / cols, cols, w, b, eps, &mean, &rstd), line, &node);
+    if (node) {
+        node->ints[0] = dims, node->real[0] = eps;
+        keep_extra(node, 0, mean);
+        keep_extra(node, 1, rstd);
+    }
+    tl_free(mean);
+    tl_free(rstd);
+    return out;
+}
+
+/* ints: padding */
+tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int line)
+{
+    if (elsewhere(w) || elsewhere(index)) return tl_fail(TL_DECLINE);
+    tl_tensor *in[2] = {w, index};
+    tl_node *node;
+    tl_tensor *out = recorded_with(TL_OP_embedding, 2, in, arr_embedding(w, index), line, &node);
+    if (node) node->ints[0] = padding;
+    return out;
+}
+
+/* ints: ignore, reduction; real[0]: smoothing; extra: the kernel's own */
+tl_tensor *tl_cross_entropy(tl_tensor *x, tl_tensor *target, tl_tensor *w, int64_t ignore, int reduction, double smoothing, int line)
+{
+    if (elsewhere(x) || elsewhere(target) || elsewhere(w) || tl_tracks(target) || tl_tracks(w)) return tl_fail(TL_DECLINE);
+    tl_tensor *in[3] = {x, target, w}, *extra = NULL;
+    tl_node *node;
+    tl_tensor *loss = arr_cross_entropy(x, target, w, ignore, reduction, smoothing, &extra);
+    tl_tensor *out = recorded_with(TL_OP_cross_entropy, 3, in, loss, line, &node);
+    if (node) {
+        node->ints[0] = ignore, node->ints[1] = reduction, node->real[0] = smoothing;
+        keep_extra(node, 0, extra);
+    }
+    tl_free(extra);
+    return out;
+}
+
+/* ints: reduction */
+tl_tensor *tl_mse(tl_tensor *x, tl_tensor *target, int reduction, int line)
+{
+    if (elsewhere(x) || elsewhere(target) || x->dtype != target->dtype || !tl_same_shape(x, target)) return tl_fail(TL_DECLINE);
+    tl_tensor *in[2] = {x, target};
+    tl_node *node;
+    tl_tensor *out = recorded_with(TL_OP_mse_loss, 2, in, arr_mse(x, target, reduction), line, &node);
+    if (node) node->ints[0] = reduction;
+    return out;
+}
+
+/* ints: key, counter; real[0]: p */
+tl_tensor *tl_dropout(tl_tensor *x, double p, uint64_t key, uint64_t counter, int line)
+{
+    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    tl_node *node;
+    tl_tensor *out = recorded_with(TL_OP_dropout, 1, &x, arr_dropout(x, p, key, counter), line, &node);
+    if (node) node->ints[0] = (int64_t)key, node->ints[1] = (int64_t)counter, node->real[0] = p;
+    return out;
+}
+
+/* kind: 0 uniform, 1 normal, 2 integers in [a, b), 3 bernoulli (1 with probability a) in `dtype` */
+tl_tensor *tl_random(int kind, uint64_t key, uint64_t counter, int dtype, int ndim, const int64_t *dims, double a, double b)
+{
+    switch (kind) {
+    case 0: return arr_random(TL_RANDOM_UNIFORM, key, counter, dtype, ndim, dims, a, b);
+    case 1: return arr_random(TL_RANDOM_NORMAL, key, counter, dtype, ndim, dims, a, b);
+    case 2: return dtype == TL_I64 ? arr_randint(key, counter, ndim, dims, (int64_t)a, (int64_t)b) : tl_fail(TL_DECLINE);
+    default: break;
+    }
+    tl_tensor *mask = arr_random(TL_RANDOM_BERNOULLI, key, counter, TL_BOOL, ndim, dims, a, b);
+    tl_tensor *out = mask ? arr_cast(mask, dtype) : NULL;
+    tl_free(mask);
+    return out;
+}
+
+/* ints[0]: dim; every input's shape stays with its edge */
+tl_tensor *tl_cat(tl_tensor *const *xs, int n, int dim, int line)
+{
+    bool tracked = false;
+    for (int i = 0; i < n; i++) {
+        if (elsewhere(xs[i]) || xs[i]->dtype != xs[0]->dtype) return tl_fail(TL_DECLINE);
+        tracked |= tl_tracks(xs[i]);
+    }
+    tl_tensor *out = arr_cat((const tl_tensor *const *)xs, n, dim);
+    if (!out || !tracked || !tl_grad_enabled || !tl_is_float(out->dtype)) return out;
+    tl_node *node = tl_record_many(TL_OP_cat, n, xs, 1, &out, 0, line);
+    if (!node) {
+        tl_free(out);
+        return NULL;
+    }
+    node->ints[0] = dim;
+    return out;
+}
+
+/* ---- writing in place ---- */
+static bool fits_in_place(const tl_tensor *x, const tl_tensor *r)
+{
+    return r->dtype == x->dtype && tl_same_shape(r, x);
+}
+
+/* x := r, values and history; r has x's shape and dtype. False: nothing changed (status says why). */
+bool tl_assign(tl_tensor *x, tl_tensor *r, int line)
+{
+    if (!fits_in_place(x, r)) return tl_fail(TL_DECLINE);
+    if (!tl_writable(x) || elsewhere(x) || elsewhere(r) || !arr_copy_into(x, r)) return false;
+    tl_written(x, line);
+    return tl_rewrite_history(x, r, line);
+}
+
+static inline bool recording(tl_tensor *x, tl_tensor *b)
+{
+    return tl_grad_enabled && (tl_tracks(x) || tl_tracks(b) || (x->base && tl_tracks(x->base)));
+}
+
+bool tl_binary_inplace(int op, tl_tensor *x, tl_tensor *b, int line)
+{
+    if (x->dtype != b->dtype || elsewhere(x) || elsewhere(b)) return tl_fail(TL_DECLINE);
+    if (!tl_writable(x)) return false;
+    if (recording(x, b)) {
+        tl_tensor *r = tl_binary(op, x, b, line);
+        bool ok = r && tl_assign(x, r, line);
+        tl_free(r);
+        return ok;
+    }
+    if (!arr_binary_into(op, x, x, b)) return false;
+    tl_written(x, line);
+    return true;
+}
+
+bool tl_binary_scalar_inplace(int op, tl_tensor *x, double s, int line)
+{
+    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    tl_tensor *b = scalar_operand(x, s);
+    bool ok = b && tl_binary_inplace(op, x, b, line);
+    tl_free(b);
+    return ok;
+}
+
+bool tl_unary_inplace(int op, tl_tensor *x, int line)
+{
+    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    if (!tl_writable(x)) return false;
+    if (recording(x, NULL)) {
+        tl_tensor *r = tl_unary(op, x, line);
+        bool ok = r && tl_assign(x, r, line);
+        tl_free(r);
+        return ok;
+    }
+    if (!arr_unary_into(op, x, x)) return false;
+    tl_written(x, line);
+    return true;
+}
+
+/* x := src, broadcast and cast */
+bool tl_copy(tl_tensor *x, tl_tensor *src, int line)
+{
+    if (elsewhere(x) || elsewhere(src)) return tl_fail(TL_DECLINE);
+    if (!tl_writable(x)) return false;
+    if (recording(x, src)) {
+        tl_tensor *cast = src->dtype == x->dtype ? src : tl_cast(src, x->dtype, line);
+        tl_tensor *wide = cast ? tl_expand(cast, x->ndim, x->dims, line) : NULL;
+        bool ok = wide && tl_assign(x, wide, line);
+        tl_free(wide);
+        if (cast != src) tl_free(cast);
+        return ok;
+    }
+    if (!arr_copy_into(x, src)) return false;
+    tl_written(x, line);
+    return true;
+}
+
+bool tl_fill(tl_tensor *x, double value, int line)
+{
+    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    if (!tl_writable(x) || !arr_fill(x, value)) return false;
+    tl_written(x, line);
+    return tl_rewrite_history(x, NULL, line);
+}

@@ -1,0 +1,210 @@
+/* The C gradients, by operation: the first-order fast lane beside each entry's Python rule, which tests hold equal to it. */
+#include "api.h"
+#include "kernels.h"
+
+static bool grad_ew1(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    return (gin[0] = arr_unary_grad(n->op, tl_saved_input(n, 0), tl_saved_output(n, 0), g));
+}
+
+static bool undo(const tl_node *n, tl_tensor **gin)
+{
+    for (int i = 0; i < n->n_in; i++) {
+        tl_free(gin[i]);
+        gin[i] = NULL;
+    }
+    return false;
+}
+
+static bool grad_ew2(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    const tl_tensor *a = tl_saved_input(n, 0), *b = tl_saved_input(n, 1), *out = tl_saved_output(n, 0);
+    for (int i = 0; i < 2; i++)
+        if (n->edges[i].to && !(gin[i] = arr_binary_grad(n->op, i, a, b, out, g))) return undo(n, gin);
+    return true;
+}
+
+static bool grad_ew3(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    const tl_tensor *a = tl_saved_input(n, 0), *b = tl_saved_input(n, 1), *c = tl_saved_input(n, 2), *out = tl_saved_output(n, 0);
+    for (int i = 0; i < 3; i++)
+        if (n->edges[i].to && !(gin[i] = arr_ternary_grad(n->op, i, a, b, c, out, g))) return undo(n, gin);
+    return true;
+}
+
+/* g of a reduction (ints: mask, keepdim) spread over the input's shape, without a copy */
+static tl_tensor *spread(const tl_node *n, const tl_tensor *g)
+{
+    const tl_meta *m = n->edges[0].meta;
+    int64_t strides[TL_MAX_DIMS];
+    uint32_t mask = (uint32_t)n->ints[0];
+    for (int i = 0, k = 0; i < m->ndim; i++) {
+        bool reduced = mask >> i & 1;
+        strides[i] = reduced ? 0 : g->strides[k];
+        k += !reduced || n->ints[1];
+    }
+    return tl_new_view(g, m->ndim, m->dims, strides, g->offset);
+}
+
+static bool grad_sum(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    return (gin[0] = spread(n, g));
+}
+
+static bool grad_mean(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    const tl_meta *m = n->edges[0].meta;
+    int64_t count = 1;
+    for (int i = 0; i < m->ndim; i++)
+        if ((uint32_t)n->ints[0] >> i & 1) count *= m->dims[i];
+    tl_tensor *scaled = count ? arr_binary_scalar(TL_OP_div, g, (double)count, false) : NULL;
+    gin[0] = scaled ? spread(n, scaled) : NULL;
+    tl_free(scaled);
+    return gin[0];
+}
+
+static bool grad_cast(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    return (gin[0] = arr_cast(g, n->edges[0].meta ? n->edges[0].meta->dtype : g->dtype));
+}
+
+static bool grad_clone(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    (void)n;
+    return (gin[0] = tl_new_view(g, g->ndim, g->dims, g->strides, g->offset));
+}
+
+static bool grad_fill(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    (void)n, (void)g, (void)gin; /* overwritten: nothing flows back */
+    return true;
+}
+
+static bool grad_linear(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    const tl_tensor *x = tl_saved_input(n, 0), *w = tl_saved_input(n, 1);
+    if (n->edges[0].to && !(gin[0] = arr_linear_grad_input(g, w))) return undo(n, gin);
+    if (n->edges[1].to && !(gin[1] = arr_linear_grad_weight(g, x))) return undo(n, gin);
+    if (n->n_in > 2 && n->edges[2].to && !(gin[2] = arr_linear_grad_bias(g))) return undo(n, gin);
+    return true;
+}
+
+static tl_tensor *swapped(const tl_tensor *t)
+{
+    int64_t dims[TL_MAX_DIMS], strides[TL_MAX_DIMS];
+    memcpy(dims, t->dims, sizeof *dims * t->ndim);
+    memcpy(strides, t->strides, sizeof *strides * t->ndim);
+    int i = t->ndim - 1, j = t->ndim - 2;
+    dims[i] = t->dims[j], dims[j] = t->dims[i];
+    strides[i] = t->strides[j], strides[j] = t->strides[i];
+    return tl_new_view(t, t->ndim, dims, strides, t->offset);
+}
+
+/* ga = g bT, gb = aT g; batch dimensions that were broadcast are summed by the engine. Vectors take Python's rule. */
+static bool grad_matmul(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    const tl_tensor *a = tl_saved_input(n, 0), *b = tl_saved_input(n, 1);
+    if (a->ndim < 2 || b->ndim < 2) return tl_fail(TL_DECLINE);
+    for (int i = 0; i < 2; i++) {
+        if (!n->edges[i].to) continue;
+        tl_tensor *t = swapped(i ? a : b);
+        gin[i] = !t ? NULL : i ? arr_matmul(t, g) : arr_matmul(g, t);
+        tl_free(t);
+        if (!gin[i]) return undo(n, gin);
+    }
+    return true;
+}
+
+static bool grad_softmax(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    return (gin[0] = arr_softmax_grad(tl_saved_output(n, 0), g, (int)n->ints[0]));
+}
+
+static bool grad_log_softmax(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    return (gin[0] = arr_log_softmax_grad(tl_saved_output(n, 0), g, (int)n->ints[0]));
+}
+
+static bool grad_layer_norm(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    tl_tensor **want[3];
+    for (int i = 0; i < 3; i++) want[i] = n->edges[i].to ? &gin[i] : NULL;
+    const tl_tensor *mean = tl_saved_extra(n, 0), *rstd = tl_saved_extra(n, 1);
+    return arr_layer_norm_grad(g, tl_saved_input(n, 0), mean, rstd, tl_saved_input(n, 1), want[0], want[1], want[2]);
+}
+
+static bool grad_embedding(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    return (gin[0] = arr_embedding_grad(g, tl_saved_input(n, 1), n->edges[0].meta->dims[0], n->ints[0]));
+}
+
+static bool grad_cross_entropy(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    return (gin[0] = arr_cross_entropy_grad(g, tl_saved_input(n, 0), tl_saved_input(n, 1), tl_saved_input(n, 2), tl_saved_extra(n, 0), n->ints[0],
+                                            (int)n->ints[1], n->real[0]));
+}
+
+static bool grad_mse(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    for (int i = 0; i < 2; i++)
+        if (n->edges[i].to && !(gin[i] = arr_mse_grad(g, tl_saved_input(n, 0), tl_saved_input(n, 1), (int)n->ints[0], i == 1))) return undo(n, gin);
+    return true;
+}
+
+static bool grad_dropout(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    return (gin[0] = arr_dropout(g, n->real[0], (uint64_t)n->ints[0], (uint64_t)n->ints[1]));
+}
+
+/* Every input gets its slice of g, as a view. */
+static bool grad_cat(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    int64_t dims[TL_MAX_DIMS], dim = n->ints[0], start = 0;
+    memcpy(dims, g->dims, sizeof *dims * g->ndim);
+    for (int i = 0; i < n->n_in; i++) {
+        if (!n->edges[i].meta) return undo(n, gin);
+        dims[dim] = n->edges[i].meta->dims[dim];
+        if (n->edges[i].to && !(gin[i] = tl_new_view(g, g->ndim, dims, g->strides, g->offset + start * g->strides[dim]))) return undo(n, gin);
+        start += dims[dim];
+    }
+    return true;
+}
+
+bool tl_grad_reshape(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_permute(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_expand(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_select(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_slice(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_diagonal(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_as_strided(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_view_write(const tl_node *, const tl_tensor *, tl_tensor **);
+
+const tl_grad_fn tl_gradients[TL_N_OPS] = {
+#define EW1(name, ...) [TL_OP_##name] = grad_ew1,
+#define EW2(name, ...) [TL_OP_##name] = grad_ew2,
+#define EW3(name, ...) [TL_OP_##name] = grad_ew3,
+#include "elementwise.def"
+    [TL_OP_as_strided] = tl_grad_as_strided,
+    [TL_OP_cast] = grad_cast,
+    [TL_OP_cat] = grad_cat,
+    [TL_OP_clone] = grad_clone,
+    [TL_OP_cross_entropy] = grad_cross_entropy,
+    [TL_OP_diagonal] = tl_grad_diagonal,
+    [TL_OP_dropout] = grad_dropout,
+    [TL_OP_embedding] = grad_embedding,
+    [TL_OP_expand] = tl_grad_expand,
+    [TL_OP_fill] = grad_fill,
+    [TL_OP_layer_norm] = grad_layer_norm,
+    [TL_OP_linear] = grad_linear,
+    [TL_OP_log_softmax] = grad_log_softmax,
+    [TL_OP_matmul] = grad_matmul,
+    [TL_OP_mean] = grad_mean,
+    [TL_OP_mse_loss] = grad_mse,
+    [TL_OP_permute] = tl_grad_permute,
+    [TL_OP_reshape] = tl_grad_reshape,
+    [TL_OP_select] = tl_grad_select,
+    [TL_OP_slice] = tl_grad_slice,
+    [TL_OP_softmax] = grad_softmax,
+    [TL_OP_sum] = grad_sum,
+    [TL_OP_view_write] = tl_grad_view_write,
+};

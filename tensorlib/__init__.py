@@ -1,0 +1,60 @@
+"""tensorlib: an eager, define-by-run tensor library. The graph is the run: operations execute at once, a tape records them, `backward()` walks it back.
+
+>>> import tensorlib as tl
+>>> x = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
+>>> (x ** 2).sum().backward()
+>>> x.grad
+tensor([2., 4., 6.])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from tensorlib import dtypes as _dtypes, errors, memory
+from tensorlib.device import Device, device
+from tensorlib.dtypes import *  # noqa: F403
+from tensorlib.dtypes import BY_NAME as _BY_NAME, DType, bool_ as bool
+from tensorlib.errors import *  # noqa: F403
+from tensorlib.tensor import Tensor
+
+from tensorlib import ops as _ops  # isort: skip  fills the table and Tensor's methods
+from tensorlib import autograd, random  # isort: skip
+from tensorlib.autograd import enable_grad, inference_mode, is_grad_enabled, is_inference_mode_enabled, no_grad, set_grad_enabled  # isort: skip
+from tensorlib.random import *  # noqa: F403  # isort: skip
+from tensorlib.threads import get_num_threads, set_num_threads  # isort: skip
+
+__version__ = "0.1.0.dev0"
+float = _dtypes.float32
+double, half, long, int = _dtypes.float64, _dtypes.float16, _dtypes.int64, _dtypes.int32
+_LAZY = ("fused", "nn", "optim")
+
+__all__ = [
+    "DType", "Device", "Tensor", "autograd", "bool", "device", "double", "enable_grad", "errors", "float", "fused", "get_num_threads", "half",
+    "inference_mode", "int", "is_grad_enabled", "is_inference_mode_enabled", "is_tensor", "long", "memory", "nn", "no_grad", "optim", "random",
+    "set_grad_enabled", "set_num_threads",
+]  # fmt: skip
+__all__ += [*_dtypes.__all__, *errors.__all__, *random.__all__]
+for _module in _ops.MODULES:
+    for _name in _module.__all__:
+        globals()[_name] = getattr(_module, _name)
+    __all__ += _module.__all__
+del _module, _name
+
+
+def is_tensor(x: Any) -> _dtypes.Any:
+    """Whether `x` is a Tensor.
+
+    >>> tl.is_tensor(tl.zeros(1)), tl.is_tensor(0)
+    (True, False)
+    """
+    return isinstance(x, Tensor)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        module = importlib.import_module(f"tensorlib.{name}")
+        globals()[name] = module
+        return module
+    raise AttributeError(f"module 'tensorlib' has no attribute {name!r}")

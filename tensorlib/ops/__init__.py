@@ -1,0 +1,85 @@
+"""The operations: importing this package fills the table and installs Tensor's methods, operators and in-place twins from it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from tensorlib.ops import (  # the order in which they build on each other
+    comparison, elementwise, selection, transcendental, special, activations, shape, creation, rearrange, reductions, extremes, scans, gather,
+    positions, indexing, linalg, einsum, sorting, fused, losses,
+)  # isort: skip  # fmt: skip
+from tensorlib.lines import here
+from tensorlib.ops.declare import BINARY_NUMBERS, assign_, inplace_operator, operator
+from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
+from tensorlib.tensor import Tensor
+
+MODULES: tuple[ModuleType, ...] = (
+    comparison, elementwise, selection, transcendental, special, activations, shape, creation, rearrange, reductions, extremes, scans, gather,
+    positions, indexing, linalg, einsum, sorting, fused, losses,
+)  # fmt: skip
+
+
+def _twin(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
+    """``name_``: the operation, its result assigned back into the first operand."""
+
+    def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return assign_(self, function(self, *args, **kwargs), name, here(sys._getframe(1)))
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"In-place version of `{name[:-1]}`."
+    return call
+
+
+def _inplace(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
+    number = NATIVE_NUMBERS.get(name, -1)
+    twin = _twin(name + "_", function)
+    if number not in BINARY_NUMBERS:
+        return twin
+    fast = inplace_operator(TABLE[name])
+
+    def call(self: Tensor, other: Any, **kwargs: Any) -> Tensor:
+        return twin(self, other, **kwargs) if kwargs else fast(self, other)
+
+    call.__name__ = call.__qualname__ = name + "_"
+    call.__doc__ = twin.__doc__
+    return call
+
+
+def _install() -> None:
+    for module in MODULES:
+        for name in getattr(module, "METHODS", ()):
+            setattr(Tensor, name, getattr(module, name))
+        for name in getattr(module, "INPLACE", ()):
+            setattr(Tensor, name + "_", _inplace(name, getattr(module, name)))
+
+
+_OPERATORS = {
+    "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "mod": "remainder", "floordiv": "floor_divide", "pow": "pow", "and": "bitwise_and",
+    "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "bitwise_left_shift", "rshift": "bitwise_right_shift",
+}  # fmt: skip
+_COMPARISONS = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
+
+
+def _install_operators() -> None:
+    for python, name in _OPERATORS.items():
+        setattr(Tensor, f"__{python}__", operator(TABLE[name]))
+        setattr(Tensor, f"__r{python}__", operator(TABLE[name], reverse=True))
+        setattr(Tensor, f"__i{python}__", inplace_operator(TABLE[name]))
+    for python, name in _COMPARISONS.items():
+        setattr(Tensor, f"__{python}__", operator(TABLE[name]))
+    Tensor.__neg__ = elementwise.neg  # type: ignore[attr-defined]
+    Tensor.__pos__ = elementwise.positive  # type: ignore[attr-defined]
+    Tensor.__abs__ = elementwise.abs  # type: ignore[attr-defined]
+    Tensor.__invert__ = comparison.bitwise_not  # type: ignore[attr-defined]
+    Tensor.__matmul__ = linalg.matmul  # type: ignore[attr-defined]
+    Tensor.__rmatmul__ = lambda self, other: linalg.matmul(creation.as_tensor(other), self)  # type: ignore[attr-defined]
+    Tensor.__getitem__ = indexing.getitem  # type: ignore[attr-defined]
+    Tensor.__setitem__ = indexing.setitem  # type: ignore[attr-defined]
+
+
+_install()
+_install_operators()
+from tensorlib.ops import conversion  # noqa: E402, F401  methods that need all of the above

@@ -1,0 +1,89 @@
+"""Tensor.to and its kin: another dtype, another device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorlib import dtypes
+from tensorlib.backends import backend_of
+from tensorlib.device import Device, device as as_device
+from tensorlib.dtypes import DType, as_dtype
+from tensorlib.lines import here
+from tensorlib.native import lib
+from tensorlib.ops import rules
+from tensorlib.ops.creation import _from_array
+from tensorlib.ops.declare import record, structured, to_dtype
+from tensorlib.ops.table import TABLE
+from tensorlib.tensor import Tensor
+
+structured(
+    "transfer", inputs=("x",), attrs=("source", "target"), ref=lambda xp, x, *, source, target: x, dtype=rules.as_is, private=True,
+    vjp=(lambda g, source: g.to(source),),
+)  # fmt: skip
+
+
+def to(self: Tensor, *args: Any, dtype: Any = None, device: Device | str | None = None, non_blocking: bool = False, copy: bool = False) -> Tensor:
+    """This tensor with another dtype, device, or those of another tensor; itself where nothing changes. Recorded.
+
+    >>> tl.ones(2).to(tl.int64)
+    tensor([1, 1])
+    """
+    for a in args:
+        if isinstance(a, Tensor):
+            dtype, device = a.dtype, a.device
+        elif isinstance(a, (str, Device)):
+            device = a
+        elif isinstance(a, bool):
+            copy = copy or a
+        else:
+            dtype = a
+    kind = self.dtype if dtype is None else as_dtype(dtype)
+    moved = self if device is None else _transfer(self, as_device(device))
+    made = to_dtype(moved, kind, here())
+    return made.clone() if copy and made is self else made
+
+
+def _transfer(x: Tensor, where: Device) -> Tensor:
+    source = x.device
+    if source == where:
+        return x
+    array = backend_of(x._array).to_numpy(x._array, x.dtype)
+    made = _from_array(array, x.dtype, where, copy=True)
+    record(TABLE["transfer"], [x], [made], {"source": source, "target": where}, here())
+    return made
+
+
+def type_as(self: Tensor, other: Tensor) -> Tensor:
+    """`to` the dtype of `other`."""
+    return to(self, other.dtype)
+
+
+def cpu(self: Tensor) -> Tensor:
+    """`to` main memory."""
+    return to(self, "cpu")
+
+
+def cuda(self: Tensor, device: Any = None) -> Tensor:
+    """`to` a GPU."""
+    return to(self, "cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+
+
+def _named(name: str, dtype: DType) -> Any:
+    def convert(self: Tensor) -> Tensor:
+        return to_dtype(self, dtype, here())
+
+    convert.__name__ = convert.__qualname__ = name
+    convert.__doc__ = f"`to` {dtype.name}."
+    return convert
+
+
+_NAMED = {
+    "float": dtypes.float32, "double": dtypes.float64, "half": dtypes.float16, "bfloat16": dtypes.bfloat16, "int": dtypes.int32,
+    "long": dtypes.int64, "short": dtypes.int16, "char": dtypes.int8, "byte": dtypes.uint8, "bool": dtypes.bool_,
+    "cfloat": dtypes.complex64, "cdouble": dtypes.complex128,
+}  # fmt: skip
+for _name, _dtype in _NAMED.items():
+    setattr(Tensor, _name, _named(_name, _dtype))
+for _method in (to, type_as, cpu, cuda):
+    setattr(Tensor, _method.__name__, _method)
+_ = lib

@@ -1,0 +1,373 @@
+"""Making tensors: from data, filled, counted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tensorlib import dtypes
+from tensorlib.backends import NATIVE, adopt_numpy, backend
+from tensorlib.device import CPU, Device, device as as_device
+from tensorlib.dtypes import DType, as_dtype
+from tensorlib.errors import DTypeError, MemoryLimitError, ShapeError
+from tensorlib.native import lib
+from tensorlib.ops.shape import sizes
+from tensorlib.status import checked
+from tensorlib.tensor import Tensor, wrap
+
+__all__ = [
+    "arange", "as_tensor", "asarray", "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full", "full_like", "linspace", "logspace", "ones",
+    "ones_like", "scalar_tensor", "tensor", "zeros", "zeros_like",
+]  # fmt: skip
+METHODS = ("new_empty", "new_full", "new_ones", "new_tensor", "new_zeros")
+INPLACE: tuple[str, ...] = ()
+
+
+# ---- from data ----
+def _array_of(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
+    """A NumPy array of the user's data; Python numbers take the default dtypes, everything else keeps its own."""
+    if isinstance(data, (list, tuple)):
+        data = _unwrapped(data)
+    carried = None if dtype is None else (dtypes.float32 if dtype is dtypes.bfloat16 else dtype).np
+    try:
+        array = np.asarray(data)
+        if array.dtype == object:
+            raise DTypeError(f"tensor: can not make a tensor from {_described(data)}.")
+        if carried is not None and array.dtype != carried:
+            with np.errstate(invalid="raise", over="ignore"):
+                array = array.astype(carried)
+    except ValueError as error:  # NumPy's "inhomogeneous shape"
+        raise ShapeError(f"tensor: the nested sequences do not form a rectangle ({error}).") from None
+    except OverflowError as error:
+        raise DTypeError(f"tensor: a value does not fit ({error}).") from None
+    except FloatingPointError:
+        raise DTypeError(f"tensor: a NaN or infinity can not become {dtype.name if dtype else ''}.") from None
+    if dtype is None and not isinstance(data, (np.ndarray, np.generic)):
+        if array.dtype == np.float64:
+            array = array.astype(dtypes.default_dtype().np)
+        elif array.dtype == np.complex128:
+            array = array.astype(dtypes.as_dtype(complex).np)
+    return array
+
+
+def _described(data: Any) -> str:
+    if not isinstance(data, (list, tuple)):
+        return f"a {type(data).__name__}"
+    odd = next((x for x in _leaves(data) if not isinstance(x, (bool, int, float, complex, np.generic))), None)
+    return f"a sequence that holds a {type(odd).__name__}" if odd is not None else "a sequence with integers beyond 64 bits"
+
+
+def _leaves(data: Any) -> Any:
+    for x in data:
+        if isinstance(x, (list, tuple)):
+            yield from _leaves(x)
+        else:
+            yield x
+
+
+def _unwrapped(data: Any) -> Any:
+    """Tensors inside nested sequences as NumPy arrays."""
+    return [_unwrapped(x) if isinstance(x, (list, tuple)) else x._read() if isinstance(x, Tensor) else x for x in data]
+
+
+def tensor(data: Any, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor from numbers, nested sequences, NumPy arrays or tensors. Always copies.
+
+    Python floats become the default dtype, integers int64; arrays keep their dtype.
+
+    >>> tl.tensor([[1, 2], [3, 4]]).dtype, tl.tensor(0.5)
+    (tensorlib.int64, tensor(0.5000))
+    """
+    kind = None if dtype is None else as_dtype(dtype)
+    if isinstance(data, Tensor):
+        made = data.detach().clone().to(kind or data.dtype)
+        made = made if device is None else made.to(device)
+    else:
+        made = _from_array(_array_of(data, kind), kind, CPU if device is None else as_device(device), copy=True)
+    return made.requires_grad_(True) if requires_grad else made
+
+
+def _from_array(array: np.ndarray[Any, Any], dtype: DType | None, where: Device, *, copy: bool) -> Tensor:
+    if where.type != "cpu":
+        return wrap(backend(where).from_numpy(array, dtype))
+    if dtype is dtypes.bfloat16:
+        return wrap(NATIVE.adopt(array, dtype))
+    handle = adopt_numpy(array)
+    if not copy:
+        return wrap(handle)
+    try:
+        return wrap(checked(lib.tl_clone(handle, 0), "tensor", array.shape))
+    finally:
+        lib.tl_drop(handle)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Device | str | None = None) -> Tensor:
+    """The data as a tensor, sharing memory with a tensor or NumPy array where dtype and device allow.
+
+    >>> a = np.zeros(2, np.float32)
+    >>> tl.as_tensor(a).add_(1) is not None and a.tolist()
+    [1.0, 1.0]
+    """
+    kind = None if dtype is None else as_dtype(dtype)
+    if isinstance(data, Tensor):
+        moved = data if device is None else data.to(device)
+        return moved if kind is None else moved.to(kind)
+    return _from_array(_array_of(data, kind), kind, CPU if device is None else as_device(device), copy=not isinstance(data, np.ndarray))
+
+
+asarray = as_tensor
+
+
+def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor over the memory of a NumPy array, which it keeps alive. A read-only array gives a tensor that can not be written.
+
+    >>> tl.from_numpy(np.arange(3))
+    tensor([0, 1, 2])
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy: got a {type(array).__name__}, expected a NumPy array.")
+    return wrap(adopt_numpy(array))
+
+
+def from_dlpack(source: Any) -> Tensor:
+    """A tensor over the memory of any object with `__dlpack__`.
+
+    >>> tl.from_dlpack(np.arange(3.0)).tolist()
+    [0.0, 1.0, 2.0]
+    """
+    return source if isinstance(source, Tensor) else wrap(adopt_numpy(np.from_dlpack(source)))
+
+
+def scalar_tensor(value: complex, *, dtype: Any = None, device: Device | str | None = None) -> Tensor:
+    """A 0-d tensor; by default of the default float dtype.
+
+    >>> tl.scalar_tensor(2)
+    tensor(2.)
+    """
+    return full((), value, dtype=dtype or dtypes.default_dtype(), device=device)
+
+
+# ---- filled ----
+def _shape(name: str, shape: tuple[Any, ...]) -> list[int]:
+    dims = sizes(name, shape)
+    if any(n < 0 for n in dims):
+        raise ShapeError(f"{name}: got the negative size {min(dims)} in {tuple(dims)}.")
+    if len(dims) > 16:
+        raise ShapeError(f"{name}: got {len(dims)} dimensions, at most 16 are possible.")
+    if any(n > 2**63 - 1 for n in dims):
+        raise MemoryLimitError(f"{name}: shape {tuple(dims)} has a size beyond 63 bits.")
+    return dims
+
+
+def _filled(
+    name: str, dims: list[int], value: Any, dtype: Any, where: Device | str | None, requires_grad: bool
+) -> Tensor:
+    kind = dtypes.default_dtype() if dtype is None else as_dtype(dtype)
+    place = CPU if where is None else as_device(where)
+    if place.type != "cpu" or kind.is_complex or (isinstance(value, int) and not -(2**53) <= value <= 2**53):
+        carried = dtypes.float32 if kind is dtypes.bfloat16 else kind
+        try:
+            made = _from_array(np.full(dims, value, carried.np), kind, place, copy=True)
+        except OverflowError:
+            raise DTypeError(f"{name}: {value} does not fit into {kind.name}.") from None
+    else:
+        made = wrap(checked(lib.tl_new_filled(kind.number, len(dims), dims, value), name, dims))
+    return made.requires_grad_(True) if requires_grad else made
+
+
+def zeros(*shape: Any, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+    """Zeros.
+
+    >>> tl.zeros(2, 3).shape
+    (2, 3)
+    """
+    return _filled("zeros", _shape("zeros", shape), 0, dtype, device, requires_grad)
+
+
+def ones(*shape: Any, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+    """Ones.
+
+    >>> tl.ones(2)
+    tensor([1., 1.])
+    """
+    return _filled("ones", _shape("ones", shape), 1, dtype, device, requires_grad)
+
+
+def empty(*shape: Any, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+    """Memory as it comes: contents are arbitrary until written.
+
+    >>> tl.empty(2, 3).shape
+    (2, 3)
+    """
+    dims = _shape("empty", shape)
+    if device is not None and as_device(device).type != "cpu":
+        return _filled("empty", dims, 0, dtype, device, requires_grad)
+    kind = dtypes.default_dtype() if dtype is None else as_dtype(dtype)
+    made = wrap(checked(lib.tl_new(kind.number, len(dims), dims), "empty", dims))
+    return made.requires_grad_(True) if requires_grad else made
+
+
+def full(
+    size: Any, fill_value: Any, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """One value everywhere; its kind decides the dtype where none is given.
+
+    >>> tl.full((2,), 7)
+    tensor([7, 7])
+    """
+    if isinstance(fill_value, (Tensor, np.generic)):
+        fill_value = fill_value.item()
+    if dtype is None:
+        dtype = (dtypes.bool_, dtypes.int64, dtypes.default_dtype(), dtypes.as_dtype(complex))[dtypes.result_category(fill_value)]
+    kind = as_dtype(dtype)
+    if kind.category < 2 and isinstance(fill_value, (float, complex)) and kind.category > 0:
+        fill_value = int(fill_value.real)
+    return _filled("full", _shape("full", (size,) if not isinstance(size, int) else (size,)), fill_value, kind, device, requires_grad)
+
+
+def _like(x: Tensor, dtype: Any, where: Any) -> dict[str, Any]:
+    return {"dtype": x.dtype if dtype is None else dtype, "device": x.device if where is None else where}
+
+
+def zeros_like(input: Tensor, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of a tensor's shape, dtype and device.
+
+    >>> tl.zeros_like(tl.ones(2))
+    tensor([0., 0.])
+    """
+    return zeros(input.shape, **_like(input, dtype, device), requires_grad=requires_grad)
+
+
+def ones_like(input: Tensor, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+    """Ones of a tensor's shape, dtype and device.
+
+    >>> tl.ones_like(tl.zeros(2))
+    tensor([1., 1.])
+    """
+    return ones(input.shape, **_like(input, dtype, device), requires_grad=requires_grad)
+
+
+def empty_like(input: Tensor, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+    """Unset memory of a tensor's shape, dtype and device.
+
+    >>> tl.empty_like(tl.zeros(2)).shape
+    (2,)
+    """
+    return empty(input.shape, **_like(input, dtype, device), requires_grad=requires_grad)
+
+
+def full_like(
+    input: Tensor, fill_value: Any, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """One value everywhere, in a tensor's shape, dtype and device.
+
+    >>> tl.full_like(tl.zeros(2), 3)
+    tensor([3., 3.])
+    """
+    return full(input.shape, fill_value, **_like(input, dtype, device), requires_grad=requires_grad)
+
+
+def new_zeros(self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros with this tensor's dtype and device."""
+    return zeros(*size, **_like(self, dtype, device), requires_grad=requires_grad)
+
+
+def new_ones(self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones with this tensor's dtype and device."""
+    return ones(*size, **_like(self, dtype, device), requires_grad=requires_grad)
+
+
+def new_empty(self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Unset memory with this tensor's dtype and device."""
+    return empty(*size, **_like(self, dtype, device), requires_grad=requires_grad)
+
+
+def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """One value everywhere, with this tensor's dtype and device."""
+    return full(size, fill_value, **_like(self, dtype, device), requires_grad=requires_grad)
+
+
+def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor from data, with this tensor's dtype and device."""
+    return tensor(data, **_like(self, dtype, device), requires_grad=requires_grad)
+
+
+# ---- counted ----
+def _number(name: str, value: Any) -> Any:
+    value = value.item() if isinstance(value, (Tensor, np.generic)) else value
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: got a {type(value).__name__}, expected a number.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ShapeError(f"{name}: got {value}, expected a finite number.")
+    return value
+
+
+def arange(
+    start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Numbers from `start` (default 0) to `end`, which is not included.
+
+    >>> tl.arange(3), tl.arange(1, 2, 0.5)
+    (tensor([0, 1, 2]), tensor([1.0000, 1.5000]))
+    """
+    first, last = (0, start) if end is None else (start, end)
+    first, last, step = _number("arange", first), _number("arange", last), _number("arange", step)
+    if step == 0:
+        raise ShapeError("arange: step is 0.")
+    n = math.ceil((last - first) / step)
+    if n < 0:
+        raise ShapeError(f"arange: end {last} lies on the other side of start {first} for step {step}.")
+    whole = all(isinstance(v, int) for v in (first, last, step))
+    kind = as_dtype(dtype) if dtype is not None else dtypes.int64 if whole else dtypes.default_dtype()
+    if n * kind.itemsize > 2**62:
+        raise MemoryLimitError(f"arange: {n} elements can not be allocated.")
+    carried = dtypes.float32 if kind is dtypes.bfloat16 else kind
+    try:
+        values = first + step * np.arange(n, dtype=np.int64 if whole else np.float64)
+        made = _from_array(values.astype(carried.np), kind, CPU if device is None else as_device(device), copy=False)
+    except MemoryError:
+        raise MemoryLimitError(f"arange: {n} elements can not be allocated.") from None
+    except OverflowError:
+        raise DTypeError(f"arange: {first} or {step} does not fit into 64 bits.") from None
+    return made.requires_grad_(True) if requires_grad else made
+
+
+def linspace(
+    start: Any, end: Any, steps: int, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+) -> Tensor:
+    """`steps` numbers at equal distances, both ends included.
+
+    >>> tl.linspace(0, 1, 3)
+    tensor([0.0000, 0.5000, 1.0000])
+    """
+    if steps < 0:
+        raise ShapeError(f"linspace: got {steps} steps.")
+    kind = dtypes.default_dtype() if dtype is None else as_dtype(dtype)
+    values = np.linspace(_number("linspace", start), _number("linspace", end), steps)
+    made = _from_array(values.astype((dtypes.float32 if kind is dtypes.bfloat16 else kind).np), kind, CPU if device is None else as_device(device), copy=False)
+    return made.requires_grad_(True) if requires_grad else made
+
+
+def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None) -> Tensor:
+    """Powers of `base` at equal distances of the exponent.
+
+    >>> tl.logspace(0, 2, 3)
+    tensor([  1.,  10., 100.])
+    """
+    kind = dtypes.default_dtype() if dtype is None else as_dtype(dtype)
+    return tensor(base ** np.linspace(_number("logspace", start), _number("logspace", end), steps), dtype=kind, device=device)
+
+
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+    """Ones on the diagonal, zeros elsewhere.
+
+    >>> tl.eye(2).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    dims = _shape("eye", (n, n if m is None else m))
+    made = zeros(dims, dtype=dtype, device=device)
+    if made.numel():
+        made.diagonal().fill_(1)
+    return made.requires_grad_(True) if requires_grad else made

@@ -1,0 +1,524 @@
+"""How entries become functions: the fast path of one C call, and the slow path that promotes, runs the reference and words errors.
+
+The closures made here are the library's hot path. Each reads the caller's line, makes one call with the operands' handles and wraps what
+comes back; whatever is unusual (a scalar of another kind, an array of NumPy's, another dtype or device, a bad shape) ends in `run`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorlib import dtypes
+from tensorlib.backends import NATIVE, backend
+from tensorlib.device import Device
+from tensorlib.dtypes import PROMOTION, DType, result_category
+from tensorlib.errors import DeviceError, DTypeError, GradError, ShapeError, TensorlibError
+from tensorlib.lines import KNOWN, here
+from tensorlib.native import ffi, keep, lib
+from tensorlib.ops import rules
+from tensorlib.ops.table import NATIVE_NUMBERS, TABLE, Op, register
+from tensorlib.status import DECLINE, checked, raise_status
+from tensorlib.tensor import Tensor, wrap
+
+_frame, _new, _line_of = sys._getframe, object.__new__, KNOWN.get
+_unary, _binary, _scalar, _ternary = lib.tl_unary, lib.tl_binary, lib.tl_binary_scalar, lib.tl_ternary
+NULL = ffi.NULL
+EXACT = 2**53  # integers up to here are exact as the double that C takes
+
+
+# ---- fast paths: one closure an arity ----
+def _fast_unary(op: Op) -> Callable[..., Any]:
+    number = op.number
+
+    def call(x: Any) -> Any:
+        frame = _frame(1)
+        line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
+        try:
+            handle = _unary(number, x._array, line)
+        except AttributeError:
+            handle = 0
+        if handle:
+            t: Tensor = _new(Tensor)
+            t._array = handle
+            return t
+        return run(op, (x,), {}, line)
+
+    return call
+
+
+def _fast_binary(op: Op) -> Callable[..., Any]:
+    number = op.number
+
+    def call(a: Any, b: Any) -> Any:
+        frame = _frame(1)
+        line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
+        kind = type(b)
+        try:
+            if kind is float or (kind is int and -EXACT <= b <= EXACT):
+                handle = _scalar(number, a._array, b, False, line)
+            else:
+                handle = _binary(number, a._array, b._array, line)
+        except AttributeError:
+            handle = 0
+        if handle:
+            t: Tensor = _new(Tensor)
+            t._array = handle
+            return t
+        return run(op, (a, b), {}, line)
+
+    return call
+
+
+def _fast_ternary(op: Op) -> Callable[..., Any]:
+    number = op.number
+
+    def call(a: Any, b: Any, c: Any) -> Any:
+        frame = _frame(1)
+        line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
+        try:
+            handle = _ternary(number, a._array, b._array, c._array, line)
+        except AttributeError:
+            handle = _ternary_scalars(number, (a, b, c), line)
+        return wrap(handle) if handle else run(op, (a, b, c), {}, line)
+
+    return call
+
+
+def _ternary_scalars(number: int, operands: tuple[Any, ...], line: int) -> int:
+    """The kernel on Python numbers beside float32 or float64 tensors, as in clamp(x, -1, 1) and where(m, g, 0). 0: not served."""
+    last = next((x for x in reversed(operands) if isinstance(x, Tensor)), None)
+    dtype = dtypes.ALL[lib.tl_dtype_of(last._array)] if last is not None else None
+    if dtype is not dtypes.float32 and dtype is not dtypes.float64:
+        return 0
+    tensors = []
+    for x in operands:
+        if type(x) is float or (type(x) is int and -EXACT <= x <= EXACT):
+            x = wrap(checked(lib.tl_new_filled(dtype.number, 0, NULL, x), "scalar", ()))
+        elif not isinstance(x, Tensor):
+            return 0
+        tensors.append(x)
+    a, b, c = tensors
+    return int(_ternary(number, a._array, b._array, c._array, line))
+
+
+_FAST = {1: _fast_unary, 2: _fast_binary, 3: _fast_ternary}
+
+
+def operator(op: Op, *, reverse: bool = False) -> Callable[[Tensor, Any], Any]:
+    """The method behind a Python operator: as the function, but foreign operands get their own say (NotImplemented)."""
+    fast, number = _FAST[2](op) if op.number in BINARY_NUMBERS else None, op.number
+
+    def slow(a: Tensor, b: Any, line: int) -> Any:
+        if not isinstance(b, OPERANDS):
+            return NotImplemented
+        return run(op, (b, a) if reverse else (a, b), {}, line)
+
+    def call(a: Tensor, b: Any) -> Any:
+        frame = _frame(1)
+        line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
+        kind = type(b)
+        if kind is float or (kind is int and -EXACT <= b <= EXACT):
+            handle = _scalar(number, a._array, b, reverse, line)
+        elif reverse:
+            handle = 0
+        else:
+            try:
+                handle = _binary(number, a._array, b._array, line)
+            except AttributeError:
+                handle = 0
+        if handle:
+            t: Tensor = _new(Tensor)
+            t._array = handle
+            return t
+        return slow(a, b, line)
+
+    def plain(a: Tensor, b: Any) -> Any:
+        return slow(a, b, here(_frame(1)))
+
+    return call if fast else plain
+
+
+def inplace_operator(op: Op) -> Callable[[Tensor, Any], Tensor]:
+    """``x.name_(other)`` and ``x op= other`` of an elementwise operation with a kernel."""
+    number, into, scalar_into = op.number, lib.tl_binary_inplace, lib.tl_binary_scalar_inplace
+
+    def call(x: Tensor, other: Any) -> Tensor:
+        frame = _frame(1)
+        line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
+        kind = type(other)
+        try:
+            if kind is float or (kind is int and -EXACT <= other <= EXACT):
+                done = scalar_into(number, x._array, other, line)
+            else:
+                done = into(number, x._array, other._array, line)
+        except AttributeError:
+            done = False
+        if not done:
+            assign_(x, run(op, (x, other), {}, line), op.name + "_", line)
+        return x
+
+    return call
+
+
+# ---- writing in place ----
+def assign_(x: Tensor, result: Tensor, name: str = "assign_", line: int = 0) -> Tensor:
+    """x := result, values and history. The result must have x's shape; x keeps its dtype where that loses no category."""
+    line = line or here(_frame(1))
+    if result.shape != x.shape:
+        raise ShapeError(f"{name}: the result has shape {result.shape}, which does not fit into {x.shape}.")
+    if result.dtype is not x.dtype:
+        if result.dtype.category > x.dtype.category:
+            raise DTypeError(f"{name}: the result is {result.dtype.name}, which can not be stored in a {x.dtype.name} tensor.")
+        result = to_dtype(result, x.dtype)
+    if not lib.tl_assign(x._array, result._array, line):
+        if lib.tl_status() != DECLINE or lib.tl_detail(0):
+            raise_status(name, x.shape)
+        _assign_elsewhere(x, result, name, line)
+    return x
+
+
+def _assign_elsewhere(x: Tensor, result: Tensor, name: str, line: int) -> None:
+    """The same on a device of an array module."""
+    if x.device != result.device:
+        raise DeviceError(f"{name}: the tensor is on {x.device}, the value on {result.device}.")
+    checked(lib.tl_writable(x._array), name, x.shape)
+    there = backend(x.device)
+    there.view(x._array, x.dtype)[...] = there.view(result._array, result.dtype)
+    lib.tl_written(x._array, line)
+    lib.tl_rewrite_history(x._array, result._array, line)
+
+
+# ---- the slow path ----
+NUMBERS = (bool, int, float, complex, np.generic)
+OPERANDS = (Tensor, np.ndarray, *NUMBERS)
+BINARY_NUMBERS: set[int] = set()
+
+
+def common_dtype(operands: Sequence[Any]) -> DType:
+    """Promotion of tensors and Python scalars: a 0-d tensor, and more so a scalar, only raises the category of what has dimensions."""
+    full: DType | None = None
+    zero: DType | None = None
+    scalar = -1
+    for x in operands:
+        if isinstance(x, Tensor):
+            if x.ndim:
+                full = x.dtype if full is None else PROMOTION[full, x.dtype]
+            else:
+                zero = x.dtype if zero is None else PROMOTION[zero, x.dtype]
+        else:
+            scalar = max(scalar, result_category(x))
+    found = full
+    if zero is not None and (found is None or zero.category > found.category):
+        found = zero if found is None else PROMOTION[found, zero]
+    if found is None or scalar > found.category:
+        natural = (dtypes.bool_, dtypes.int64, dtypes.default_dtype(), dtypes.complex64)[max(scalar, 0)]
+        if scalar == 3 and found is dtypes.float64:
+            natural = dtypes.complex128
+        return natural
+    return found
+
+
+def to_dtype(x: Tensor, dtype: DType, line: int = 0) -> Tensor:
+    """x converted, recorded; x itself where it has the dtype already."""
+    if x.dtype is dtype:
+        return x
+    handle = lib.tl_cast(x._array, dtype.number, line or here(_frame(1)))
+    if handle:
+        return wrap(handle)
+    return run(TABLE["cast"], (x,), {"dtype": dtype}, line or here(_frame(1)))  # type: ignore[no-any-return]
+
+
+def _operand(op: Op, name: str, x: Any) -> Any:
+    """A Tensor, or a weak Python scalar, from what the user gave."""
+    if isinstance(x, Tensor) or type(x) in (bool, int, float, complex):
+        return x
+    if isinstance(x, np.ndarray):
+        from tensorlib.ops.creation import as_tensor
+
+        return as_tensor(x)
+    if isinstance(x, np.generic):
+        return x.item()
+    raise DTypeError(f"{op.name}: {name} is a {type(x).__name__}, expected a Tensor{'' if op.kind == 'structured' else ' or a number'}.")
+
+
+def _one_device(op: Op, tensors: Sequence[Tensor]) -> Device:
+    where = tensors[0].device
+    for t in tensors:
+        if t.device != where:
+            raise DeviceError(f"{op.name}: operands are on {where} and {t.device}.", hint="move one with .to(device)")
+    return where
+
+
+def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -> Any:
+    """Any operation on any operands: promote, try the kernel again, else the reference; record."""
+    line = line or here(_frame(1))
+    if lib.tl_status() not in (0, DECLINE) and op.number in NATIVE_NUMBERS_SET:
+        _raise_if_final(op, inputs)
+    given = list(inputs[0]) if op.variadic else list(inputs)
+    names = op.inputs * len(given) if op.variadic else op.inputs
+    operands = [None if x is None else _operand(op, name, x) for name, x in zip(names, given, strict=True)]
+    tensors = [x for x in operands if isinstance(x, Tensor)]
+    if not tensors:
+        from tensorlib.ops.creation import tensor
+
+        operands = tensors = [tensor(x) for x in operands if x is not None]
+    where = _one_device(op, tensors)
+    common = common_dtype([x for x in operands if x is not None])
+    compute, result = op.dtype(common)
+    if op.kind == "elementwise":
+        _check_broadcast(op, tensors)
+    operands = [
+        _converted(x, dtypes.bool_ if name == "condition" else compute or common, keep_dtype=compute is None, where=where, line=line)
+        for name, x in zip(names, operands, strict=False)
+    ]
+    handle = _retry(op, operands, line) if where.type == "cpu" else 0
+    if handle:
+        return wrap(handle)
+    return _reference(op, operands, attrs, result, where, line)
+
+
+def _raise_if_final(op: Op, inputs: tuple[Any, ...]) -> None:
+    """C's last word was an error that no other path can mend (memory, a forbidden write)."""
+    first = next((x for x in inputs if isinstance(x, Tensor)), None)
+    code = lib.tl_status()
+    lib.tl_clear_status()
+    if code == 2:
+        raise_status(op.name, first.shape if first is not None else None)
+
+
+def _check_broadcast(op: Op, tensors: Sequence[Tensor]) -> None:
+    shapes = [t.shape for t in tensors]
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        listed = " and ".join(str(s) for s in shapes)
+        raise ShapeError(f"{op.name}: shapes {listed} do not broadcast; expected sizes that are equal or 1, compared from the last.") from None
+
+
+def _converted(x: Any, dtype: DType, *, keep_dtype: bool, where: Device, line: int) -> Any:
+    if x is None:
+        return None
+    if isinstance(x, Tensor):
+        return x if keep_dtype or x.dtype is dtype else to_dtype(x, dtype, line)
+    from tensorlib.ops.creation import full
+
+    return full((), x, dtype=dtype, device=where)
+
+
+def _retry(op: Op, operands: Sequence[Any], line: int) -> int:
+    """The elementwise kernel, now that dtypes agree."""
+    if op.kind != "elementwise" or op.number not in NATIVE_NUMBERS_SET or op.attrs:
+        return 0
+    handles = [x._array for x in operands]
+    if len(handles) == 1:
+        return int(_unary(op.number, handles[0], line))
+    if len(handles) == 2:
+        return int(_binary(op.number, handles[0], handles[1], line))
+    return int(_ternary(op.number, handles[0], handles[1], handles[2], line))
+
+
+def _reference(op: Op, operands: Sequence[Any], attrs: dict[str, Any], result: DType | None, where: Device, line: int) -> Any:
+    there = NATIVE if where.type == "cpu" else backend(where)
+    arrays = [None if x is None else there.view(x._array, x.dtype) for x in operands]
+    bf16 = any(x is not None and x.dtype is dtypes.bfloat16 for x in operands)
+    try:
+        with np.errstate(all="ignore"):
+            made = op.ref(there.xp, arrays, **attrs) if op.variadic else op.ref(there.xp, *arrays, **attrs)
+    except MemoryError as error:
+        from tensorlib.errors import MemoryLimitError
+
+        raise MemoryLimitError(f"{op.name}: could not allocate ({error}).") from None
+    except TensorlibError:
+        raise
+    except ValueError as error:
+        shapes = ", ".join(str(x.shape) for x in operands if x is not None)
+        raise ShapeError(f"{op.name}: operands of shapes {shapes} do not fit: {error}.") from None
+    several = len(op.outputs) > 1 or isinstance(made, (tuple, list))
+    outs = [wrap(there.adopt(a, _result_dtype(a, result, bf16=bf16))) for a in (made if several else (made,))]
+    record(op, operands, outs, attrs, line)
+    return tuple(outs) if several else outs[0]
+
+
+def _result_dtype(array: Any, result: DType | None, *, bf16: bool) -> DType | None:
+    if result is not None:
+        return result
+    return dtypes.bfloat16 if bf16 and array.dtype == np.float32 else None
+
+
+class Recorded:
+    """What a Python-recorded node keeps beside tensors: its attributes."""
+
+    __slots__ = ("attrs",)
+
+    def __init__(self, attrs: dict[str, Any]) -> None:
+        self.attrs = attrs
+
+
+def record(op: Op, operands: Sequence[Any], outs: Sequence[Tensor], attrs: dict[str, Any], line: int) -> None:
+    """Put a node on the tape where one is due; its rule is the entry's."""
+    if op.vjp is None or not lib.tl_is_grad_enabled():
+        return
+    tracked = [x is not None and x.requires_grad for x in operands]
+    if not any(tracked):
+        return
+    needs = 0
+    if op.variadic:
+        needs = sum(1 << i for i in range(len(operands))) if op.inputs[0] in op.needs[0] else 0
+        needs |= op.masks[0] & ~0xFFFFFF
+    else:
+        for i, mask in enumerate(op.masks):
+            if tracked[i]:
+                needs |= mask
+    handles = [0 if x is None else x._array for x in operands]
+    token = keep(Recorded(attrs)) if attrs else 0
+    lib.tl_record_python(op.number, len(handles), handles, len(outs), [t._array for t in outs], needs, token, line)
+
+
+NATIVE_NUMBERS_SET = set(NATIVE_NUMBERS.values())
+
+
+# ---- declaring ----
+def elementwise(
+    name: str,
+    *,
+    inputs: tuple[str, ...] = ("x",),
+    ref: Callable[..., Any],
+    dtype: rules.DTypeRule = rules.floating,
+    partials: tuple[Callable[..., Any] | None, ...] | None = None,
+    attrs: tuple[str, ...] = (),
+    samples: Any = (),
+    errors: Any = (),
+    doc: str = "",
+    private: bool = False,
+    defaults: dict[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """Declare an elementwise operation and get its public function. `partials`: d out / d input, or with a parameter `g` the whole gradient."""
+    vjp = None if partials is None or not any(partials) else tuple(None if p is None else _from_partial(p) for p in partials)
+    op = register(
+        Op(name, inputs, ref, attrs, dtype=dtype, vjp=vjp, samples=samples, errors=errors, private=private, kind="elementwise", doc=doc)
+    )
+    if op.number in NATIVE_NUMBERS_SET and not attrs:
+        if len(inputs) == 2:
+            BINARY_NUMBERS.add(op.number)
+        call = _FAST[len(inputs)](op)
+    else:
+        call = _slow(op, defaults or {})
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = doc
+    call.__module__ = _frame(1).f_globals["__name__"]
+    call.op = op  # type: ignore[attr-defined]
+    op.module = call.__module__
+    return call
+
+
+def _slow(op: Op, defaults: dict[str, Any]) -> Callable[..., Any]:
+    n = len(op.inputs)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        named = dict(zip((*op.inputs, *op.attrs), args, strict=False)) | kwargs
+        if len(args) > n + len(op.attrs) or not set(named) <= {*op.inputs, *op.attrs} or len(named) < len(args) + len(kwargs):
+            raise TypeError(f"{op.name}() takes {', '.join((*op.inputs, *op.attrs))}; got {len(args)} positional, and {', '.join(kwargs)}.")
+        missing = [i for i in op.inputs if i not in named]
+        if missing:
+            raise TypeError(f"{op.name}() misses {', '.join(missing)}.")
+        attrs = {a: named.get(a, defaults.get(a)) for a in op.attrs}
+        return run(op, tuple(named[i] for i in op.inputs), attrs, here(_frame(1)))
+
+    return call
+
+
+def _from_partial(partial: Callable[..., Any]) -> Callable[..., Any]:
+    """The gradient rule of a partial derivative: g times it. Keeps the partial's parameter names, which say what it needs."""
+    names = partial.__code__.co_varnames[: partial.__code__.co_argcount + partial.__code__.co_kwonlyargcount]
+    if "g" in names:
+        return partial
+
+    def rule(**values: Any) -> Any:
+        g = values.pop("g")
+        return g * partial(**values)
+
+    rule.needs = ("g", *names)  # type: ignore[attr-defined]
+    return rule
+
+
+class Structured:
+    """A declared operation with structure: called with tensors by position and attributes by name."""
+
+    __slots__ = ("__name__", "_native", "op")
+
+    def __init__(self, op: Op) -> None:
+        self.op, self._native, self.__name__ = op, op.native, op.name
+
+    def __call__(self, *inputs: Any, **attrs: Any) -> Any:
+        line = here(_frame(1))
+        if self._native is not None:
+            try:
+                handle = self._native(line, *inputs, **attrs)
+            except AttributeError:
+                handle = 0
+            if handle:
+                return wrap(handle)
+        return run(self.op, inputs, attrs, line)
+
+
+def structured(
+    name: str,
+    *,
+    inputs: tuple[str, ...],
+    ref: Callable[..., Any],
+    attrs: tuple[str, ...] = (),
+    vjp: tuple[Callable[..., Any] | None, ...] | None = None,
+    dtype: rules.DTypeRule = rules.promoted,
+    outputs: tuple[str, ...] = ("out",),
+    variadic: bool = False,
+    samples: Any = (),
+    errors: Any = (),
+    native: Callable[..., Any] | None = None,
+    composite: Callable[..., Any] | None = None,
+    decode: Callable[[int], dict[str, Any]] | None = None,
+    doc: str = "",
+    private: bool = False,
+    nondeterministic: bool = False,
+) -> Structured:
+    """Declare a structured operation; the public wrapper beside it owns the signature, the docstring and the errors."""
+    op = Op(
+        name, inputs, ref, attrs, outputs, variadic, dtype, vjp, samples, errors, private, "structured", doc, native, composite, nondeterministic
+    )
+    op.module = _frame(1).f_globals["__name__"]
+    op.decode = decode
+    return Structured(register(op))
+
+
+def composite(
+    name: str,
+    *,
+    inputs: tuple[str, ...],
+    ref: Callable[..., Any],
+    attrs: tuple[str, ...] = (),
+    samples: Any = (),
+    errors: Any = (),
+    dtype: rules.DTypeRule = rules.as_is,
+    outputs: tuple[str, ...] = ("out",),
+    variadic: bool = False,
+    private: bool = False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Enter a public function that is written in other operations, so that the generated tests walk it too."""
+    module = _frame(1).f_globals["__name__"]
+
+    def enter(function: Callable[..., Any]) -> Callable[..., Any]:
+        op = Op(name, inputs, ref, attrs, outputs, variadic, dtype, None, samples, errors, private, "composite", function.__doc__ or "")
+        op.composite, op.module = function, module
+        register(op)
+        return function
+
+    return enter
+
+
+def require_grad_mode_off(x: Tensor, name: str) -> None:
+    """For writes that can not be recorded."""
+    if lib.tl_is_grad_enabled() and x.requires_grad:
+        raise GradError(f"{name}: the tensor requires a gradient and this write can not be recorded.", hint="do it under tl.no_grad()")
