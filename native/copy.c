@@ -184,7 +184,7 @@ static void fill_row(char *out, const char *x, int64_t n, size_t size)
     }
     uint64_t pattern[2];
     int64_t nbytes = n * (int64_t)size, i = 0;
-    copy_strided((char *)pattern, (int64_t)size, x, 0, 16 / (int64_t)size, size);
+    for (size_t j = 0; j < 16; j += size) memcpy((char *)pattern + j, x, size < 16 - j ? size : 16 - j);
     for (; i + 16 <= nbytes; i += 16) memcpy(out + i, pattern, 16);
     memcpy(out + i, pattern, (size_t)(nbytes - i));
 }
@@ -226,11 +226,14 @@ static void convert_row(const copy_plan *p, char *out, const char *x, int64_t xs
 /* At most TILE x TILE: x is read along `across`, where it is dense, into a buffer whose rows run along out. */
 static void copy_tile(const copy_plan *p, char *out, const char *x, int64_t height, int64_t width)
 {
-    enum { PITCH = TILE + 1 };              /* so that a column of the buffer does not fall into one set of the cache */
+    enum { PITCH = TILE + 1, AHEAD = 6 };   /* an odd pitch: a column of the buffer must not fall into one set of the cache */
     _Alignas(TL_ALIGN) char buffer[16 * TILE * PITCH];
     int64_t size = tl_itemsize[p->x_dt], os = p->os[p->ndim - 1], xs = p->xs[p->ndim - 1];
-    for (int64_t i = 0; i < width; i++)
+    for (int64_t i = 0; i < width; i++) {
+        if (i + AHEAD < width && p->xs[p->across] == size)      /* the loop itself is too slow to keep enough loads in flight */
+            for (int64_t line = 0; line < height * size; line += 64) __builtin_prefetch(x + (i + AHEAD) * xs + line);
         copy_strided(buffer + i * size, PITCH * size, x + i * xs, p->xs[p->across], height, (size_t)size);
+    }
     for (int64_t j = 0; j < height; j++) {
         char *o = out + j * p->os[p->across];
         const char *row = buffer + j * PITCH * size;
