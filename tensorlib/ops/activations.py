@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tensorlib.ops import rules, special
 from tensorlib.ops.comparison import ge, gt, le
 from tensorlib.ops.declare import composite, elementwise
-from tensorlib.ops.elementwise import abs, mul, square, where
+from tensorlib.ops.elementwise import abs, mul, numeric, square, where
 from tensorlib.ops.selection import clamp, clamp_max
 from tensorlib.ops.table import Sample, unary
 from tensorlib.ops.transcendental import erf, exp, expm1, log, log1p, tanh
@@ -185,6 +185,7 @@ def _logit_ref(xp: Any, x: Any) -> Any:
 
 relu = elementwise(
     "relu",
+    dtype=numeric("relu", "use the mask as it is"),
     ref=lambda xp, x: xp.maximum(x, 0).astype(x.dtype),
     partials=(lambda out, g: where(le(out, 0), 0, g),),
     samples=unary(special=_SPECIAL),

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tensorlib import ops
 from tensorlib.errors import ShapeError
@@ -153,20 +152,28 @@ def _extreme(name: str, operation: Any, x: Tensor, dim: Dims, keepdim: bool) -> 
     return operation(x, dim=along, keepdim=keepdim)  # type: ignore[no-any-return]
 
 
-_aminmax_result = namedtuple("aminmax", ("min", "max"))
-_max_result = namedtuple("max", ("values", "indices"))
-_min_result = namedtuple("min", ("values", "indices"))
-_median_result = namedtuple("median", ("values", "indices"))
+class MinMax(NamedTuple):
+    """The smallest and the largest values."""
+
+    min: Tensor
+    max: Tensor
 
 
-def aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
+class ValuesIndices(NamedTuple):
+    """Values along a dimension, and where they were."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> MinMax:
     """`amin` and `amax` as a named pair (min, max).
 
     >>> low, high = tl.aminmax(tl.tensor([3.0, 1.0, 2.0]))
     >>> low.item(), high.item()
     (1.0, 3.0)
     """
-    return _aminmax_result(_extreme("aminmax", _amin, x, dim, keepdim), _extreme("aminmax", _amax, x, dim, keepdim))
+    return MinMax(_extreme("aminmax", _amin, x, dim, keepdim), _extreme("aminmax", _amax, x, dim, keepdim))
 
 
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -193,12 +200,12 @@ def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     return _extreme("argmin", _argmin, x, dim, keepdim)
 
 
-def _picked(result: Any, x: Tensor, position: Tensor, dim: int, keepdim: bool) -> Any:
+def _picked(x: Tensor, position: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
     """(values, indices) of one position along `dim`; `position` has that dimension as 1. The gradient goes to the picked elements."""
     values = ops.gather.gather(x, dim, position) if x.ndim else x
     if keepdim or not x.ndim:
-        return result(values, position)
-    return result(values.squeeze(dim), position.squeeze(dim))
+        return ValuesIndices(values, position)
+    return ValuesIndices(values.squeeze(dim), position.squeeze(dim))
 
 
 def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
@@ -216,7 +223,7 @@ def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> An
     if not isinstance(dim, int):
         return maximum(x, dim)
     dim = normalize_dim("max", dim, x.ndim)
-    return _picked(_max_result, x, _extreme("max", _argmax, x, dim, True), dim, keepdim)
+    return _picked(x, _extreme("max", _argmax, x, dim, True), dim, keepdim)
 
 
 def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
@@ -234,7 +241,7 @@ def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> An
     if not isinstance(dim, int):
         return minimum(x, dim)
     dim = normalize_dim("min", dim, x.ndim)
-    return _picked(_min_result, x, _extreme("min", _argmin, x, dim, True), dim, keepdim)
+    return _picked(x, _extreme("min", _argmin, x, dim, True), dim, keepdim)
 
 
 def _median_position_ref(xp: Any, x: Any, *, dim: int) -> Any:
@@ -275,4 +282,4 @@ def median(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
         return flat[_median_position(flat, dim=0)].reshape(())
     dim = normalize_dim("median", dim, x.ndim)
     _nonempty("median", x, (dim,))
-    return _picked(_median_result, x, _median_position(x, dim=dim), dim, keepdim)
+    return _picked(x, _median_position(x, dim=dim), dim, keepdim)

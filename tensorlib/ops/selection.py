@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from tensorlib.ops import rules
 from tensorlib.ops.comparison import eq, ge, gt, isfinite, isnan, logical_or, lt
 from tensorlib.ops.declare import composite, elementwise
 from tensorlib.ops.elementwise import Scalar, numeric, where
@@ -30,6 +31,7 @@ def _shared(wins: Tensor, tie: Tensor, g: Tensor) -> Tensor:
 maximum = elementwise(
     "maximum",
     inputs=("x", "y"),
+    dtype=rules.promoted,
     ref=lambda xp, x, y: xp.maximum(x, y),
     partials=(lambda x, y, g: _shared(gt(x, y), eq(x, y), g), lambda x, y, g: _shared(lt(x, y), eq(x, y), g)),
     samples=binary(special=_SPECIAL),
@@ -45,6 +47,7 @@ maximum = elementwise(
 minimum = elementwise(
     "minimum",
     inputs=("x", "y"),
+    dtype=rules.promoted,
     ref=lambda xp, x, y: xp.minimum(x, y),
     partials=(lambda x, y, g: _shared(lt(x, y), eq(x, y), g), lambda x, y, g: _shared(gt(x, y), eq(x, y), g)),
     samples=binary(special=_SPECIAL),
@@ -70,6 +73,7 @@ def _first_min(x: Tensor, y: Tensor) -> Tensor:
 fmax = elementwise(
     "fmax",
     inputs=("x", "y"),
+    dtype=rules.promoted,
     ref=lambda xp, x, y: xp.fmax(x, y),
     partials=(lambda x, y, g: where(_first_max(x, y), g, 0), lambda x, y, g: where(_first_max(x, y), 0, g)),
     samples=binary(special=_SPECIAL),
@@ -82,6 +86,7 @@ fmax = elementwise(
 fmin = elementwise(
     "fmin",
     inputs=("x", "y"),
+    dtype=rules.promoted,
     ref=lambda xp, x, y: xp.fmin(x, y),
     partials=(lambda x, y, g: where(_first_min(x, y), g, 0), lambda x, y, g: where(_first_min(x, y), 0, g)),
     samples=binary(special=_SPECIAL),
@@ -166,6 +171,7 @@ def _nan_to_num_ref(xp: Any, x: Any, *, nan: float, posinf: float | None, neginf
 _nan_to_num = elementwise(
     "nan_to_num",
     attrs=("nan", "posinf", "neginf"),
+    dtype=rules.promoted,
     ref=_nan_to_num_ref,
     partials=(lambda x, g: where(isfinite(x), g, 0),),
     samples=lambda: [
