@@ -47,6 +47,7 @@ static tl_tensor *scalar_operand(const tl_tensor *x, double s)
 tl_tensor *tl_binary_scalar(int op, tl_tensor *x, double s, bool reversed, int line)
 {
     if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    if (op == TL_OP_pow && !reversed && (s == 2 || s == 0.5)) return tl_unary(s == 2 ? TL_OP_square : TL_OP_sqrt, x, line);
     tl_tensor *b = scalar_operand(x, s);
     if (!b) return NULL;
     tl_tensor *out = reversed ? tl_binary(op, b, x, line) : tl_binary(op, x, b, line);
