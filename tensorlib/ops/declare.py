@@ -260,7 +260,7 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
         _raise_if_final(op, inputs)
     given = list(inputs[0]) if op.variadic else list(inputs)
     names = op.inputs * len(given) if op.variadic else op.inputs
-    operands = [None if x is None else _operand(op, name, x) for name, x in zip(names, given, strict=True)]
+    operands = [None if x is None and op.kind != "elementwise" else _operand(op, name, x) for name, x in zip(names, given, strict=True)]
     tensors = [x for x in operands if isinstance(x, Tensor)]
     if not tensors:
         from tensorlib.ops.creation import tensor
