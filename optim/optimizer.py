@@ -102,7 +102,7 @@ class Optimizer:
         groups = [{**group, "params": [numbers[id(p)] for p in group["params"]]} for group in self.param_groups]
         groups = [{**{k: v for k, v in group.items() if k != "params"}, "params": group["params"]} for group in groups]
         return {
-            "state": {numbers[id(p)]: dict(s) for p, s in self.state.items() if id(p) in numbers},
+            "state": {numbers[id(p)]: dict(s) for p, s in self.state.items() if s and id(p) in numbers},
             "param_groups": groups,
         }
 

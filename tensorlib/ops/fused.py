@@ -314,7 +314,7 @@ def _embedding_grad(g: Tensor, weight_shape: tuple[int, ...], index: Tensor, pad
         g = g * (index != padding_idx).unsqueeze(-1)
     rows = g.reshape((index.numel(), weight_shape[-1]))
     start = ops.creation.zeros(weight_shape, dtype=g.dtype, device=g.device)
-    return ops.indexing.index_add(start, 0, index.reshape(-1), rows)
+    return ops.positions.index_add(start, 0, index.reshape(-1), rows)
 
 
 _embedding = structured(
@@ -338,7 +338,7 @@ _embedding = structured(
 
 
 def _embedding_plain(weight: Tensor, index: Tensor, padding_idx: int) -> Tensor:
-    rows = ops.indexing.index_select(weight, 0, index.reshape(-1)).reshape((*index.shape, weight.shape[1]))
+    rows = ops.positions.index_select(weight, 0, index.reshape(-1)).reshape((*index.shape, weight.shape[1]))
     return ops.elementwise.where((index == padding_idx).unsqueeze(-1), rows.detach(), rows)
 
 
@@ -381,7 +381,7 @@ def _shrink_rows(weight: Tensor, index: Tensor, max_norm: float, norm_type: floa
     """Scale the rows in use whose norm is above `max_norm` down to it, in place and unrecorded."""
     table = weight.detach()
     used = ops.sorting.unique(index.reshape(-1))
-    rows = ops.indexing.index_select(table, 0, used)
+    rows = ops.positions.index_select(table, 0, used)
     norm = rows.norm(norm_type, 1, keepdim=True)
     scaled = ops.elementwise.where(norm > max_norm, rows * (max_norm / (norm + 1e-7)), rows)
     table[used] = scaled
@@ -401,6 +401,8 @@ def _dropout_ref(xp: Any, x: Any, *, p: float, key: int, counter: int) -> Any:
     scale = 0.0 if p == 1 else 1 / (1 - p)
     return xp.where(_kept(xp, x.shape, p, key, counter), x * x.dtype.type(scale), x.dtype.type(0))
 
+
+_KEYS = 2**64 - 1  # C keeps them as signed numbers
 
 _dropout = structured(
     "dropout",

@@ -73,7 +73,7 @@ def _class_weights(
     valid = target != ignore_index
     index = ops.elementwise.where(valid, target, ops.creation.zeros_like(target))
     table = ops.creation.ones((classes,), dtype=x.dtype, device=x.device) if weight is None else weight.detach()
-    of_target = ops.indexing.index_select(table, 0, index.reshape(-1)).reshape(target.shape) * valid
+    of_target = ops.positions.index_select(table, 0, index.reshape(-1)).reshape(target.shape) * valid
     hot = (
         index.unsqueeze(axis)
         == ops.creation.arange(classes, device=x.device).reshape((classes,) + (1,) * (x.ndim - 1 - axis))
@@ -91,9 +91,9 @@ def _cross_entropy_grad(
     axis = 1 if x.ndim > 1 else 0
     q, w = _class_weights(x, target, weight, ignore_index, label_smoothing)
     slope = softmax(x, axis) * q.sum(axis, keepdim=True) - q
-    if reduction == "mean":
-        return slope * (g / w.sum())
-    return slope * (g.unsqueeze(axis) if reduction == "none" else g)
+    scale = g / w.sum() if reduction == "mean" else g.unsqueeze(axis) if reduction == "none" else g
+    counts = (target != ignore_index).unsqueeze(axis)
+    return ops.elementwise.where(counts, slope * scale, ops.creation.zeros_like(slope))  # 0 also where all are ignored and scale is NaN
 
 
 def _cross_entropy_plain(
@@ -282,11 +282,11 @@ def nll_loss(
     if bool(wrong.any()):
         _out_of_range("nll_loss", int(target[wrong][0].item()), input.shape[axis], ignore_index)
     index = ops.elementwise.where(valid, target, ops.creation.zeros_like(target)).to(int64)
-    picked = ops.indexing.gather(input, axis, index.unsqueeze(axis)).squeeze(axis)
+    picked = ops.gather.gather(input, axis, index.unsqueeze(axis)).squeeze(axis)
     factor = (
         valid.to(input.dtype)
         if weight is None
-        else ops.indexing.index_select(weight, 0, index.reshape(-1)).reshape(index.shape) * valid
+        else ops.positions.index_select(weight, 0, index.reshape(-1)).reshape(index.shape) * valid
     )
     loss = -ops.elementwise.where(valid, picked, ops.creation.zeros_like(picked)) * factor
     return loss.sum() / factor.sum() if reduction == "mean" else _reduced(loss, reduction)
@@ -434,5 +434,5 @@ def binary_cross_entropy_with_logits(
     _check_reduction("binary_cross_entropy_with_logits", reduction)
     _check_same("binary_cross_entropy_with_logits", input, target)
     positive = 1.0 if pos_weight is None else 1 + (pos_weight - 1) * target
-    loss = (1 - target) * input - positive * ops.activation.logsigmoid(input)
+    loss = (1 - target) * input - positive * ops.activations.logsigmoid(input)
     return _reduced(loss if weight is None else loss * weight, reduction)
