@@ -15,7 +15,7 @@ enum { DIRECT, PACKED, DOTS };
 enum {
     BIG = 1 << 19,                            /* multiply-adds of a call that threads may share */
     CHUNK = 1 << 18,                          /* of a thread's piece of work, at least */
-    PACK_FROM = 1 << 18,                      /* of one product from which packing A pays */
+    PACK_FROM = 1 << 22,                      /* of one product from which packing A pays */
     BLOCK_ROWS = 24, BLOCK_COLS = 16,         /* a piece of a large product, in tiles */
     MIN_PIECES = 8,                           /* a large product is cut into about this many pieces at least */
     MAX_SLOTS = 64
@@ -97,7 +97,7 @@ static void cut(job *j)
 static void run_big(job *j, double each)
 {
     int64_t nr = tl_mm_k->nr[j->type];
-    if (j->path == DIRECT && j->m >= 2 * tl_mm_k->mr && each >= PACK_FROM) j->path = PACKED;
+    if (j->path == DIRECT && j->m >= 4 * tl_mm_k->mr && each >= PACK_FROM) j->path = PACKED;
     cut(j);
     int64_t units = j->batch * j->row_blocks * j->col_blocks;
     double cost = each / (double)(j->row_blocks * j->col_blocks);
