@@ -34,7 +34,7 @@ def arguments() -> argparse.Namespace:
         "--threads", nargs="+", type=int, default=[1], help="run everything once with each number of threads (1)"
     )
     parser.add_argument("--only", metavar="TEXT", help="only what has TEXT in its name")
-    parser.add_argument("--rounds", type=int, default=15, help="of which the median counts (15)")
+    parser.add_argument("--rounds", type=int, default=41, help="of which the median counts (41)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     args = parser.parse_args()
     if unknown := set(args.files) - set(FILES):

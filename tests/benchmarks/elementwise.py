@@ -68,7 +68,7 @@ def share_of_triad(op: Op, arrays: int, n: int) -> Callable[[int], float]:
         run, nbytes = (lambda: op(tl, x, y)), 4 * arrays * n
         calls = calls_for(run)
         with gc_off():
-            return median(nbytes / timed(run, calls) / native.tl_bench_triad(n, 3) for _ in range(rounds))
+            return median(nbytes / timed(run, calls) / native.tl_bench_triad(n, 2) for _ in range(rounds))
 
     return measure
 
