@@ -8,6 +8,7 @@
 const tl_copy_kernels *tl_copy_k;
 const tl_ew_kernels *tl_ew_k;
 const tl_mm_kernels *tl_mm_k;
+const tl_optim_kernels *tl_optim_k;
 const tl_random_kernels *tl_random_k;
 const tl_reduce_kernels *tl_reduce_k;
 const tl_rows_kernels *tl_rows_k;
@@ -37,6 +38,7 @@ static void install(int level)
     tl_copy_k = PICK(copy_kernels, level);
     tl_ew_k = PICK(ew_kernels, level);
     tl_mm_k = PICK(mm_kernels, level);
+    tl_optim_k = PICK(optim_kernels, level);
     tl_random_k = PICK(random_kernels, level);
     tl_reduce_k = PICK(reduce_kernels, level);
     tl_rows_k = PICK(rows_kernels, level);

@@ -47,6 +47,7 @@
 #include "copy.inc.c"
 #include "elementwise.inc.c"
 #include "matmul.inc.c"
+#include "optim.inc.c"
 #include "random.inc.c"
 #include "reduce.inc.c"
 #include "rows.inc.c"

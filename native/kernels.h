@@ -202,4 +202,17 @@ tl_tensor *arr_randint(uint64_t key, uint64_t counter, int ndim, const int64_t *
 /* Element i is 0 where the i-th uniform float32 number is below p, else x / (1 - p). Of the gradient: its own gradient. */
 tl_tensor *arr_dropout(const tl_tensor *x, double p, uint64_t key, uint64_t counter);
 
+/* ---- optim.inc.c, driven by optim.c ---- */
+typedef struct { double lr, momentum, dampening, weight_decay; bool nesterov, maximize; } tl_sgd_rule;
+/* shrink: what decoupled weight decay multiplies the parameter with (1: none); root: sqrt(1 - beta2^t); step_size: lr / (1 - beta1^t). */
+typedef struct { double shrink, weight_decay, beta1, beta2, root, eps, step_size; bool maximize; } tl_adam_rule;
+/* By type: [0] float32, [1] float64. All arrays have n elements, contiguous, no two of them overlap. */
+typedef struct {
+    void (*sgd[2])(const tl_sgd_rule *r, void *param, const void *grad, void *buffer, int64_t n);                    /* buffer NULL: no momentum */
+    void (*adam[2])(const tl_adam_rule *r, void *param, const void *grad, void *average, void *square, void *largest, int64_t n); /* largest NULL: no amsgrad */
+    void (*scale[2])(void *x, double factor, int64_t n);
+    double (*sum_of_squares[2])(const void *x, int64_t n);
+} tl_optim_kernels;
+TL_KERNELS(tl_optim_kernels, optim_kernels, tl_optim_k);
+
 #endif
