@@ -114,7 +114,7 @@ enum {
 };
 /* Each takes tasks [begin, end), so that it can be handed to tl_parallel_for: rows, except where noted. */
 typedef struct { void *out; const void *x, *g; int64_t n, inner; bool log; } tl_softmax;  /* gradient: x is the result. (outer, n, inner) */
-typedef struct { void *out, *mean, *rstd; const void *x, *weight, *bias; int64_t n; double eps; } tl_layer_norm; /* weight, bias: or NULL */
+typedef struct { void *out, *mean, *rstd; const void *x, *weight, *bias; int64_t n; double eps; } tl_layer_norm_task; /* weight, bias: or NULL */
 /* parts: (tasks, 2, n), what each block of rows adds to gweight and gbias, or NULL; gx: or NULL. */
 typedef struct { void *gx, *parts; const void *g, *x, *mean, *rstd, *weight; int64_t rows, n; } tl_layer_norm_grad;
 typedef struct {
@@ -124,7 +124,7 @@ typedef struct {
     const int64_t *target;   /* in [0, n) or ignore */
     int64_t n, ignore, g_step;
     double smoothing, weight_sum, scale; /* weight_sum: over classes. The gradient is scale * g[r * g_step] times that of the row's loss */
-} tl_cross_entropy;
+} tl_cross_entropy_task;
 typedef struct { void *out; double *sums; const void *a, *b, *g; int64_t n, g_step; double scale; } tl_sqdiff; /* g_step 0: g[0] for all */
 typedef struct {
     tl_range_fn softmax[2], softmax_grad[2];

@@ -4,6 +4,7 @@
 #define T float
 #define V v_f32
 #define M v_i32
+#define VN(name) vf_##name
 #define T_INT 0
 #define LOWEST (-INFINITY)
 #define HIGHEST INFINITY
@@ -13,6 +14,7 @@
 #define T double
 #define V v_f64
 #define M v_i64
+#define VN(name) vd_##name
 #define T_INT 0
 #define LOWEST (-(double)INFINITY)
 #define HIGHEST ((double)INFINITY)
@@ -22,6 +24,7 @@
 #define T int64_t
 #define V v_i64
 #define M v_i64
+#define VN(name) not_there_##name
 #define T_INT 1
 #define LOWEST INT64_MIN
 #define HIGHEST INT64_MAX

@@ -10,6 +10,7 @@
 #define VLEN ((int64_t)(TL_VBYTES / sizeof(T)))
 #define NACC (TL_RED_LANE_BYTES / TL_VBYTES)
 #define INLINE static inline __attribute__((always_inline))
+typedef T RN(red_quad) __attribute__((vector_size(16)));
 enum { RN(SHORT_ROW) = 16 }; /* shorter rows are joined one element after the other */
 
 #if T_INT
@@ -31,6 +32,16 @@ enum { RN(SHORT_ROW) = 16 }; /* shorter rows are joined one element after the ot
 INLINE V RN(red_load)(const T *x) { V v; memcpy(&v, x, sizeof v); return v; }
 INLINE void RN(red_store)(T *x, V v) { memcpy(x, &v, sizeof v); }
 INLINE V RN(red_splat)(T x) { return x - (V){0}; }
+INLINE V RN(red_load_part)(const T *x, int64_t n, T fill) /* the first n lanes, then fill */
+{
+#if T_INT
+    V v = RN(red_splat)(fill);
+    tl_copy_small(&v, x, (size_t)n * sizeof(T));
+    return v;
+#else
+    return VN(load_part)(x, n, fill);
+#endif
+}
 
 /* op is a constant wherever these are used: each collapses to an instruction or two. A NaN wins over every number in max and min. */
 INLINE T RN(red_neutral)(int op)
@@ -64,6 +75,28 @@ INLINE V RN(red_vterm)(int op, V x, V m)
     return VMUL(d, d);
 }
 
+/* Joins the lanes of v in halves. Vectors of 16 bytes exist everywhere: down to those it takes no detour through memory. */
+INLINE T RN(red_lanes)(int op, V v)
+{
+    enum { QLEN = 16 / sizeof(T), QUADS = TL_VBYTES / 16 };
+    RN(red_quad) q[QUADS];
+    memcpy(q, &v, sizeof v);
+#pragma GCC unroll 4
+    for (int w = QUADS / 2; w > 0; w /= 2) {
+#pragma GCC unroll 4
+        for (int i = 0; i < w; i++) {
+            if (T_INT || op == TL_RED_MAX || op == TL_RED_MIN) {
+                for (int l = 0; l < QLEN; l++) q[i][l] = RN(red_join)(op, q[i][l], q[i + w][l]);
+            } else {
+                q[i] = op == TL_RED_PROD ? q[i] * q[i + w] : q[i] + q[i + w];
+            }
+        }
+    }
+    if (QLEN == 2) return RN(red_join)(op, q[0][0], q[0][1]);
+    T even = RN(red_join)(op, q[0][0], q[0][2 % QLEN]), odd = RN(red_join)(op, q[0][1], q[0][3 % QLEN]);
+    return RN(red_join)(op, even, odd);
+}
+
 /* One row of n >= 1 contiguous elements. */
 INLINE T RN(red_row)(int op, const T *x, int64_t n, T m)
 {
@@ -82,26 +115,15 @@ INLINE T RN(red_row)(int op, const T *x, int64_t n, T m)
     }
 #pragma GCC unroll 16
     for (int j = 0; j < NACC && i < n; j++, i += VLEN) {
-        V v;
-        if (n - i >= VLEN) {
-            v = RN(red_vterm)(op, RN(red_load)(x + i), vm);
-        } else {
-            T tail[VLEN]; /* what lies behind the end joins as the neutral element */
-            for (int64_t l = 0; l < VLEN; l++) tail[l] = i + l < n ? RN(red_term)(op, x[i + l], m) : RN(red_neutral)(op);
-            v = RN(red_load)(tail);
-        }
-        acc[j] = RN(red_vjoin)(op, acc[j], v);
+        V v = n - i >= VLEN ? RN(red_load)(x + i) : RN(red_load_part)(x + i, n - i, op == TL_RED_SQDEV ? m : RN(red_neutral)(op));
+        acc[j] = RN(red_vjoin)(op, acc[j], RN(red_vterm)(op, v, vm));
     }
 #pragma GCC unroll 4
     for (int w = NACC / 2; w > 0; w /= 2) {
 #pragma GCC unroll 8
         for (int j = 0; j < w; j++) acc[j] = RN(red_vjoin)(op, acc[j], acc[j + w]);
     }
-    T lane[VLEN];
-    RN(red_store)(lane, acc[0]);
-    for (int64_t w = VLEN / 2; w > 0; w /= 2)
-        for (int64_t l = 0; l < w; l++) lane[l] = RN(red_join)(op, lane[l], lane[l + w]);
-    return lane[0];
+    return RN(red_lanes)(op, acc[0]);
 }
 
 INLINE void RN(red_rows_op)(int op, const tl_reduce_rows *a)
@@ -239,6 +261,7 @@ static void RN(red_arg)(int op, const void *px, int64_t n, void *pbest, int64_t 
 #undef T
 #undef V
 #undef M
+#undef VN
 #undef T_INT
 #undef LOWEST
 #undef HIGHEST

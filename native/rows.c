@@ -90,7 +90,7 @@ tl_tensor *arr_layer_norm(const tl_tensor *x, int64_t rows, int64_t cols, const 
         tl_free(r);
         out = NULL;
     } else {
-        tl_layer_norm p = {tl_data(out), tl_data(m), tl_data(r), data_of(in[0]), data_of(in[1]), data_of(in[2]), cols, eps};
+        tl_layer_norm_task p = {tl_data(out), tl_data(m), tl_data(r), data_of(in[0]), data_of(in[1]), data_of(in[2]), cols, eps};
         run(tl_rows_k->layer_norm, x->dtype, &p, rows, cols ? cols : 1);
         *mean = m;
         *rstd = r;
@@ -170,9 +170,9 @@ static bool cross_entropy_fits(const tl_tensor *logits, const tl_tensor *target,
     return logits->ndim == 2 && target->ndim == 1 && target->dtype == TL_I64 && logits->dims[0] == target->dims[0] &&
            alike_of(logits, weight, logits->dims[1]);
 }
-static tl_cross_entropy cross_entropy_of(const tl_tensor *const in[3], int64_t ignore, double smoothing)
+static tl_cross_entropy_task cross_entropy_of(const tl_tensor *const in[3], int64_t ignore, double smoothing)
 {
-    tl_cross_entropy p = {.x = data_of(in[0]), .target = data_of(in[1]), .weight = data_of(in[2]), .n = in[0]->dims[1], .ignore = ignore,
+    tl_cross_entropy_task p = {.x = data_of(in[0]), .target = data_of(in[1]), .weight = data_of(in[2]), .n = in[0]->dims[1], .ignore = ignore,
                           .smoothing = smoothing, .scale = 1, .weight_sum = (double)in[0]->dims[1]};
     if (in[2]) p.weight_sum = sum_of(in[2]);
     return p;
@@ -191,7 +191,7 @@ tl_tensor *arr_cross_entropy(const tl_tensor *logits, const tl_tensor *target, c
     }
     tl_tensor *loss = tl_new(logits->dtype, 1, &rows), *keep = tl_new(logits->dtype, 1, &kept), *out = NULL;
     if (loss && keep) {
-        tl_cross_entropy p = cross_entropy_of(in, ignore_index, smoothing);
+        tl_cross_entropy_task p = cross_entropy_of(in, ignore_index, smoothing);
         p.loss = tl_data(loss);
         p.saved = tl_data(keep);
         run(tl_rows_k->cross_entropy, logits->dtype, &p, rows, classes ? classes : 1);
@@ -223,7 +223,7 @@ tl_tensor *arr_cross_entropy_grad(const tl_tensor *g, const tl_tensor *logits, c
     bool fine = bad_target(data_of(in[1]), rows, logits->dims[1], ignore_index) < 0; /* forward saw to it */
     tl_tensor *out = fine ? tl_new(logits->dtype, 2, logits->dims) : tl_fail(TL_DECLINE);
     if (out) {
-        tl_cross_entropy p = cross_entropy_of(in, ignore_index, smoothing);
+        tl_cross_entropy_task p = cross_entropy_of(in, ignore_index, smoothing);
         p.g = data_of(in[3]);
         p.g_step = each;
         p.saved = data_of(in[4]);

@@ -31,12 +31,14 @@ enum { ROW_BLOCK = 4096 }; /* elements added in the element's own type; such sum
 
 #define T float
 #define V v_f32
+#define EXP_LOWEST (-87.0f)
 #define VN(name) vf_##name
 #define RN(name) RN_(name, f32)
 #include "rows_type.inc.c"
 
 #define T double
 #define V v_f64
+#define EXP_LOWEST (-708.0)
 #define VN(name) vd_##name
 #define RN(name) RN_(name, f64)
 #include "rows_type.inc.c"

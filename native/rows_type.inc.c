@@ -1,5 +1,5 @@
 /* The kernels over rows for one element type, included by rows.inc.c with
- *   T, V        the element and a vector of it
+ *   T, V        the element and a vector of it;  EXP_LOWEST  exp is a normal number from there on
  *   VN(name)    vec.h's name for this type;  RN(name)  ours, for type and instruction set
  *
  * Everything is built from three loops over a row (row_max, row_total, row_map), whose `what` is a constant wherever they are used. */
@@ -11,13 +11,32 @@ TL_INLINE void RN(put)(T *p, V v, int64_t n)
     if (n >= VLEN) VN(store)(p, v);
     else VN(store_part)(p, v, n);
 }
-TL_INLINE double RN(lanes)(V v) /* their sum, in halves */
+/* Sum and maximum of the lanes, in halves. Vectors of 16 bytes exist everywhere: down to those it takes no detour through memory. */
+enum { RN(QUADS) = TL_VBYTES / 16, RN(QLEN) = 16 / sizeof(T) };
+typedef T RN(quad) __attribute__((vector_size(16)));
+TL_INLINE T RN(lanes)(V v)
 {
-    T lane[VLEN];
-    VN(store)(lane, v);
-    for (int64_t w = VLEN / 2; w > 0; w /= 2)
-        for (int64_t l = 0; l < w; l++) lane[l] += lane[l + w];
-    return lane[0];
+    RN(quad) q[RN(QUADS)];
+    memcpy(q, &v, sizeof v);
+#pragma GCC unroll 4
+    for (int w = RN(QUADS) / 2; w > 0; w /= 2) {
+#pragma GCC unroll 4
+        for (int i = 0; i < w; i++) q[i] += q[i + w];
+    }
+    return RN(QLEN) == 2 ? q[0][0] + q[0][1] : (q[0][0] + q[0][2 % RN(QLEN)]) + (q[0][1] + q[0][3 % RN(QLEN)]);
+}
+TL_INLINE T RN(larger)(T a, T b) { return a > b ? a : b; }
+TL_INLINE T RN(max_lane)(V v)
+{
+    RN(quad) q[RN(QUADS)];
+    memcpy(q, &v, sizeof v);
+#pragma GCC unroll 4
+    for (int w = RN(QUADS) / 2; w > 0; w /= 2) {
+#pragma GCC unroll 4
+        for (int i = 0; i < w; i++) q[i] = v_select(q[i] > q[i + w], q[i], q[i + w]);
+    }
+    if (RN(QLEN) == 2) return RN(larger)(q[0][0], q[0][1]);
+    return RN(larger)(RN(larger)(q[0][0], q[0][2 % RN(QLEN)]), RN(larger)(q[0][1], q[0][3 % RN(QLEN)]));
 }
 
 /* NaN is passed over: it shows up in whatever is made of the elements. */
@@ -30,18 +49,21 @@ TL_INLINE T RN(row_max)(const T *a, int64_t n)
         for (int j = 0; j < 4; j++) m[j] = VN(max)(VN(load)(a + i + j * VLEN), m[j]);
     }
     for (; i < n; i += VLEN) m[0] = VN(max)(RN(get)(a + i, n - i, -(T)INFINITY), m[0]);
-    T lane[VLEN];
-    VN(store)(lane, VN(max)(VN(max)(m[0], m[1]), VN(max)(m[2], m[3])));
-    for (int64_t w = VLEN / 2; w > 0; w /= 2)
-        for (int64_t l = 0; l < w; l++) lane[l] = lane[l] > lane[l + w] ? lane[l] : lane[l + w];
-    return lane[0];
+    return RN(max_lane)(VN(max)(VN(max)(m[0], m[1]), VN(max)(m[2], m[3])));
+}
+
+/* exp(x), but 0 where that is subnormal: a masked score (-inf) costs nothing, where underflow would cost a hundred cycles. */
+TL_INLINE V RN(exp)(V x)
+{
+    V low = VN(splat)(EXP_LOWEST);
+    return v_select(x < low, (V){0}, VN(exp)(VN(max)(low, x)));
 }
 
 TL_INLINE V RN(term)(int what, V a, V b, V m)
 {
     switch (what) {
     case TERM_SQDEV: return (a - m) * (a - m);
-    case TERM_EXP: return VN(exp)(a - m);
+    case TERM_EXP: return RN(exp)(a - m);
     case TERM_DOT: return a * b;
     case TERM_BELOW: return m - a;
     case TERM_BELOW_DOT: return (m - a) * b;
@@ -54,8 +76,8 @@ TL_INLINE T RN(pad)(int what, T m)
 {
     return what == TERM_SQDEV || what == TERM_BELOW || what == TERM_BELOW_DOT ? m : what == TERM_EXP ? -(T)INFINITY : 0;
 }
-/* The sum of the terms. out: NULL, or where they are stored as well; may be a. */
-TL_INLINE double RN(row_total)(int what, T *out, const T *a, const T *b, T m, int64_t n)
+/* The sum of the terms. out: NULL, or where they are stored as well; with `room`, its last vector may be written whole. */
+TL_INLINE double RN(row_total_to)(int what, T *out, bool room, const T *a, const T *b, T m, int64_t n)
 {
     V vm = VN(splat)(m);
     double total = 0;
@@ -72,7 +94,7 @@ TL_INLINE double RN(row_total)(int what, T *out, const T *a, const T *b, T m, in
         }
         for (; i < end; i += VLEN) {
             V t = RN(term)(what, RN(get)(a + i, end - i, RN(pad)(what, m)), RN(get)(b + i, end - i, 0), vm);
-            if (out) RN(put)(out + i, t, end - i);
+            if (out) RN(put)(out + i, t, room ? VLEN : end - i);
             sum[0] += t;
         }
         i = end;
@@ -81,21 +103,23 @@ TL_INLINE double RN(row_total)(int what, T *out, const T *a, const T *b, T m, in
     return total;
 }
 
+TL_INLINE double RN(row_total)(int what, const T *a, const T *b, T m, int64_t n) { return RN(row_total_to)(what, NULL, false, a, b, m, n); }
+
 TL_INLINE V RN(mapped)(int what, V a, V b, V c, V d, const V *s)
 {
     switch (what) {
     case MAP_SCALE: return a * s[0];
     case MAP_SHIFT: return (a - s[0]) - s[1];
     case MAP_SOFTMAX_GRAD: return a * (b - s[0]);
-    case MAP_LOG_SOFTMAX_GRAD: return b - VN(exp)(a) * s[0];
+    case MAP_LOG_SOFTMAX_GRAD: return b - RN(exp)(a) * s[0];
     case MAP_NORM: return (a - s[0]) * s[1];
     case MAP_NORM_W: return (a - s[0]) * s[1] * c;
     case MAP_NORM_B: return (a - s[0]) * s[1] + d;
     case MAP_NORM_WB: return VN(fma)((a - s[0]) * s[1], c, d);
     case MAP_NORM_GRAD: return s[1] * ((b - s[2]) - (a - s[0]) * s[1] * s[3]);
     case MAP_NORM_GRAD_W: return s[1] * ((b * c - s[2]) - (a - s[0]) * s[1] * s[3]);
-    case MAP_CE_GRAD: return VN(exp)((a - s[0]) - s[1]) * s[2] - s[3];
-    case MAP_CE_GRAD_W: return VN(exp)((a - s[0]) - s[1]) * s[2] - s[3] * c;
+    case MAP_CE_GRAD: return RN(exp)((a - s[0]) - s[1]) * s[2] - s[3];
+    case MAP_CE_GRAD_W: return RN(exp)((a - s[0]) - s[1]) * s[2] - s[3] * c;
     case MAP_SQDIFF: return (a - b) * (a - b);
     case MAP_DIFF: return (a - b) * s[0];
     default: return (a - b) * s[0] * c;
@@ -120,17 +144,20 @@ TL_INLINE void RN(row_map)(int what, T *out, const T *a, const T *b, const T *c,
 
 static void RN(softmax)(void *arg, int64_t begin, int64_t end)
 {
+    enum { SCRATCH = 1024 };
     const tl_softmax *p = arg;
     int64_t n = p->n;
+    _Alignas(TL_ALIGN) T scratch[SCRATCH];
     for (int64_t r = begin; r < end; r++) {
         const T *x = (const T *)p->x + r * n;
         T *out = (T *)p->out + r * n, m = RN(row_max)(x, n);
         if (p->log) {
-            double total = RN(row_total)(TERM_EXP, NULL, x, x, m, n);
+            double total = RN(row_total)(TERM_EXP, x, x, m, n);
             RN(row_map)(MAP_SHIFT, out, x, x, x, x, SCALARS(m, (T)log(total)), n);
         } else {
-            double total = RN(row_total)(TERM_EXP, out, x, x, m, n);
-            RN(row_map)(MAP_SCALE, out, out, out, out, out, SCALARS((T)(1 / total)), n);
+            T *e = n <= SCRATCH ? scratch : out; /* aligned, and read back as it was written: much faster for short, odd rows */
+            double total = n <= SCRATCH ? RN(row_total_to)(TERM_EXP, e, true, x, x, m, n) : RN(row_total_to)(TERM_EXP, e, false, x, x, m, n);
+            RN(row_map)(MAP_SCALE, out, e, e, e, e, SCALARS((T)(1 / total)), n);
         }
     }
 }
@@ -142,10 +169,10 @@ static void RN(softmax_grad)(void *arg, int64_t begin, int64_t end)
         const T *y = (const T *)p->x + r * n, *g = (const T *)p->g + r * n;
         T *out = (T *)p->out + r * n;
         if (p->log) {
-            T total = (T)RN(row_total)(TERM_SUM, NULL, g, g, 0, n);
+            T total = (T)RN(row_total)(TERM_SUM, g, g, 0, n);
             RN(row_map)(MAP_LOG_SOFTMAX_GRAD, out, y, g, y, y, SCALARS(total), n);
         } else {
-            T total = (T)RN(row_total)(TERM_DOT, NULL, y, g, 0, n);
+            T total = (T)RN(row_total)(TERM_DOT, y, g, 0, n);
             RN(row_map)(MAP_SOFTMAX_GRAD, out, y, g, y, y, SCALARS(total), n);
         }
     }
@@ -163,7 +190,7 @@ TL_INLINE void RN(across_column)(const tl_softmax *p, const T *x, T *out, int64_
     for (int64_t i = 0; i < n;) {
         V sum = {0};
         for (int64_t end = n - i < RN(ACROSS_BLOCK) ? n : i + RN(ACROSS_BLOCK); i < end; i++) {
-            V e = VN(exp)(RN(get)(x + i * step, w, 0) - m);
+            V e = RN(exp)(RN(get)(x + i * step, w, 0) - m);
             if (!p->log) RN(put)(out + i * step, e, w);
             sum += e;
         }
@@ -187,7 +214,7 @@ TL_INLINE void RN(across_grad_column)(const tl_softmax *p, const T *y, const T *
     }
     for (int64_t i = 0; i < n; i++) {
         V gi = RN(get)(g + i * step, w, 0), yi = RN(get)(y + i * step, w, 0);
-        RN(put)(out + i * step, p->log ? gi - VN(exp)(yi) * total : yi * (gi - total), w);
+        RN(put)(out + i * step, p->log ? gi - RN(exp)(yi) * total : yi * (gi - total), w);
     }
 }
 /* Tile t covers TL_ROWS_TILE columns of one outer index. */
@@ -211,13 +238,13 @@ static void RN(softmax_across_grad)(void *arg, int64_t begin, int64_t end) { RN(
 
 static void RN(layer_norm)(void *arg, int64_t begin, int64_t end)
 {
-    const tl_layer_norm *p = arg;
+    const tl_layer_norm_task *p = arg;
     int64_t n = p->n;
     const T *w = p->weight, *b = p->bias;
     for (int64_t r = begin; r < end; r++) {
         const T *x = (const T *)p->x + r * n;
-        T *out = (T *)p->out + r * n, mean = (T)(RN(row_total)(TERM_SUM, NULL, x, x, 0, n) / (double)n);
-        T rstd = (T)(1 / sqrt(RN(row_total)(TERM_SQDEV, NULL, x, x, mean, n) / (double)n + p->eps));
+        T *out = (T *)p->out + r * n, mean = (T)(RN(row_total)(TERM_SUM, x, x, 0, n) / (double)n);
+        T rstd = (T)(1 / sqrt(RN(row_total)(TERM_SQDEV, x, x, mean, n) / (double)n + p->eps));
         if (w && b) RN(row_map)(MAP_NORM_WB, out, x, x, w, b, SCALARS(mean, rstd), n);
         else if (w) RN(row_map)(MAP_NORM_W, out, x, x, w, x, SCALARS(mean, rstd), n);
         else if (b) RN(row_map)(MAP_NORM_B, out, x, x, x, b, SCALARS(mean, rstd), n);
@@ -290,7 +317,7 @@ static void RN(layer_norm_grad)(void *arg, int64_t begin, int64_t end)
 
 static void RN(cross_entropy)(void *arg, int64_t begin, int64_t end)
 {
-    const tl_cross_entropy *p = arg;
+    const tl_cross_entropy_task *p = arg;
     int64_t n = p->n;
     const T *w = p->weight;
     T *loss = p->loss, *saved = p->saved;
@@ -302,10 +329,10 @@ static void RN(cross_entropy)(void *arg, int64_t begin, int64_t end)
             continue;
         }
         T m = RN(row_max)(x, n);
-        double total = log(RN(row_total)(TERM_EXP, NULL, x, x, m, n));
+        double total = log(RN(row_total)(TERM_EXP, x, x, m, n));
         double value = ((double)m - (double)x[y] + total) * (w ? (double)w[y] : 1) * (1 - p->smoothing);
         if (p->smoothing > 0) {
-            double below = w ? RN(row_total)(TERM_BELOW_DOT, NULL, x, w, m, n) : RN(row_total)(TERM_BELOW, NULL, x, x, m, n);
+            double below = w ? RN(row_total)(TERM_BELOW_DOT, x, w, m, n) : RN(row_total)(TERM_BELOW, x, x, m, n);
             value += (below + total * p->weight_sum) * p->smoothing / (double)n;
         }
         loss[r] = (T)value;
@@ -315,7 +342,7 @@ static void RN(cross_entropy)(void *arg, int64_t begin, int64_t end)
 }
 static void RN(cross_entropy_grad)(void *arg, int64_t begin, int64_t end)
 {
-    const tl_cross_entropy *p = arg;
+    const tl_cross_entropy_task *p = arg;
     int64_t n = p->n;
     const T *w = p->weight, *g = p->g, *saved = p->saved;
     for (int64_t r = begin; r < end; r++) {
@@ -354,7 +381,7 @@ static void RN(sqdiff_sum)(void *arg, int64_t begin, int64_t end)
     const tl_sqdiff *p = arg;
     for (int64_t b = begin; b < end; b++) {
         const T *x = (const T *)p->a + b * TL_SQDIFF_BLOCK, *y = (const T *)p->b + b * TL_SQDIFF_BLOCK;
-        p->sums[b] = RN(row_total)(TERM_SQDIFF, NULL, x, y, 0, RN(block_length)(p, b));
+        p->sums[b] = RN(row_total)(TERM_SQDIFF, x, y, 0, RN(block_length)(p, b));
     }
 }
 static void RN(sqdiff_grad)(void *arg, int64_t begin, int64_t end)
@@ -371,6 +398,7 @@ static void RN(sqdiff_grad)(void *arg, int64_t begin, int64_t end)
 
 #undef T
 #undef V
+#undef EXP_LOWEST
 #undef VN
 #undef RN
 #undef VLEN

@@ -33,6 +33,10 @@ typedef v_f32 vf;
 typedef v_f64 vd;
 enum { VF_LANES = TL_VBYTES / 4, VD_LANES = TL_VBYTES / 8 };
 
+/* m ? a : b by lane, for a mask m: compilers make one blend of it. b must be a vector; a and b of the same width as m. */
+#define v_select(m, a, b) \
+    ({ __typeof__(m) m_ = (m); (__typeof__(b))(((__typeof__(m_))(a) & m_) | ((__typeof__(m_))(b) & ~m_)); })
+
 /* ---- memory: no alignment needed ---- */
 TL_INLINE vf vf_load(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }
 TL_INLINE vd vd_load(const double *p) { vd v; memcpy(&v, p, sizeof v); return v; }
@@ -53,11 +57,35 @@ static __attribute__((noinline)) void tl_copy_small(void *dst, const void *src, 
     if (nbytes & 2) memcpy(d, s, 2), d += 2, s += 2;
     if (nbytes & 1) *d = *s;
 }
-/* The first n lanes; the others read as `fill` and are not written. */
+/* The first n lanes, 0 <= n < VF_LANES; the others read as `fill` and are not written: neither touches what lies behind the end. */
+#if TL_VBYTES == 64
+#define VF_FIRST(n) ((__mmask16)((1u << (n)) - 1))
+#define VD_FIRST(n) ((__mmask8)((1u << (n)) - 1))
+TL_INLINE vf vf_load_part(const float *p, int64_t n, float fill) { return (vf)_mm512_mask_loadu_ps((__m512)vf_splat(fill), VF_FIRST(n), p); }
+TL_INLINE vd vd_load_part(const double *p, int64_t n, double fill) { return (vd)_mm512_mask_loadu_pd((__m512d)vd_splat(fill), VD_FIRST(n), p); }
+TL_INLINE void vf_store_part(float *p, vf v, int64_t n) { _mm512_mask_storeu_ps(p, VF_FIRST(n), (__m512)v); }
+TL_INLINE void vd_store_part(double *p, vd v, int64_t n) { _mm512_mask_storeu_pd(p, VD_FIRST(n), (__m512d)v); }
+#elif TL_VBYTES == 32
+#define VF_FIRST(n) ((v_i32){0, 1, 2, 3, 4, 5, 6, 7} < (int32_t)(n))
+#define VD_FIRST(n) ((v_i64){0, 1, 2, 3} < (n))
+TL_INLINE vf vf_load_part(const float *p, int64_t n, float fill)
+{
+    v_i32 m = VF_FIRST(n);
+    return v_select(m, (vf)_mm256_maskload_ps(p, (__m256i)m), vf_splat(fill));
+}
+TL_INLINE vd vd_load_part(const double *p, int64_t n, double fill)
+{
+    v_i64 m = VD_FIRST(n);
+    return v_select(m, (vd)_mm256_maskload_pd(p, (__m256i)m), vd_splat(fill));
+}
+TL_INLINE void vf_store_part(float *p, vf v, int64_t n) { _mm256_maskstore_ps(p, (__m256i)VF_FIRST(n), (__m256)v); }
+TL_INLINE void vd_store_part(double *p, vd v, int64_t n) { _mm256_maskstore_pd(p, (__m256i)VD_FIRST(n), (__m256d)v); }
+#else
 TL_INLINE vf vf_load_part(const float *p, int64_t n, float fill) { vf v = vf_splat(fill); tl_copy_small(&v, p, (size_t)n * 4); return v; }
 TL_INLINE vd vd_load_part(const double *p, int64_t n, double fill) { vd v = vd_splat(fill); tl_copy_small(&v, p, (size_t)n * 8); return v; }
 TL_INLINE void vf_store_part(float *p, vf v, int64_t n) { tl_copy_small(p, &v, (size_t)n * 4); }
 TL_INLINE void vd_store_part(double *p, vd v, int64_t n) { tl_copy_small(p, &v, (size_t)n * 8); }
+#endif
 
 /* One vector past the caches; dst aligned to it. */
 TL_INLINE void v_stream(void *dst, const void *src)
@@ -74,9 +102,6 @@ TL_INLINE void v_stream(void *dst, const void *src)
 }
 
 /* ---- lanes ---- */
-/* m ? a : b by lane, for a mask m: compilers make one blend of it. b must be a vector; a and b of the same width as m. */
-#define v_select(m, a, b) \
-    ({ __typeof__(m) m_ = (m); (__typeof__(b))(((__typeof__(m_))(a) & m_) | ((__typeof__(m_))(b) & ~m_)); })
 #define v_and(m, a) ({ __typeof__(m) m_ = (m); (__typeof__(a))((__typeof__(m_))(a) & m_); }) /* m ? a : 0 */
 #define v_zero(x) ((__typeof__(x)){0})
 
