@@ -30,8 +30,8 @@ INPLACE = ("scatter", "scatter_add", "scatter_reduce")
 # ---- checks ----
 
 
-def _range_error(name: str, bad: int, dim: int, size: int) -> IndexRangeError:
-    return IndexRangeError(f"{name}: index {bad} is out of range for dimension {dim} of size {size}; expected 0 <= index < {size}.")
+def range_error(name: str, bad: int, dim: int, size: int, low: int = 0) -> IndexRangeError:
+    return IndexRangeError(f"{name}: index {bad} is out of range for dimension {dim} of size {size}; expected {low} <= index < {size}.")
 
 
 def check_range(name: str, index: Any, dim: int, size: int) -> None:
@@ -39,7 +39,7 @@ def check_range(name: str, index: Any, dim: int, size: int) -> None:
     if index.size:
         low, high = int(index.min()), int(index.max())
         if low < 0 or high >= size:
-            raise _range_error(name, low if low < 0 else high, dim, size)
+            raise range_error(name, low if low < 0 else high, dim, size)
 
 
 def as_positions(name: str, index: Tensor) -> Tensor:
@@ -261,6 +261,7 @@ _scatter = structured(
 
 
 def _last_writer_ref(xp: Any, index: Any, *, dim: int, size: int) -> Any:
+    index = index % size if size else index
     order = xp.arange(index.shape[dim]).reshape((-1,) + (1,) * (index.ndim - dim - 1))
     seen = xp.zeros(tuple(size if d == dim else n for d, n in enumerate(index.shape)), dtype=xp.int64)
     where = _along(xp, index, dim)

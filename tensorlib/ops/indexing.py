@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,29 +18,26 @@ import numpy as np
 from tensorlib import ops
 from tensorlib.dtypes import int64
 from tensorlib.errors import IndexRangeError, ShapeError
+from tensorlib.lines import KNOWN, here
+from tensorlib.native import lib
 from tensorlib.ops import elementwise, shape
-from tensorlib.ops.declare import assign_, to_dtype
+from tensorlib.ops.declare import EXACT, assign_, to_dtype
 from tensorlib.ops.gather import as_positions, same_dtype
-from tensorlib.ops.positions import index_read, index_write, nonzero, take_slices
+from tensorlib.ops.positions import index_read, index_write, nonzero
 from tensorlib.ops.rearrange import flip
-from tensorlib.tensor import Tensor
+from tensorlib.tensor import Tensor, wrap
 
 Scalar = bool | int | float
 
 __all__ = ["index_put", "take"]
+_frame, _line_of, _select, _slice, _END = sys._getframe, KNOWN.get, lib.tl_select, lib.tl_slice, 2**63 - 1
 METHODS = ("index_put", "take")
 INPLACE = ("index_put",)
 
-
-@dataclass(slots=True)
-class _Subscript:
-    """x[index], sorted out: `view` is x after the basic parts; `flips` are its dimensions still to be reversed (negative steps); `arrays`
-    are (first dimension in view, number of dimensions, flat positions within them); `adjacent`: nothing but ints stood between them."""
-
-    view: Tensor
-    flips: list[int] = field(default_factory=list)
-    arrays: list[tuple[int, int, Tensor]] = field(default_factory=list)
-    adjacent: bool = True
+_frame, _line_of = sys._getframe, KNOWN.get
+_select, _slice, _unsqueeze, _ndim, _drop = lib.tl_select, lib.tl_slice, lib.tl_unsqueeze, lib.tl_ndim, lib.tl_drop
+_END = 2**63 - 1
+_WHOLE = (0, _END, 1)
 
 
 def getitem(x: Tensor, index: Any) -> Tensor:
@@ -49,13 +47,24 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     >>> x[1, ::-1].tolist(), x[:, [2, 0]].tolist(), x[x > 4].tolist()
     ([6, 5, 4], [[3, 1], [6, 4]], [5, 6])
     """
-    if type(index) is int:
-        return shape.select(x, 0, index)
+    frame = _frame(1)
+    line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
+    kind = type(index)
+    if kind is int and -_END < index < _END:
+        handle = _select(x._array, 0, index, line)
+    else:
+        handle = _basic(x._array, index if kind is tuple else (index,), line)
+    if handle:
+        return wrap(handle)
     sub = _parse(x, index)
     view = flip(sub.view, sub.flips) if sub.flips else sub.view
-    if sub.arrays:
+    if not sub.arrays:
+        return view if view is not x else x.view(x.shape)
+    try:
         return _read(*_together(view, sub))
-    return view if view is not x else x.view(x.shape)
+    except IndexRangeError:
+        _check_arrays(sub, x.shape)
+        raise
 
 
 def setitem(x: Tensor, index: Any, value: Any) -> None:
@@ -67,6 +76,13 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
     >>> x.tolist()
     [[-1.0, 1.0, -1.0], [-1.0, 2.0, -1.0]]
     """
+    frame = _frame(1)
+    line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
+    handle = _basic(x._array, index if type(index) is tuple else (index,), line)
+    if handle:
+        view = wrap(handle)
+        if _stored(view, value, line):
+            return
     sub = _parse(x, index)
     value = _as_value(x, value)
     if not sub.arrays:
@@ -74,8 +90,86 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
         shape.copy_(sub.view, flip(value, sub.flips) if sub.flips else value)
         return
     view = flip(sub.view, sub.flips) if sub.flips else sub.view
-    written = _written(view, sub, value, accumulate=False)
-    assign_(sub.view, flip(written, sub.flips) if sub.flips else written, "setitem")
+    try:
+        written = _written(view, sub, value, accumulate=False)
+    except IndexRangeError:
+        _check_arrays(sub, x.shape)
+        raise
+    assign_(sub.view, flip(written, sub.flips) if sub.flips else written, "setitem", line)
+
+
+def _basic(handle: int, index: tuple[Any, ...], line: int) -> int:
+    """The view under ints, slices with positive steps, None and Ellipsis, as an owned handle; 0: there is more to it, or an error to word."""
+    dim, owned, seen_ellipsis = 0, 0, False
+    for place, item in enumerate(index):
+        kind, made = type(item), 0
+        if kind is int and -_END < item < _END:
+            made = _select(handle, dim, item, line)
+        elif kind is slice:
+            bounds = _bounds(item)
+            dim += 1
+            if bounds == _WHOLE and dim <= _ndim(handle):
+                continue
+            if bounds:
+                made = _slice(handle, dim - 1, *bounds, line)
+        elif item is None:
+            made = _unsqueeze(handle, dim, line)
+            dim += 1
+        elif item is Ellipsis and not seen_ellipsis:
+            seen_ellipsis = True
+            last = _ndim(handle) - sum(i is not None for i in index[place + 1 :])
+            if last < dim:
+                break
+            dim = last
+            continue
+        if not made:
+            break
+        if owned:
+            _drop(owned)
+        handle = owned = made
+    else:
+        return owned
+    if owned:
+        _drop(owned)
+    return 0
+
+
+def _bounds(item: slice) -> tuple[int, int, int] | None:
+    """A slice's bounds as C takes them; None where it has something else than ints."""
+    start, stop, step = item.start, item.stop, item.step
+    if start is None:
+        start = 0
+    elif type(start) is not int or not -_END < start < _END:
+        return None
+    if stop is None:
+        stop = _END
+    elif type(stop) is not int or not -_END < stop < _END:
+        return None
+    if step is None:
+        return start, stop, 1
+    return (start, stop, step) if type(step) is int and 0 < step < _END else None
+
+
+def _stored(view: Tensor, value: Any, line: int) -> bool:
+    """Write a number or a tensor that fits as it is; False: there is more to it, or an error to word."""
+    kind = type(value)
+    if kind is float or (kind is int and -EXACT <= value <= EXACT):
+        floating = view.dtype.is_floating_point
+        return bool((floating or kind is int) and lib.tl_fill(view._array, value, line))
+    return isinstance(value, Tensor) and bool(lib.tl_copy(view._array, value._array, line))
+
+
+@dataclass(slots=True)
+class _Subscript:
+    """x[index], sorted out: `view` is x after the basic parts; `flips` are its dimensions still to be reversed (negative steps); `arrays`
+    are (first dimension in view, number of dimensions, flat positions within them, which may count from the end); `sources` the dimensions
+    of x that they index; `adjacent`: nothing but ints stood between them."""
+
+    view: Tensor
+    flips: list[int] = field(default_factory=list)
+    arrays: list[tuple[int, int, Tensor]] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    adjacent: bool = True
 
 
 def index_put(x: Tensor, indices: Sequence[Any], values: Tensor | Scalar, accumulate: bool = False) -> Tensor:
@@ -148,7 +242,10 @@ def _item(i: Any, x: Tensor) -> Any:
     if isinstance(i, (bool, np.bool_)):
         return ops.creation.tensor(bool(i), device=x.device)
     if isinstance(i, (list, tuple, np.ndarray)):
-        array = np.asarray(i)
+        try:
+            array = np.asarray(i)
+        except ValueError as error:
+            raise IndexRangeError(f"indexing: a list does not make an array: {error}") from None
         if array.size == 0 and not isinstance(i, np.ndarray):
             array = array.astype(np.int64)
         if array.dtype.kind not in "biu":
@@ -203,29 +300,29 @@ def _selected(view: Tensor, dim: int, i: int, source: int, whole: tuple[int, ...
 
 def _add_array(sub: _Subscript, dim: int, item: Tensor, source: int, whole: tuple[int, ...]) -> int:
     """Append an integer or bool array that indexes view's dimensions from `dim` on; returns how many."""
-    if item.dtype.category == 1:
-        sub.arrays.append((dim, 1, _from_start(item, source, whole)))
-        return 1
-    n = item.ndim
-    if n == 0:  # a single bool adds a dimension, of size 1 where True and 0 where False
-        sub.view = sub.view.unsqueeze(dim)
-        sub.arrays.append((dim, 1, ops.creation.zeros((int(item.item()),), dtype=int64, device=item.device)))
-        return 1
-    if item.shape != whole[source : source + n]:
-        raise IndexRangeError(f"indexing: a mask of shape {item.shape} does not fit dimensions {source} to {source + n - 1} of shape {whole}.")
-    sub.arrays.append((dim, n, nonzero(item.reshape(-1)).reshape(-1)))
+    n = 1
+    if item.dtype.category == 0:
+        n = item.ndim
+        if item.shape != whole[source : source + n]:
+            raise IndexRangeError(f"indexing: a mask of shape {item.shape} does not fit dimensions {source} to {source + n - 1} of shape {whole}.")
+        if n == 0:  # a single bool adds a dimension, of size 1 where True and 0 where False
+            sub.view, n = sub.view.unsqueeze(dim), 1
+            item = ops.creation.zeros((int(item.item()),), dtype=int64, device=item.device)
+        else:
+            item = nonzero(item.reshape(-1)).reshape(-1)
+    sub.arrays.append((dim, n, item))
+    sub.sources.append(source)
     return n
 
 
-def _from_start(index: Tensor, source: int, whole: tuple[int, ...]) -> Tensor:
-    """Positions counted from the start; raise where one is out of range."""
-    if index.numel() == 0:
-        return index
-    size = whole[source]
-    low, high = int(index.amin().item()), int(index.amax().item())
-    if low < -size or high >= size:
-        raise _range_error(low if low < -size else high, source, whole)
-    return elementwise.where(index < 0, index + size, index) if low < 0 else index
+def _check_arrays(sub: _Subscript, whole: tuple[int, ...]) -> None:
+    """Raise where an index array is out of range, in terms of the user's index."""
+    for (dim, n, index), source in zip(sub.arrays, sub.sources, strict=True):
+        size = math.prod(sub.view.shape[dim : dim + n])
+        if index.numel():
+            low, high = int(index.amin().item()), int(index.amax().item())
+            if low < -size or high >= size:
+                raise _range_error(low if low < -size else high, source, whole)
 
 
 def _together(view: Tensor, sub: _Subscript) -> tuple[Tensor, Tensor, int, int]:
@@ -241,9 +338,11 @@ def _together(view: Tensor, sub: _Subscript) -> tuple[Tensor, Tensor, int, int]:
     except ValueError:
         listed = " and ".join(str(i.shape) for _, _, i in arrays)
         raise IndexRangeError(f"indexing: index arrays of shapes {listed} do not broadcast together.") from None
-    sizes, flat = sub.view.shape, arrays[0][2]
-    for first, n, i in arrays[1:]:
-        flat = flat * math.prod(sizes[first : first + n]) + i
+    _check_arrays(sub, sub.view.shape)
+    sizes, flat = sub.view.shape, ops.creation.zeros((), dtype=int64, device=view.device)
+    for first, n, i in arrays:
+        size = math.prod(sizes[first : first + n])
+        flat = flat * size + elementwise.where(i < 0, i + size, i)
     return view, flat, dim, ndims
 
 
@@ -254,12 +353,10 @@ def _front(sub: _Subscript) -> list[int]:
 
 
 def _read(view: Tensor, flat: Tensor, dim: int, ndims: int) -> Tensor:
-    if ndims > 1 and not view.is_contiguous():
-        return index_read(view, flat, dim=dim, ndims=ndims)
-    if ndims > 1:
+    if ndims > 1 and view.is_contiguous():
         sizes = view.shape
-        view = view.reshape((*sizes[:dim], math.prod(sizes[dim : dim + ndims]), *sizes[dim + ndims :]))
-    return take_slices(view, flat, dim=dim)  # type: ignore[no-any-return]
+        view, ndims = view.reshape((*sizes[:dim], math.prod(sizes[dim : dim + ndims]), *sizes[dim + ndims :])), 1
+    return index_read(view, flat, dim=dim, ndims=ndims)  # type: ignore[no-any-return]
 
 
 def _written(view: Tensor, sub: _Subscript, value: Tensor, *, accumulate: bool) -> Tensor:

@@ -12,7 +12,7 @@ from tensorlib import ops
 from tensorlib.errors import DTypeError, ShapeError
 from tensorlib.ops import elementwise, rules
 from tensorlib.ops.declare import composite, structured, to_dtype
-from tensorlib.ops.gather import as_positions, check_range, last_writer, same_dtype, zeros_for
+from tensorlib.ops.gather import as_positions, check_range, last_writer, range_error, same_dtype, zeros_for
 from tensorlib.ops.shape import normalize_dim
 from tensorlib.ops.table import Draw, Sample, error, sample
 
@@ -79,9 +79,14 @@ take_slices = structured(
 
 
 def _block(xp: Any, index: Any, shape: tuple[int, ...], dim: int, ndims: int) -> tuple[Any, ...]:
-    """The subscript for flat positions within dimensions dim .. dim + ndims - 1 of an array of that shape."""
+    """The subscript for flat positions, which may count from the end, within dimensions dim .. dim + ndims - 1 of an array of that shape."""
     sizes = shape[dim : dim + ndims]
-    check_range("indexing", index, dim, math.prod(sizes))
+    size = math.prod(sizes)
+    if index.size:
+        low, high = int(index.min()), int(index.max())
+        if low < -size or high >= size:
+            raise range_error("indexing", low if low < -size else high, dim, size, low=-size)
+        index = index % size if low < 0 else index
     return (slice(None),) * dim + (tuple(xp.unravel_index(index, sizes)) if ndims > 1 else (index,))
 
 
@@ -95,13 +100,14 @@ def _block_samples(value: bool, **attrs: Any) -> list[Sample]:
     ]  # fmt: skip
     made = []
     for s, picked, dim, ndims in cases:
-        operands: list[Any] = [s, Draw(picked, 0, math.prod(s[dim : dim + ndims]), dtype="int64")]
+        n = math.prod(s[dim : dim + ndims])
+        operands: list[Any] = [s, Draw(picked, -n, n, dtype="int64")]
         made.append(sample(*operands, *([(*s[:dim], *picked, *s[dim + ndims :])] * value), dim=dim, ndims=ndims, **attrs))
     return made
 
 
 # out[..., i, ...] = x[..., index[i], ...]: reads at flat positions within `ndims` dimensions from `dim` on, which may lie anywhere in memory.
-# x: (P..., D1, ..., Dn, Q...)  index: (K...) in [0, D1 * ... * Dn)  ->  out: (P..., K..., Q...)
+# x: (P..., D1, ..., Dn, Q...)  index: (K...) in [-N, N), N = D1 * ... * Dn  ->  out: (P..., K..., Q...)
 index_read = structured(
     "index_read",
     inputs=("x", "index"),

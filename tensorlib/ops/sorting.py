@@ -30,9 +30,8 @@ METHODS = tuple(name for name in __all__ if name not in ("bucketize", "isin", "s
 INPLACE: tuple[str, ...] = ()
 
 
-_sort_result = namedtuple("sort", ("values", "indices"))
-_topk_result = namedtuple("topk", ("values", "indices"))
-_kthvalue_result = namedtuple("kthvalue", ("values", "indices"))
+_named: Any = namedtuple  # noqa: PYI024  a NamedTuple class could not be called `sort`, as the function is
+_sort_result, _topk_result, _kthvalue_result = (_named(name, ("values", "indices")) for name in ("sort", "topk", "kthvalue"))
 
 
 # ---- sorting ----
