@@ -122,7 +122,7 @@ def draw(
     percent = axes.twinx()
     percent.plot(seen, color="tab:blue", label="accuracy, training images")
     percent.plot(unseen, color="tab:orange", label=f"accuracy, held-back images ({unseen[-1]:.1%})")
-    percent.set_ylim(0.85, 1.005)
+    percent.set(ylabel="accuracy", ylim=(0.85, 1.005))
     lines = axes.get_lines() + percent.get_lines()
     axes.legend(lines, [line.get_label() for line in lines], loc="center right")
 

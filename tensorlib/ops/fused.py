@@ -7,16 +7,19 @@ numbers that C keeps in it. An absent weight or bias is None.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorlib import ops
 from tensorlib.errors import DTypeError, GradError, IndexRangeError, ShapeError
+from tensorlib.lines import KNOWN, here
 from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import structured
 from tensorlib.ops.shape import normalize_dim
 from tensorlib.ops.table import NATIVE_NUMBERS, Draw, error, sample
+from tensorlib.tensor import wrap
 
 if TYPE_CHECKING:
     from tensorlib.dtypes import DType
@@ -26,9 +29,22 @@ __all__ = ["dropout", "embedding", "layer_norm", "linear", "log_softmax", "softm
 METHODS = ("log_softmax", "softmax")
 INPLACE: tuple[str, ...] = ()
 
+_frame, _line_of = sys._getframe, KNOWN.get
+
 
 def handle(t: Tensor | None) -> int:
     return 0 if t is None else t._array
+
+
+def caller() -> int:
+    """The line that called the function that calls this."""
+    frame = _frame(2)
+    return _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
+
+
+# The public functions call the kernel at once: C checks what it is given. Only where it declines, or an operand is none at all (the
+# exceptions below), do they look closer, word the error or take the entry's slow path.
+SLOW = (AttributeError, TypeError, KeyError)
 
 
 # ---- softmax ----
@@ -109,6 +125,12 @@ def softmax(x: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     >>> tl.softmax(tl.zeros(4), 0).tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
+    if dtype is None:
+        try:
+            if made := lib.tl_row(_SOFTMAX, x._array, dim if dim >= 0 else dim + x.ndim, caller()):
+                return wrap(made)
+        except SLOW:
+            pass
     return _softmax(x if dtype is None else x.to(dtype), dim=normalize_dim("softmax", dim, x.ndim))
 
 
@@ -121,6 +143,12 @@ def log_softmax(x: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
     >>> tl.log_softmax(tl.tensor([0.0, 200.0]), 0).tolist()
     [-200.0, 0.0]
     """
+    if dtype is None:
+        try:
+            if made := lib.tl_row(_LOG_SOFTMAX, x._array, dim if dim >= 0 else dim + x.ndim, caller()):
+                return wrap(made)
+        except SLOW:
+            pass
     return _log_softmax(x if dtype is None else x.to(dtype), dim=normalize_dim("log_softmax", dim, x.ndim))
 
 
@@ -173,6 +201,9 @@ _linear = structured(
 )
 
 
+_tl_linear = lib.tl_linear
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Affine map ``x @ weight.T + bias``.
 
@@ -183,6 +214,11 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> tl.linear(tl.ones(2, 3), tl.ones(1, 3), tl.tensor([0.5])).tolist()
     [[3.5], [3.5]]
     """
+    try:
+        if made := _tl_linear(x._array, weight._array, 0 if bias is None else bias._array, caller()):
+            return wrap(made)
+    except SLOW:
+        pass
     try:
         return _linear(x, weight, bias)
     except (ShapeError, ValueError, TypeError):
@@ -365,9 +401,8 @@ def embedding(
         raise ShapeError(f"embedding: weight must have shape (V, D), got {weight.shape}.")
     if input.dtype.category != 1:
         raise DTypeError(f"embedding: input must be an integer tensor, got {input.dtype.name}.")
-    if padding_idx is None:
-        padding = -1
-    else:
+    padding = -1
+    if padding_idx is not None:
         rows = weight.shape[0]
         if not -rows <= padding_idx < rows:
             raise IndexRangeError(f"embedding: padding_idx {padding_idx} is out of range for {rows} rows.")

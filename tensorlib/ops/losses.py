@@ -12,8 +12,9 @@ from tensorlib.errors import DTypeError, IndexRangeError, ShapeError
 from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import composite, structured
-from tensorlib.ops.fused import handle, log_softmax, log_softmax_ref, softmax
+from tensorlib.ops.fused import SLOW, caller, handle, log_softmax, log_softmax_ref, softmax
 from tensorlib.ops.table import Draw, error, sample
+from tensorlib.tensor import wrap
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -24,7 +25,8 @@ __all__ = [
 METHODS: tuple[str, ...] = ()
 INPLACE: tuple[str, ...] = ()
 
-REDUCTIONS = ("none", "mean", "sum")  # in the order of C's numbers
+REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}  # C's numbers
+_REDUCTION_NAMES = tuple(REDUCTIONS)
 
 
 # ---- classification ----
@@ -93,7 +95,9 @@ def _cross_entropy_grad(
     slope = softmax(x, axis) * q.sum(axis, keepdim=True) - q
     scale = g / w.sum() if reduction == "mean" else g.unsqueeze(axis) if reduction == "none" else g
     counts = (target != ignore_index).unsqueeze(axis)
-    return ops.elementwise.where(counts, slope * scale, ops.creation.zeros_like(slope))  # 0 also where all are ignored and scale is NaN
+    return ops.elementwise.where(
+        counts, slope * scale, ops.creation.zeros_like(slope)
+    )  # 0 also where all are ignored and scale is NaN
 
 
 def _cross_entropy_plain(
@@ -139,7 +143,7 @@ def _cross_entropy_native(
     label_smoothing: float,
 ) -> Any:
     return lib.tl_cross_entropy(
-        x._array, target._array, handle(weight), ignore_index, REDUCTIONS.index(reduction), label_smoothing, line
+        x._array, target._array, handle(weight), ignore_index, REDUCTIONS[reduction], label_smoothing, line
     )  # fmt: skip
 
 
@@ -154,7 +158,7 @@ _cross_entropy = structured(
     native=_cross_entropy_native,
     decode=lambda node: {
         "ignore_index": lib.tl_node_int(node, 0),
-        "reduction": REDUCTIONS[lib.tl_node_int(node, 1)],
+        "reduction": _REDUCTION_NAMES[lib.tl_node_int(node, 1)],
         "label_smoothing": lib.tl_node_real(node, 0),
     },
     samples=_cross_entropy_samples,
@@ -211,6 +215,16 @@ def cross_entropy(
     >>> round(tl.nn.functional.cross_entropy(tl.zeros(2, 4), tl.tensor([0, 3])).item(), 4)  # log(4)
     1.3863
     """
+    if 0 <= label_smoothing <= 1:
+        try:
+            number = REDUCTIONS[reduction]
+            made = lib.tl_cross_entropy(
+                input._array, target._array, handle(weight), ignore_index, number, label_smoothing, caller()
+            )
+            if made:
+                return wrap(made)
+        except SLOW:
+            pass
     _check_reduction("cross_entropy", reduction)
     if target.dtype.is_floating_point and target.shape == input.shape:
         return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
@@ -334,8 +348,8 @@ _mse_loss = structured(
     ref=_mse_ref,
     vjp=(_mse_slope, lambda g, x, target, reduction: -_mse_slope(g, x, target, reduction)),
     composite=lambda x, target, *, reduction: _reduced((x - target).square(), reduction),
-    native=lambda line, x, target, reduction: lib.tl_mse(x._array, target._array, REDUCTIONS.index(reduction), line),
-    decode=lambda node: {"reduction": REDUCTIONS[lib.tl_node_int(node, 0)]},
+    native=lambda line, x, target, reduction: lib.tl_mse(x._array, target._array, REDUCTIONS[reduction], line),
+    decode=lambda node: {"reduction": _REDUCTION_NAMES[lib.tl_node_int(node, 0)]},
     samples=[sample(s, s, reduction=r) for s in [(), (5,), (3, 4), (2, 1, 67)] for r in REDUCTIONS]
     + [sample((0, 3), (0, 3), reduction="sum")],
     errors=[error((3,), (3,), reduction="avg", raises=ValueError, match="reduction")],
@@ -351,6 +365,11 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     >>> tl.mse_loss(tl.tensor([1.0, 2.0]), tl.tensor([1.0, 4.0])).item()
     2.0
     """
+    try:
+        if made := lib.tl_mse(input._array, target._array, REDUCTIONS[reduction], caller()):
+            return wrap(made)
+    except SLOW:
+        pass
     _check_reduction("mse_loss", reduction)
     return _mse_loss(input, target, reduction=reduction)
 
