@@ -115,7 +115,7 @@ static tl_tensor *permuted(const tl_tensor *x, const int64_t *perm)
     return tl_new_view(x, x->ndim, dims, strides, x->offset);
 }
 
-/* ints[0]: the permutation, four bits a dimension. */
+/* ints: the permutation, four bits a dimension; ndim */
 tl_tensor *tl_permute(tl_tensor *x, int n, const int64_t *wanted, int line)
 {
     int64_t perm[TL_MAX_DIMS];
@@ -128,7 +128,7 @@ tl_tensor *tl_permute(tl_tensor *x, int n, const int64_t *wanted, int line)
         seen |= 1u << perm[i];
         packed |= (uint64_t)perm[i] << (4 * i);
     }
-    return finish(x, permuted(x, perm), TL_OP_permute, (int64_t)packed, 0, 0, 0, line);
+    return finish(x, permuted(x, perm), TL_OP_permute, (int64_t)packed, n, 0, 0, line);
 }
 
 tl_tensor *tl_transpose(tl_tensor *x, int64_t d0, int64_t d1, int line)
@@ -335,7 +335,7 @@ bool tl_grad_diagonal(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 bool tl_grad_as_strided(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     const tl_tensor *view = tl_saved_geometry(n);
-    if (!tl_is_float(g->dtype)) return tl_fail(TL_DECLINE);
+    if (!tl_is_float(g->dtype) || n->ints[1]) return tl_fail(TL_DECLINE);
     tl_tensor *z = zeros_of(n->edges[0].meta), *c = z ? arr_cast(g, g->dtype) : NULL;
     if (!c) {
         tl_free(z);
@@ -398,7 +398,10 @@ tl_tensor *tl_writable(tl_tensor *x)
 {
     const tl_tensor *root = x->base ? x->base : x;
     if (x->storage->readonly || overlaps_itself(x)) return tl_fail_with(TL_DECLINE, x->storage->readonly ? 1 : 2, 0, 0);
-    if (tl_grad_enabled && (root->flags & TL_REQUIRES_GRAD) && !root->node) return tl_fail_with(TL_LEAF, root != x, 0, 0);
+    if ((x->flags & TL_INFERENCE_TENSOR) && !tl_inference) return tl_fail_with(TL_INFERENCE, 1, 0, 0);
+    if (!tl_grad_enabled) return x;
+    if (tl_tracks(x) && !x->node) return tl_fail_with(TL_LEAF, 0, 0, 0);
+    if ((root->flags & TL_REQUIRES_GRAD) && !root->node) return tl_fail_with(TL_LEAF, 1, 0, 0);
     return x;
 }
 
@@ -417,6 +420,8 @@ static tl_node *view_node(int op, tl_tensor *x, const tl_tensor *base, int n_in,
     return n;
 }
 
+/* A base that is not contiguous has no as_strided gradient (positions in memory would not be positions in it): ints[1] says so, and backward
+ * through this node is an error. */
 void tl_view_refresh(tl_tensor *v)
 {
     tl_tensor *base = v->base;
@@ -424,17 +429,30 @@ void tl_view_refresh(tl_tensor *v)
     if (!(base->flags & TL_REQUIRES_GRAD)) return;
     tl_node *n = view_node(TL_OP_as_strided, v, base, 1, base->node ? base->node->line : 0);
     if (!n) return; /* out of memory for a few hundred bytes: the next allocation reports it */
+    n->ints[1] = !tl_contiguous(base);
     n->edges[0] = tl_edge_to(base);
     tl_edge_shape(&n->edges[0], base);
     tl_attach(v, 0, n);
     tl_node_free(n);
 }
 
+bool tl_rewrites_history(tl_tensor *x, tl_tensor *r)
+{
+    return tl_grad_enabled && (tl_tracks(r) || tl_tracks(x) || (x->base && tl_tracks(x->base)));
+}
+
+bool tl_history_fits(tl_tensor *x, tl_tensor *r)
+{
+    if (x->base && !tl_contiguous(x->base) && tl_rewrites_history(x, r)) return tl_fail_with(TL_DECLINE, 3, 0, 0);
+    return true;
+}
+
 bool tl_rewrite_history(tl_tensor *x, tl_tensor *r, int line)
 {
     tl_tensor *base = x->base;
-    if (!tl_grad_enabled || !(tl_tracks(r) || tl_tracks(x) || (base && tl_tracks(base)))) return true;
+    if (!tl_rewrites_history(x, r)) return true;
     if (!base) {
+        x->rebased++; /* views of x, if there are any, derive their nodes anew */
         if (r && r->node) {
             tl_attach(x, r->out_nr, r->node);
             return true;
@@ -446,7 +464,7 @@ bool tl_rewrite_history(tl_tensor *x, tl_tensor *r, int line)
         tl_node_free(n);
         return true;
     }
-    if (!tl_contiguous(base)) return tl_fail_with(TL_DECLINE, 3, 0, 0);
+    if (!tl_history_fits(x, r)) return false;
     tl_node *n = view_node(TL_OP_view_write, x, base, 2, line);
     if (!n) return false;
     n->edges[0] = tl_edge_to(base);

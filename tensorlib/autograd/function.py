@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from tensorlib.errors import GradError, ShapeError
+from tensorlib.errors import GradError
 from tensorlib.lines import here
 from tensorlib.native import keep, lib
 from tensorlib.status import checked
@@ -29,6 +29,7 @@ class Context:
         self._materialize = True
         self._node = 0
         self._shapes: list[Any] = []
+        self._tensor_inputs: list[bool] = []
         self._versions: list[tuple[Tensor, int]] = []
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
@@ -103,7 +104,7 @@ class Function:
     tensor(12.)
     """
 
-    _context: type[Context]
+    _context: type[Context] = Context
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -138,15 +139,12 @@ class Function:
 
 def _attach(ctx: Context, args: tuple[Any, ...], outs: list[Any], line: int) -> list[Any]:
     tensors = [a for a in args if isinstance(a, Tensor)]
-    ctx._tensor_inputs = [isinstance(a, Tensor) for a in args]  # type: ignore[attr-defined]
+    ctx._tensor_inputs = [isinstance(a, Tensor) for a in args]
     made = [o for o in outs if isinstance(o, Tensor)]
     # Fresh shells: what forward itself holds (an attribute of ctx, say) stays outside the graph, so nothing leads from the node to its outputs.
     fresh = [o if any(o is d for d in ctx._dirty) else o.detach() for o in made]
     ctx._shapes = [(o.shape, o.dtype, o.device) for o in made]
     needs = _slots(ctx, tensors, made)
-    differentiable = [f for f, o in zip(fresh, made, strict=True) if id(o) not in ctx._not_differentiable]
-    if len(differentiable) < len(made) and differentiable:
-        raise_if_gap(ctx, made)
     handles = [f._array for f in fresh]
     node = lib.tl_record_python(FUNCTION, len(tensors), [t._array for t in tensors], len(handles), handles, needs, keep(ctx), line)
     ctx._node = node
@@ -155,10 +153,6 @@ def _attach(ctx: Context, args: tuple[Any, ...], outs: list[Any], line: int) -> 
             lib.tl_detach_inplace(f._array)
     shells = iter(fresh)
     return [next(shells) if isinstance(o, Tensor) else o for o in outs]
-
-
-def raise_if_gap(ctx: Context, made: list[Tensor]) -> None:
-    """Nothing to check today: outputs without a gradient simply lose their node again."""
 
 
 def _slots(ctx: Context, tensors: list[Tensor], made: list[Tensor]) -> int:
@@ -205,6 +199,3 @@ class _Once(Function):
     @staticmethod
     def backward(ctx: Context, *_: Tensor) -> Any:
         raise GradError("backward: a Function marked once_differentiable can not be differentiated twice.")
-
-
-__all__ = ["Context", "Function", "ShapeError", "once_differentiable"]

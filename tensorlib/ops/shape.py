@@ -13,7 +13,7 @@ from tensorlib import dtypes
 from tensorlib.dtypes import DType
 from tensorlib.errors import IndexRangeError, ShapeError
 from tensorlib.lines import KNOWN, here
-from tensorlib.native import ffi, lib
+from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import assign_, composite, run, structured
 from tensorlib.ops.table import TABLE, error, sample
@@ -79,14 +79,13 @@ def _made(handle: int, name: str, x: Tensor, message: str) -> Tensor:
     raise ShapeError(message)
 
 
-def _packed_permutation(node: int) -> dict[str, Any]:
+def _permutation(node: int) -> dict[str, Any]:
     packed = lib.tl_node_int(node, 0)
-    return {"dims": packed & 0xFFFFFFFFFFFFFFFF}
+    return {"dims": tuple(packed >> 4 * i & 15 for i in range(lib.tl_node_int(node, 1)))}
 
 
-def _inverse(packed: int, ndim: int) -> list[int]:
-    order = [packed >> 4 * i & 15 for i in range(ndim)]
-    return [order.index(i) for i in range(ndim)]
+def _inverse(dims: Sequence[int]) -> list[int]:
+    return [list(dims).index(i) for i in range(len(dims))]
 
 
 def _ints(*names: str) -> Any:
@@ -101,8 +100,8 @@ _reshape = structured(
 )  # fmt: skip
 _permute = structured(
     "permute", inputs=("x",), attrs=("dims",), ref=lambda xp, x, *, dims: xp.transpose(x, dims), dtype=rules.as_is,
-    vjp=(lambda g, dims: permute(g, _inverse(dims, g.ndim) if isinstance(dims, int) else [dims.index(i) for i in range(len(dims))]),),
-    native=lambda line, x, dims: lib.tl_permute(x._array, len(dims), dims, line), decode=_packed_permutation,
+    vjp=(lambda g, dims: permute(g, _inverse(dims)),),
+    native=lambda line, x, dims: lib.tl_permute(x._array, len(dims), dims, line), decode=_permutation,
     samples=lambda: [sample((2, 3, 4), dims=(2, 0, 1)), sample((5,), dims=(0,)), sample((), dims=())],
 )  # fmt: skip
 _expand = structured(
@@ -112,7 +111,7 @@ _expand = structured(
 )  # fmt: skip
 
 
-def _embedding(name: str, place: Any) -> Any:
+def _embedding(place: Any) -> Any:
     """Zeros of `shape` with g where the view lay: the gradient of a view that leaves elements out, and the view's own inverse."""
 
     def ref(xp: Any, g: Any, *, shape: Any, **where: Any) -> Any:
@@ -129,15 +128,10 @@ def _sliced(xp: Any, x: Any, where: dict[str, Any]) -> Any:
 
 
 def _diagonal_of(xp: Any, x: Any, where: dict[str, Any]) -> Any:
-    # as_strided, because NumPy's own diagonal is read-only
+    """A diagonal that can be written to: NumPy's own is read-only."""
     view = xp.diagonal(x, where["offset"], where["dim1"], where["dim2"])
-    return xp.lib.stride_tricks.as_strided(x[tuple(slice(0, 0) if 0 in view.shape else slice(None) for _ in x.shape)], view.shape, view.strides) if 0 in view.shape else _strided_diagonal(xp, x, where, view)
-
-
-def _strided_diagonal(xp: Any, x: Any, where: dict[str, Any], view: Any) -> Any:
-    down, right = max(-where["offset"], 0), max(where["offset"], 0)
     start = [slice(None)] * x.ndim
-    start[where["dim1"]], start[where["dim2"]] = slice(down, None), slice(right, None)
+    start[where["dim1"]], start[where["dim2"]] = slice(max(-where["offset"], 0), None), slice(max(where["offset"], 0), None)
     return xp.lib.stride_tricks.as_strided(x[tuple(start)], view.shape, view.strides)
 
 
@@ -150,7 +144,7 @@ _select = structured(
 )  # fmt: skip
 _select_embed = structured(
     "select_embed", inputs=("g",), attrs=("shape", *_SELECT), private=True, dtype=rules.as_is,
-    ref=_embedding("select", lambda xp, x, a: x[(slice(None),) * a["dim"] + (a["index"], ...)]),
+    ref=_embedding(lambda xp, x, a: x[(slice(None),) * a["dim"] + (a["index"], ...)]),
     vjp=(lambda g, dim, index: _select(g, dim=dim, index=index),), samples=lambda: [sample((2, 4), shape=(2, 3, 4), dim=1, index=2)],
 )  # fmt: skip
 _slice = structured(
@@ -160,7 +154,7 @@ _slice = structured(
     samples=lambda: [sample((7, 2), dim=0, start=1, length=3, step=2), sample((3,), dim=0, start=3, length=0, step=1)],
 )  # fmt: skip
 _slice_embed = structured(
-    "slice_embed", inputs=("g",), attrs=("shape", *_SLICE), ref=_embedding("slice", _sliced), private=True, dtype=rules.as_is,
+    "slice_embed", inputs=("g",), attrs=("shape", *_SLICE), ref=_embedding(_sliced), private=True, dtype=rules.as_is,
     vjp=(lambda g, dim, start, length, step: _slice(g, dim=dim, start=start, length=length, step=step),),
     samples=lambda: [sample((3, 2), shape=(7, 2), dim=0, start=1, length=3, step=2)],
 )  # fmt: skip
@@ -171,7 +165,7 @@ _diagonal = structured(
     samples=lambda: [sample((3, 4), offset=1, dim1=0, dim2=1), sample((2, 3, 3), offset=-1, dim1=2, dim2=1), sample((2, 2), offset=5, dim1=0, dim2=1)],
 )  # fmt: skip
 _diagonal_embed = structured(
-    "diagonal_embed", inputs=("g",), attrs=("shape", *_DIAGONAL), ref=_embedding("diagonal", _diagonal_of), private=True, dtype=rules.as_is,
+    "diagonal_embed", inputs=("g",), attrs=("shape", *_DIAGONAL), ref=_embedding(_diagonal_of), private=True, dtype=rules.as_is,
     vjp=(lambda g, offset, dim1, dim2: _diagonal(g, offset=offset, dim1=dim1, dim2=dim2),),
     samples=lambda: [sample((3,), shape=(3, 4), offset=1, dim1=0, dim2=1)],
 )  # fmt: skip
@@ -212,10 +206,6 @@ def _strided_attrs(node: int) -> dict[str, Any]:
     return {"size": view.shape, "stride": view.stride(), "offset": view.storage_offset() - lib.tl_node_int(node, 0)}
 
 
-def _written_attrs(node: int) -> dict[str, Any]:
-    return _strided_attrs(node)
-
-
 def _overwrite(xp: Any, base: Any, value: Any, *, size: Any, stride: Any, offset: int) -> Any:
     out = xp.array(base).reshape(-1)
     xp.lib.stride_tricks.as_strided(out[offset:], size, [s * out.itemsize for s in stride])[...] = value
@@ -224,7 +214,7 @@ def _overwrite(xp: Any, base: Any, value: Any, *, size: Any, stride: Any, offset
 
 # The base after a write through a view: nothing of the region's gradient goes to the base, all of it to what was written.
 _view_write = structured(
-    "view_write", inputs=("base", "value"), attrs=_STRIDED, private=True, dtype=rules.as_is, decode=_written_attrs, ref=_overwrite,
+    "view_write", inputs=("base", "value"), attrs=_STRIDED, private=True, dtype=rules.as_is, decode=_strided_attrs, ref=_overwrite,
     vjp=(
         lambda g, size, stride, offset: _view_write(g, g.new_zeros(size), size=size, stride=stride, offset=offset),
         lambda g, size, stride, offset: _as_strided(g.contiguous(), size=size, stride=stride, offset=offset),
@@ -265,7 +255,7 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
     if lib.tl_status() == DECLINE and x.device.type != "cpu" and _fits(x, wanted):
         known = -int(np.prod(wanted)) if -1 in wanted else 1
         full = [x.numel() // max(known, 1) if n == -1 else n for n in wanted]
-        return run(TABLE["reshape"], (x,), {"shape": tuple(full)}, here(frame))  # type: ignore[no-any-return]
+        return run(TABLE["reshape"], (x,), {"shape": tuple(full)}, here(frame))
     return _made(0, "reshape", x, _reshape_message("reshape", x, wanted))
 
 
@@ -578,7 +568,7 @@ def clone(x: Tensor) -> Tensor:
     >>> tl.ones(2).clone()
     tensor([1., 1.])
     """
-    return _clone(x)  # type: ignore[no-any-return]
+    return _clone(x)
 
 
 def contiguous(self: Tensor) -> Tensor:
@@ -667,7 +657,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     for i, x in enumerate(some):
         if len(x.shape) != len(first) or any(a != b for k, (a, b) in enumerate(zip(x.shape, first, strict=True)) if k != place):
             raise ShapeError(f"cat: tensor {i} has shape {x.shape}, the first {first}; expected equal sizes except in dim {dim}.")
-    return _cat(some, dim=place)  # type: ignore[no-any-return]
+    return _cat(some, dim=place)
 
 
 concat = concatenate = cat
@@ -773,6 +763,5 @@ def _property_mT(self: Tensor) -> Tensor:
     return transpose(self, -1, -2)
 
 
-Tensor.T = property(_property_T)  # type: ignore[attr-defined]
-Tensor.mT = property(_property_mT)  # type: ignore[attr-defined]
-_ = ffi
+Tensor.T = property(_property_T)  # type: ignore[assignment, method-assign]
+Tensor.mT = property(_property_mT)  # type: ignore[assignment, method-assign]
