@@ -217,7 +217,7 @@ class Module:
                     f"get_submodule: no module `{target}` in {type(self).__name__}: `{name}` is not there."
                 )
             module = module._modules[name]
-        return module  # type: ignore[no-any-return]
+        return module
 
     def get_parameter(self, target: str) -> Parameter:
         """The parameter at a dotted path."""

@@ -24,15 +24,23 @@ def get_total_norm(
     >>> tl.nn.utils.get_total_norm([tl.tensor([3.0]), tl.tensor([4.0])]).item()
     5.0
     """
-    with tl.no_grad():
-        listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-        if not listed:
-            return tl.tensor(0.0)
-        norms = tl.stack([t.detach().norm(norm_type) for t in listed])
-        total = norms.max() if norm_type == math.inf else norms.norm(norm_type)
+    listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    squares = tl.fused.sum_of_squares(listed) if norm_type == 2 else None
+    if squares is not None:
+        total = tl.tensor(math.sqrt(squares), dtype=listed[0].dtype if listed else None)
+    else:
+        total = _norm_of_norms(listed, norm_type)
     if error_if_nonfinite and not math.isfinite(total.item()):
         raise RuntimeError(f"get_total_norm: the norm of order {norm_type} is {total.item()}, expected a finite one.")
     return total
+
+
+def _norm_of_norms(tensors: list[Tensor], order: float) -> Tensor:
+    if not tensors:
+        return tl.tensor(0.0)
+    with tl.no_grad():
+        norms = tl.stack([t.norm(order) for t in tensors])
+        return norms.max() if order == math.inf else norms.norm(order)
 
 
 def clip_grad_norm_(
@@ -47,10 +55,11 @@ def clip_grad_norm_(
     """
     gradients = _gradients(parameters)
     total = get_total_norm(gradients, norm_type, error_if_nonfinite)
-    with tl.no_grad():
-        factor = (max_norm / (total + 1e-6)).clamp(max=1.0)
-        for g in gradients:
-            g.mul_(factor.to(g.dtype))
+    factor = max_norm / (total.item() + 1e-6)
+    if not factor >= 1 and not tl.fused.scale_(gradients, factor):  # a NaN reaches the gradients
+        with tl.no_grad():
+            for g in gradients:
+                g.mul_(factor)
     return total
 
 

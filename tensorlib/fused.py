@@ -16,13 +16,13 @@ from tensorlib.status import DECLINE, raise_status
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
 
-__all__ = ["adam_", "sgd_", "zero_grad_"]
+__all__ = ["adam_", "scale_", "sgd_", "sum_of_squares", "zero_grad_"]
 
-Tensors = "Sequence[Tensor | None] | None"  # None entries: a parameter without state; None: no such state at all
 _NULL = ffi.NULL
 
 
 def _handles(tensors: Sequence[Tensor | None] | None) -> object:
+    """What C reads as an array of handles; an entry None becomes 0, None in all NULL."""
     if tensors is None:
         return _NULL
     try:
@@ -109,3 +109,23 @@ def zero_grad_(params: Sequence[Tensor], set_to_none: bool = True) -> None:
     for p in params:
         if p.grad is not None:
             p.grad = p.grad.detach().mul(0) if p.grad.requires_grad else p.grad.zero_()
+
+
+def sum_of_squares(tensors: Sequence[Tensor]) -> float | None:
+    """The sum of the squares of all elements of several tensors, added in float64; None where the kernel does not serve.
+
+    >>> tl.fused.sum_of_squares([tl.tensor([3.0]), tl.tensor([4.0])])
+    25.0
+    """
+    out = ffi.new("double *")
+    return out[0] if _done("sum_of_squares", lib.tl_sum_of_squares(len(tensors), _handles(tensors), out)) else None
+
+
+def scale_(tensors: Sequence[Tensor], factor: float) -> bool:
+    """Multiply several tensors by one factor.
+
+    >>> w = tl.tensor([3.0])
+    >>> tl.fused.scale_([w], 2.0), w.item()
+    (True, 6.0)
+    """
+    return _done("scale_", lib.tl_scale(len(tensors), _handles(tensors), factor, lines.here(sys._getframe(1))))

@@ -302,6 +302,15 @@ _layer_norm = structured(
         sample((0, 4), (4,), (4,), dims=1, eps=1e-5),
         sample((1,), (1,), (1,), dims=1, eps=1e-5),
     ],
+    errors=[
+        error(
+            (2, 3),
+            normalized_shape=(2, 4),
+            raises=ValueError,
+            match=r"x has shape \(2, 3\), .* normalized_shape \(2, 4\)",
+        ),
+        error((2, 3), normalized_shape=(), raises=ValueError, match="at least one"),
+    ],
 )
 
 
@@ -369,6 +378,13 @@ _embedding = structured(
         sample((7, 3), Draw((), dtype="int32", values=[5]), padding_idx=-1),
         sample((7, 3), Draw((0, 2), dtype="int64", values=[]), padding_idx=-1),
         sample((5, 70), Draw((3,), dtype="int64", values=[4, 0, 4]), padding_idx=0),
+    ],
+    errors=[
+        error(Draw((2,), dtype="int64", values=[0, 7]), (7, 3), raises=IndexError, match="index 7 is out of range"),
+        error(Draw((2,), dtype="int64", values=[0, -1]), (7, 3), raises=IndexError, match="index -1 is out of range"),
+        error((2,), (7, 3), raises=TypeError, match="must be an integer tensor, got float"),
+        error(Draw((1,), dtype="int64", values=[0]), (7,), raises=ValueError, match=r"weight must have shape \(V, D\)"),
+        error(Draw((1,), dtype="int64", values=[0]), (7, 3), padding_idx=7, raises=IndexError, match="padding_idx 7"),
     ],
 )
 
@@ -455,6 +471,7 @@ _dropout = structured(
         "counter": lib.tl_node_int(node, 1),
     },
     samples=[sample(s, p=p, key=7, counter=11) for s in [(), (5,), (0, 3), (3, 70)] for p in (0.25, 1.0)],
+    errors=[error((3,), p=1.5, raises=ValueError, match="p must be a probability")],
 )
 
 
