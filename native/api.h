@@ -105,6 +105,12 @@ bool tl_fill(tl_tensor *x, double value, int line);
 bool tl_rewrite_history(tl_tensor *x, tl_tensor *r, int line);
 tl_tensor *tl_writable(tl_tensor *x);
 void tl_written(tl_tensor *x, int line);
+/* positions.c */
+tl_tensor *tl_gather(tl_tensor *x, int64_t dim, tl_tensor *index, int line);
+tl_tensor *tl_index_select(tl_tensor *x, int64_t dim, tl_tensor *index, int line);
+tl_tensor *tl_scatter_add(tl_tensor *x, int64_t dim, tl_tensor *index, tl_tensor *src, int line);
+bool tl_index_put(tl_tensor *x, int64_t dim, tl_tensor *index, tl_tensor *values, bool accumulate, int line);
+tl_tensor *tl_nonzero(tl_tensor *x);
 /* views.c */
 tl_tensor *tl_detach(tl_tensor *x);
 tl_tensor *tl_reshape(tl_tensor *x, int ndim, const int64_t *dims, bool may_copy, int line);

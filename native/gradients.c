@@ -170,6 +170,9 @@ static bool grad_cat(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
     return true;
 }
 
+bool tl_grad_gather(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_index_select(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_scatter_add(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_reshape(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_permute(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_expand(const tl_node *, const tl_tensor *, tl_tensor **);
@@ -194,6 +197,8 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_embedding] = grad_embedding,
     [TL_OP_expand] = tl_grad_expand,
     [TL_OP_fill] = grad_fill,
+    [TL_OP_gather] = tl_grad_gather,
+    [TL_OP_index_select] = tl_grad_index_select,
     [TL_OP_layer_norm] = grad_layer_norm,
     [TL_OP_linear] = grad_linear,
     [TL_OP_log_softmax] = grad_log_softmax,
@@ -202,6 +207,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_mse_loss] = grad_mse,
     [TL_OP_permute] = tl_grad_permute,
     [TL_OP_reshape] = tl_grad_reshape,
+    [TL_OP_scatter_add] = tl_grad_scatter_add,
     [TL_OP_select] = tl_grad_select,
     [TL_OP_slice] = tl_grad_slice,
     [TL_OP_softmax] = grad_softmax,

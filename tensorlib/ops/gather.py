@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tensorlib import ops
 from tensorlib.dtypes import int64
 from tensorlib.errors import DTypeError, IndexRangeError, ShapeError
+from tensorlib.native import lib
 from tensorlib.ops import elementwise, rules
 from tensorlib.ops.declare import structured, to_dtype
 from tensorlib.ops.shape import normalize_dim
@@ -54,6 +55,11 @@ def as_positions(name: str, index: Tensor) -> Tensor:
 def same_dtype(name: str, x: Tensor, role: str, other: Tensor) -> None:
     if other.dtype is not x.dtype:
         raise DTypeError(f"{name}: dtypes differ: x is {x.dtype.name}, {role} is {other.dtype.name}; expected the same.")
+
+
+def decode_dim(node: int) -> dict[str, Any]:
+    """The attributes of a node that C recorded (native/positions.c)."""
+    return {"dim": lib.tl_node_int(node, 0)}
 
 
 def zeros_for(g: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -134,6 +140,8 @@ _gather = structured(
     dtype=rules.as_is,
     ref=_gather_ref,
     vjp=(lambda g, index, x_shape, *, dim: _scatter_add(zeros_for(g, x_shape), index, g, dim=dim), None),
+    native=lambda line, x, index, dim: lib.tl_gather(x._array, dim, index._array, line),
+    decode=decode_dim,
     samples=lambda: _along_samples(src=False),
     errors=lambda: _along_errors("gather", src=False),
 )
@@ -209,6 +217,8 @@ _scatter_add = structured(
     dtype=rules.as_is,
     ref=_scatter_ref("scatter_add", lambda xp, out, where, src: xp.add.at(out, where, src)),
     vjp=(lambda g: g, None, lambda g, index, *, dim: _gather(g, index, dim=dim)),
+    native=lambda line, x, index, src, dim: lib.tl_scatter_add(x._array, dim, index._array, src._array, line),
+    decode=decode_dim,
     samples=lambda: _along_samples(src=True),
     errors=lambda: _along_errors("scatter_add", src=True),
 )

@@ -25,6 +25,7 @@ from tensorlib.ops.declare import EXACT, assign_, to_dtype
 from tensorlib.ops.gather import as_positions, same_dtype
 from tensorlib.ops.positions import index_read, index_write, nonzero
 from tensorlib.ops.rearrange import flip
+from tensorlib.ops.table import TABLE
 from tensorlib.tensor import Tensor, wrap
 
 Scalar = bool | int | float
@@ -52,6 +53,8 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     kind = type(index)
     if kind is int and -_END < index < _END:
         handle = _select(x._array, 0, index, line)
+    elif kind is Tensor:
+        handle = _by_positions(x._array, index._array, line)
     else:
         handle = _basic(x._array, index if kind is tuple else (index,), line)
     if handle:
@@ -61,7 +64,8 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     if not sub.arrays:
         return view if view is not x else x.view(x.shape)
     try:
-        return _read(*_together(view, sub))
+        view, flat, dim, ndims = _collapsed(*_together(view, sub, x.shape))
+        return index_read(view, flat, dim=dim, ndims=ndims)  # type: ignore[no-any-return]
     except IndexRangeError:
         _check_arrays(sub, x.shape)
         raise
@@ -89,13 +93,32 @@ def setitem(x: Tensor, index: Any, value: Any) -> None:
         value = _fitted(value, sub.view.shape)
         shape.copy_(sub.view, flip(value, sub.flips) if sub.flips else value)
         return
-    view = flip(sub.view, sub.flips) if sub.flips else sub.view
     try:
-        written = _written(view, sub, value, accumulate=False)
+        if not _put(sub, value, x.shape, line):
+            view = flip(sub.view, sub.flips) if sub.flips else sub.view
+            written = _written(view, sub, value, x.shape, accumulate=False)
+            assign_(sub.view, flip(written, sub.flips) if sub.flips else written, "setitem", line)
     except IndexRangeError:
         _check_arrays(sub, x.shape)
         raise
-    assign_(sub.view, flip(written, sub.flips) if sub.flips else written, "setitem", line)
+
+
+def _put(sub: _Subscript, value: Tensor, whole: tuple[int, ...], line: int) -> bool:
+    """Write in place, where that need not be recorded; False: it must, or there is more to it."""
+    if sub.flips or (lib.tl_is_grad_enabled() and (sub.view.requires_grad or value.requires_grad)):
+        return False
+    target, flat, dim, ndims = _collapsed(*_together(sub.view, sub, whole))
+    if ndims > 1:
+        return False
+    value = _fitted(value, (*target.shape[:dim], *flat.shape, *target.shape[dim + 1 :]))
+    return bool(lib.tl_index_put(target._array, dim, flat._array, value._array, False, line))
+
+
+def _by_positions(handle: int, index: int, line: int) -> int:
+    """x[index] for an integer tensor that has dimensions; 0: there is more to it, or an error to word."""
+    if 1 <= lib.tl_dtype_of(index) <= int64.number and _ndim(index):
+        return int(lib.tl_index_select(handle, 0, index, line))
+    return 0
 
 
 def _basic(handle: int, index: tuple[Any, ...], line: int) -> int:
@@ -186,7 +209,7 @@ def index_put(x: Tensor, indices: Sequence[Any], values: Tensor | Scalar, accumu
         raise IndexRangeError("index_put: indices must be integer or bool tensors, one for each of the first dimensions.")
     if isinstance(values, Tensor):
         same_dtype("index_put", x, "values", values)
-    return _written(x, sub, _as_value(x, values), accumulate=accumulate)
+    return _written(x, sub, _as_value(x, values), x.shape, accumulate=accumulate)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:
@@ -309,23 +332,33 @@ def _add_array(sub: _Subscript, dim: int, item: Tensor, source: int, whole: tupl
             sub.view, n = sub.view.unsqueeze(dim), 1
             item = ops.creation.zeros((int(item.item()),), dtype=int64, device=item.device)
         else:
-            item = nonzero(item.reshape(-1)).reshape(-1)
+            item = nonzero(item if n == 1 else item.reshape(-1)).reshape(-1)
     sub.arrays.append((dim, n, item))
     sub.sources.append(source)
     return n
 
 
-def _check_arrays(sub: _Subscript, whole: tuple[int, ...]) -> None:
-    """Raise where an index array is out of range, in terms of the user's index."""
+def _check_arrays(sub: _Subscript, whole: tuple[int, ...]) -> list[Tensor]:
+    """The index arrays counted from the start; raises where one is out of range, in terms of the user's index."""
+    made = []
     for (dim, n, index), source in zip(sub.arrays, sub.sources, strict=True):
         size = math.prod(sub.view.shape[dim : dim + n])
-        if index.numel():
-            low, high = int(index.amin().item()), int(index.amax().item())
-            if low < -size or high >= size:
-                raise _range_error(low if low < -size else high, source, whole)
+        low, high = _range(index) if index.numel() else (0, -1)
+        if low < -size or high >= size:
+            raise _range_error(low if low < -size else high, source, whole)
+        made.append(index if low >= 0 else elementwise.where(index < 0, index + size, index))
+    return made
 
 
-def _together(view: Tensor, sub: _Subscript) -> tuple[Tensor, Tensor, int, int]:
+def _range(index: Tensor) -> tuple[int, int]:
+    """The least and the greatest element."""
+    low, high = (lib.tl_reduce(TABLE[name].number, index._array, (1 << index.ndim) - 1, False, 0) for name in ("amin", "amax"))
+    if low and high:
+        return int(wrap(low).item()), int(wrap(high).item())
+    return int(index.amin().item()), int(index.amax().item())
+
+
+def _together(view: Tensor, sub: _Subscript, whole: tuple[int, ...]) -> tuple[Tensor, Tensor, int, int]:
     """The view with the indexed dimensions side by side (in front, unless they are adjacent), one array of positions, their place and number."""
     arrays = sub.arrays
     dim, ndims = (arrays[0][0] if sub.adjacent else 0), sum(n for _, n, _ in arrays)
@@ -338,11 +371,10 @@ def _together(view: Tensor, sub: _Subscript) -> tuple[Tensor, Tensor, int, int]:
     except ValueError:
         listed = " and ".join(str(i.shape) for _, _, i in arrays)
         raise IndexRangeError(f"indexing: index arrays of shapes {listed} do not broadcast together.") from None
-    _check_arrays(sub, sub.view.shape)
-    sizes, flat = sub.view.shape, ops.creation.zeros((), dtype=int64, device=view.device)
-    for first, n, i in arrays:
-        size = math.prod(sizes[first : first + n])
-        flat = flat * size + elementwise.where(i < 0, i + size, i)
+    flat, *rest = _check_arrays(sub, whole)
+    sizes = sub.view.shape
+    for (first, n, _), i in zip(arrays[1:], rest, strict=True):
+        flat = flat * math.prod(sizes[first : first + n]) + i
     return view, flat, dim, ndims
 
 
@@ -352,16 +384,17 @@ def _front(sub: _Subscript) -> list[int]:
     return indexed + [d for d in range(sub.view.ndim) if d not in indexed]
 
 
-def _read(view: Tensor, flat: Tensor, dim: int, ndims: int) -> Tensor:
+def _collapsed(view: Tensor, flat: Tensor, dim: int, ndims: int) -> tuple[Tensor, Tensor, int, int]:
+    """The indexed dimensions as a single one, where that takes no copy."""
     if ndims > 1 and view.is_contiguous():
         sizes = view.shape
         view, ndims = view.reshape((*sizes[:dim], math.prod(sizes[dim : dim + ndims]), *sizes[dim + ndims :])), 1
-    return index_read(view, flat, dim=dim, ndims=ndims)  # type: ignore[no-any-return]
+    return view, flat, dim, ndims
 
 
-def _written(view: Tensor, sub: _Subscript, value: Tensor, *, accumulate: bool) -> Tensor:
+def _written(view: Tensor, sub: _Subscript, value: Tensor, whole: tuple[int, ...], *, accumulate: bool) -> Tensor:
     """A copy of the view with value in, or added to, the indexed places."""
-    target, flat, dim, ndims = _together(view, sub)
+    target, flat, dim, ndims = _together(view, sub, whole)
     value = _fitted(value, (*target.shape[:dim], *flat.shape, *target.shape[dim + ndims :]))
     out = index_write(target, flat, value, dim=dim, ndims=ndims, accumulate=accumulate)
     return out if sub.adjacent else out.permute([int(d) for d in np.argsort(_front(sub))])
@@ -370,6 +403,8 @@ def _written(view: Tensor, sub: _Subscript, value: Tensor, *, accumulate: bool) 
 def _as_value(x: Tensor, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return to_dtype(value, x.dtype)
+    if isinstance(value, (int, float)):
+        return ops.creation.full((), value, dtype=x.dtype, device=x.device)
     return ops.creation.tensor(value, dtype=x.dtype, device=x.device)
 
 

@@ -293,7 +293,7 @@ def addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 
     """
     _need_ndim("addmm", a=(a, 2), b=(b, 2))
     _check_added("addmm", x, (a.shape[0], b.shape[1]))
-    return _scaled_sum(x, matmul(a, b), beta, alpha)  # type: ignore[no-any-return]
+    return _scaled_sum(x, matmul(a, b), beta, alpha)
 
 
 @composite(
@@ -314,7 +314,7 @@ def addmv(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 
     """
     _need_ndim("addmv", a=(a, 2), b=(b, 1))
     _check_added("addmv", x, (a.shape[0],))
-    return _scaled_sum(x, matmul(a, b), beta, alpha)  # type: ignore[no-any-return]
+    return _scaled_sum(x, matmul(a, b), beta, alpha)
 
 
 @composite(
@@ -335,7 +335,7 @@ def addr(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1
     """
     _need_ndim("addr", a=(a, 1), b=(b, 1))
     _check_added("addr", x, (a.shape[0], b.shape[0]))
-    return _scaled_sum(x, outer(a, b), beta, alpha)  # type: ignore[no-any-return]
+    return _scaled_sum(x, outer(a, b), beta, alpha)
 
 
 @composite(
@@ -356,7 +356,7 @@ def baddbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar 
     """
     product = bmm(a, b)
     _check_added("baddbmm", x, product.shape)
-    return _scaled_sum(x, product, beta, alpha)  # type: ignore[no-any-return]
+    return _scaled_sum(x, product, beta, alpha)
 
 
 @composite(
@@ -379,7 +379,7 @@ def addbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar =
     if a.shape[0] != b.shape[0]:
         raise ShapeError(f"addbmm: batch sizes differ: {a.shape} @ {b.shape}; expected a.shape[0] == b.shape[0].")
     _check_added("addbmm", x, (a.shape[1], b.shape[2]))
-    return _scaled_sum(x, tensordot(a, b, ([0, 2], [0, 1])), beta, alpha)  # type: ignore[no-any-return]
+    return _scaled_sum(x, tensordot(a, b, ([0, 2], [0, 1])), beta, alpha)
 
 
 # ---- over chosen dimensions ----
@@ -536,7 +536,7 @@ def chain_matmul(*matrices: Tensor) -> Tensor:
     >>> tl.chain_matmul(tl.ones(2, 3), tl.ones(3, 4), tl.ones(4, 1)).tolist()
     [[12.0], [12.0]]
     """
-    given = list(matrices[0]) if len(matrices) == 1 and isinstance(matrices[0], (list, tuple)) else list(matrices)
+    given = list(matrices[0]) if len(matrices) == 1 and not isinstance(matrices[0], Tensor) else list(matrices)
     if not given:
         raise ShapeError("chain_matmul: expected at least one matrix, got none.")
     for i, x in enumerate(given):

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from tensorlib import ops
 from tensorlib.errors import DTypeError, ShapeError
+from tensorlib.native import lib
 from tensorlib.ops import elementwise, rules
 from tensorlib.ops.declare import composite, structured, to_dtype
-from tensorlib.ops.gather import as_positions, check_range, last_writer, range_error, same_dtype, zeros_for
+from tensorlib.ops.gather import as_positions, decode_dim, last_writer, range_error, same_dtype, zeros_for
 from tensorlib.ops.shape import normalize_dim
 from tensorlib.ops.table import Draw, Sample, error, sample
 
@@ -35,7 +36,7 @@ def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
     """The slices of x at the positions `index` along `dim`, in that order.
 
     Shapes:
-        x: (..., L, ...)  index: (K,) or (), integer in [0, L)  ->  out: (..., K, ...)
+        x: (..., L, ...)  index: (K,) or (), integer in [-L, L)  ->  out: (..., K, ...)
 
     Raises:
         IndexError: if an index is out of range.
@@ -54,19 +55,28 @@ def _list_of_positions(name: str, index: Tensor) -> Tensor:
     return index.reshape(1) if index.ndim == 0 else index
 
 
-def _index_select_ref(xp: Any, x: Any, index: Any, *, dim: int) -> Any:
-    check_range("index_select", index, dim, x.shape[dim])
-    return xp.take(x, index, axis=dim)
+def _block(xp: Any, name: str, index: Any, shape: tuple[int, ...], dim: int, ndims: int) -> tuple[Any, ...]:
+    """The subscript for flat positions, which may count from the end, within dimensions dim .. dim + ndims - 1 of an array of that shape."""
+    sizes = shape[dim : dim + ndims]
+    size = math.prod(sizes)
+    if index.size:
+        low, high = int(index.min()), int(index.max())
+        if low < -size or high >= size:
+            raise range_error(name, low if low < -size else high, dim, size, low=-size)
+        index = index % size if low < 0 else index
+    return (slice(None),) * dim + (tuple(xp.unravel_index(index, sizes)) if ndims > 1 else (index,))
 
 
-# x: (P..., L, Q...)  index: (K...), of any number of dimensions, in [0, L)  ->  out: (P..., K..., Q...)
+# x: (P..., L, Q...)  index: (K...), of any number of dimensions, in [-L, L)  ->  out: (P..., K..., Q...)
 take_slices = structured(
     "index_select",
     inputs=("x", "index"),
     attrs=("dim",),
     dtype=rules.as_is,
-    ref=_index_select_ref,
+    ref=lambda xp, x, index, *, dim: x[_block(xp, "index_select", index, x.shape, dim, 1)],
     vjp=(lambda g, index, x_shape, *, dim: index_write(zeros_for(g, x_shape), index, g, dim=dim, ndims=1, accumulate=True), None),
+    native=lambda line, x, index, dim: lib.tl_index_select(x._array, dim, index._array, line),
+    decode=decode_dim,
     samples=lambda: [
         sample(s, Draw((k,), 0, s[d], dtype="int64"), dim=d) for s, k, d in [((5,), 3, 0), ((3, 4), 6, 1), ((2, 3, 4), 2, 1), ((3, 4), 0, 0)]
     ],
@@ -78,20 +88,8 @@ take_slices = structured(
 )
 
 
-def _block(xp: Any, index: Any, shape: tuple[int, ...], dim: int, ndims: int) -> tuple[Any, ...]:
-    """The subscript for flat positions, which may count from the end, within dimensions dim .. dim + ndims - 1 of an array of that shape."""
-    sizes = shape[dim : dim + ndims]
-    size = math.prod(sizes)
-    if index.size:
-        low, high = int(index.min()), int(index.max())
-        if low < -size or high >= size:
-            raise range_error("indexing", low if low < -size else high, dim, size, low=-size)
-        index = index % size if low < 0 else index
-    return (slice(None),) * dim + (tuple(xp.unravel_index(index, sizes)) if ndims > 1 else (index,))
-
-
 def _index_ref(xp: Any, x: Any, index: Any, *, dim: int, ndims: int) -> Any:
-    return x[_block(xp, index, x.shape, dim, ndims)]
+    return x[_block(xp, "indexing", index, x.shape, dim, ndims)]
 
 
 def _block_samples(value: bool, **attrs: Any) -> list[Sample]:
@@ -118,6 +116,7 @@ index_read = structured(
         lambda g, index, x_shape, *, dim, ndims: index_write(zeros_for(g, x_shape), index, g, dim=dim, ndims=ndims, accumulate=True),
         None,
     ),
+    native=lambda line, x, index, dim, ndims: lib.tl_index_select(x._array, dim, index._array, line) if ndims == 1 else 0,
     samples=lambda: _block_samples(value=False),
     private=True,
 )
@@ -125,7 +124,7 @@ index_read = structured(
 
 def _index_write_ref(xp: Any, x: Any, index: Any, value: Any, *, dim: int, ndims: int, accumulate: bool) -> Any:
     out = x.copy()
-    where = _block(xp, index, x.shape, dim, ndims)
+    where = _block(xp, "indexing", index, x.shape, dim, ndims)
     if accumulate:
         xp.add.at(out, where, value)
     else:
@@ -200,7 +199,7 @@ def index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Scal
     """x with ``alpha * source`` added slice by slice at the positions `index` along `dim`; a position named twice receives both.
 
     Shapes:
-        x: (..., L, ...)  index: (K,), integer in [0, L)  source: (..., K, ...)  ->  out: as x
+        x: (..., L, ...)  index: (K,), integer in [-L, L)  source: (..., K, ...)  ->  out: as x
 
     >>> tl.index_add(tl.zeros(3), 0, tl.tensor([0, 0, 2]), tl.tensor([1.0, 2.0, 3.0])).tolist()
     [3.0, 0.0, 3.0]
@@ -222,7 +221,7 @@ def index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """x with the slices at the positions `index` along `dim` replaced by those of `source`; of two for one position the last counts.
 
     Shapes:
-        x: (..., L, ...)  index: (K,), integer in [0, L)  source: (..., K, ...)  ->  out: as x
+        x: (..., L, ...)  index: (K,), integer in [-L, L)  source: (..., K, ...)  ->  out: as x
 
     >>> tl.index_copy(tl.zeros(3), 0, tl.tensor([2, 0]), tl.tensor([1.0, 2.0])).tolist()
     [2.0, 0.0, 1.0]
@@ -243,7 +242,7 @@ def index_fill(x: Tensor, dim: int, index: Tensor, value: Tensor | Scalar) -> Te
     """x with the slices at the positions `index` along `dim` filled with one value (a number or a 0-dimensional tensor).
 
     Shapes:
-        x: (..., L, ...)  index: (K,), integer in [0, L)  ->  out: as x
+        x: (..., L, ...)  index: (K,), integer in [-L, L)  ->  out: as x
 
     >>> tl.index_fill(tl.zeros(2, 3), 1, tl.tensor([0, 2]), 7.0).tolist()
     [[7.0, 0.0, 7.0], [7.0, 0.0, 7.0]]
@@ -334,6 +333,7 @@ _nonzero = structured(
     inputs=("x",),
     dtype=rules.index,
     ref=lambda xp, x: xp.argwhere(x),
+    native=lambda line, x: lib.tl_nonzero(x._array),
     samples=lambda: [sample(Draw(s, 0, 2, dtype="int64")) for s in [(), (5,), (3, 4), (2, 3, 4), (0, 3)]]
     + [sample(Draw((3, 4), dtype="bool")), sample(Draw((4,), values=[0.0, -0.0, math.nan, 1.0]))],
 )

@@ -14,10 +14,10 @@ from tensorlib.ops import rules, shape
 from tensorlib.ops.declare import composite, structured
 from tensorlib.ops.shape import normalize_dim, normalize_dims
 from tensorlib.ops.table import Draw, Sample, error, sample
+from tensorlib.tensor import Tensor
 
 if TYPE_CHECKING:
     from tensorlib.dtypes import DType
-    from tensorlib.tensor import Tensor
 
 __all__ = [
     "atleast_1d", "atleast_2d", "atleast_3d", "block_diag", "cartesian_prod", "column_stack", "diag", "diag_embed", "dstack", "flip", "fliplr",
@@ -234,7 +234,7 @@ def repeat_interleave(x: Tensor, repeats: int | Sequence[int] | Tensor, dim: int
         x, dim = x.reshape(-1), 0
     dim = normalize_dim("repeat_interleave", dim, x.ndim)
     size = x.shape[dim]
-    counts = np.asarray(repeats if isinstance(repeats, (int, tuple, list)) else repeats.tolist(), dtype=np.int64)
+    counts = np.asarray(repeats.tolist() if isinstance(repeats, Tensor) else repeats, dtype=np.int64)
     if counts.size and counts.min() < 0:
         raise ShapeError(f"repeat_interleave: repeats must not be negative, got {int(counts.min())}.")
     if counts.size == 1:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tensorlib import ops
 from tensorlib.dtypes import int32, int64
 from tensorlib.errors import DTypeError, IndexRangeError, ShapeError
-from tensorlib.ops import gather as gathering
-from tensorlib.ops import rules, shape
+from tensorlib.ops import gather as gathering, rules, shape
 from tensorlib.ops.declare import composite, structured, to_dtype
 from tensorlib.ops.shape import normalize_dim
 from tensorlib.ops.table import Draw, Sample, error, sample
@@ -135,7 +134,7 @@ def msort(x: Tensor) -> Tensor:
     >>> tl.msort(tl.tensor([[3, 1], [2, 4]])).tolist()
     [[2, 1], [3, 4]]
     """
-    return sort(x, 0).values  # type: ignore[no-any-return]
+    return sort(x, 0).values
 
 
 # ---- selecting ----
@@ -424,7 +423,7 @@ def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Te
     if x.ndim != 1 or minlength < 0:
         raise ShapeError(f"bincount: expected 1 dimension and minlength >= 0, got shape {x.shape} and minlength {minlength}.")
     if weights is None:
-        return _bincount(x, minlength=minlength)  # type: ignore[no-any-return]
+        return _bincount(x, minlength=minlength)
     if weights.shape != x.shape:
         raise ShapeError(f"bincount: weights of shape {weights.shape} do not fit x of shape {x.shape}; expected the same.")
     size = max(minlength, int(x.amax().item()) + 1) if x.numel() else minlength
@@ -465,7 +464,7 @@ def histc(x: Tensor, bins: int = 100, min: Scalar = 0, max: Scalar = 0) -> Tenso
         raise ShapeError(f"histc: expected bins >= 1 and min <= max, got bins={bins}, min={min}, max={max}.")
     if not x.dtype.is_floating_point:
         raise DTypeError(f"histc: expected a floating dtype, got {x.dtype.name}.")
-    return _histc(x, bins=bins, min=min, max=max)  # type: ignore[no-any-return]
+    return _histc(x, bins=bins, min=min, max=max)
 
 
 def _histc_ref(xp: Any, x: Any, *, bins: int, min: Scalar, max: Scalar) -> Any:
