@@ -367,6 +367,6 @@ def random_(self: Tensor, low: int = 0, high: int | None = None, *, generator: G
 
 for _method in (uniform_, normal_, bernoulli_, random_):
     setattr(Tensor, _method.__name__, _method)
-Tensor.bernoulli = bernoulli  # type: ignore[attr-defined]
-Tensor.multinomial = multinomial  # type: ignore[attr-defined]
+Tensor.bernoulli = bernoulli  # type: ignore[assignment, method-assign]
+Tensor.multinomial = multinomial  # type: ignore[assignment, method-assign]
 _ = sizes

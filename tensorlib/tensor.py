@@ -16,6 +16,9 @@ from tensorlib.status import checked, raise_status
 
 if TYPE_CHECKING:
     from tensorlib.device import Device
+    from tensorlib.methods import Methods
+else:
+    Methods = object  # what operations install: methods.pyi tells type checkers
 
 __all__ = ["Tensor", "wrap"]
 
@@ -23,7 +26,7 @@ _drop = lib.tl_drop
 _new = object.__new__
 
 
-class Tensor:
+class Tensor(Methods):
     """An array on a device that can record what is done to it. Made by `tl.tensor`, `tl.zeros` ... and by every operation.
 
     >>> x = tl.tensor([1.0, 2.0], requires_grad=True)

@@ -17,7 +17,7 @@ __all__ = [
 
 for _function in (backward, register_hook, register_post_accumulate_grad_hook, retain_grad):
     setattr(Tensor, _function.__name__, _function)
-Tensor.retains_grad = property(retains_grad)  # type: ignore[attr-defined]
+Tensor.retains_grad = property(retains_grad)  # type: ignore[assignment, method-assign]
 
 
 def __getattr__(name: str) -> object:

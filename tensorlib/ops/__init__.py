@@ -63,6 +63,10 @@ _OPERATORS = {
 _COMPARISONS = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 
 
+def _rmatmul(self: Tensor, other: Any) -> Tensor:
+    return linalg.matmul(creation.as_tensor(other), self)
+
+
 def _install_operators() -> None:
     for python, name in _OPERATORS.items():
         setattr(Tensor, f"__{python}__", operator(TABLE[name]))
@@ -70,14 +74,14 @@ def _install_operators() -> None:
         setattr(Tensor, f"__i{python}__", inplace_operator(TABLE[name]))
     for python, name in _COMPARISONS.items():
         setattr(Tensor, f"__{python}__", operator(TABLE[name]))
-    Tensor.__neg__ = elementwise.neg  # type: ignore[attr-defined]
-    Tensor.__pos__ = elementwise.positive  # type: ignore[attr-defined]
-    Tensor.__abs__ = elementwise.abs  # type: ignore[attr-defined]
-    Tensor.__invert__ = comparison.bitwise_not  # type: ignore[attr-defined]
-    Tensor.__matmul__ = linalg.matmul  # type: ignore[attr-defined]
-    Tensor.__rmatmul__ = lambda self, other: linalg.matmul(creation.as_tensor(other), self)  # type: ignore[attr-defined]
-    Tensor.__getitem__ = indexing.getitem  # type: ignore[attr-defined]
-    Tensor.__setitem__ = indexing.setitem  # type: ignore[attr-defined]
+    Tensor.__neg__ = elementwise.neg  # type: ignore[method-assign]
+    Tensor.__pos__ = elementwise.positive  # type: ignore[assignment, method-assign]
+    Tensor.__abs__ = elementwise.abs  # type: ignore[method-assign]
+    Tensor.__invert__ = comparison.bitwise_not  # type: ignore[method-assign]
+    Tensor.__matmul__ = linalg.matmul  # type: ignore[assignment, method-assign]
+    Tensor.__rmatmul__ = _rmatmul  # type: ignore[assignment, method-assign]
+    Tensor.__getitem__ = indexing.getitem  # type: ignore[assignment, method-assign]
+    Tensor.__setitem__ = indexing.setitem  # type: ignore[assignment, method-assign]
 
 
 _install()
