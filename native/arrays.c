@@ -158,6 +158,7 @@ tl_tensor *tl_new(int dtype, int ndim, const int64_t *dims)
     if (!t) return NULL;
     t->dtype = (uint8_t)dtype;
     t->numel = numel;
+    if (tl_inference) t->flags |= TL_INFERENCE_TENSOR;
     set_contiguous(t, dims);
     t->storage = tl_storage_new((size_t)nbytes);
     if (!t->storage) {

@@ -242,25 +242,38 @@ static bool fits_in_place(const tl_tensor *x, const tl_tensor *r)
     return r->dtype == x->dtype && tl_same_shape(r, x);
 }
 
+/* x will be overwritten with r, and r's gradient reads x as it was: then it reads a copy. Only x itself: other tensors over the same memory
+ * that were saved stay stale, as in PyTorch. */
+static bool rescue_saved(tl_node *n, const tl_tensor *x)
+{
+    for (int i = 0; n && i < n->n_saved; i++) {
+        tl_saved *s = &n->saved[i];
+        if (s->value != x || s->kind == TL_SAVED_GEOMETRY) continue;
+        tl_tensor *copy = arr_cast(x, x->dtype);
+        if (!copy) return false;
+        tl_unkeep(s->value);
+        s->value = copy;
+        s->version = copy->storage->version;
+    }
+    return true;
+}
+
 /* x := r, values and history; r has x's shape and dtype. False: nothing changed (status says why). */
 bool tl_assign(tl_tensor *x, tl_tensor *r, int line)
 {
     if (!fits_in_place(x, r)) return tl_fail(TL_DECLINE);
-    if (!tl_writable(x) || elsewhere(x) || elsewhere(r) || !arr_copy_into(x, r)) return false;
+    if (!tl_writable(x) || elsewhere(x) || elsewhere(r) || !tl_history_fits(x, r)) return false;
+    if (tl_grad_enabled && tl_tracks(r) && !rescue_saved(r->node, x)) return false;
+    if (!arr_copy_into(x, r)) return false;
     tl_written(x, line);
     return tl_rewrite_history(x, r, line);
-}
-
-static inline bool recording(tl_tensor *x, tl_tensor *b)
-{
-    return tl_grad_enabled && (tl_tracks(x) || tl_tracks(b) || (x->base && tl_tracks(x->base)));
 }
 
 bool tl_binary_inplace(int op, tl_tensor *x, tl_tensor *b, int line)
 {
     if (x->dtype != b->dtype || elsewhere(x) || elsewhere(b)) return tl_fail(TL_DECLINE);
     if (!tl_writable(x)) return false;
-    if (recording(x, b)) {
+    if (tl_rewrites_history(x, b)) {
         tl_tensor *r = tl_binary(op, x, b, line);
         bool ok = r && tl_assign(x, r, line);
         tl_free(r);
@@ -284,7 +297,7 @@ bool tl_unary_inplace(int op, tl_tensor *x, int line)
 {
     if (elsewhere(x)) return tl_fail(TL_DECLINE);
     if (!tl_writable(x)) return false;
-    if (recording(x, NULL)) {
+    if (tl_rewrites_history(x, NULL)) {
         tl_tensor *r = tl_unary(op, x, line);
         bool ok = r && tl_assign(x, r, line);
         tl_free(r);
@@ -300,7 +313,7 @@ bool tl_copy(tl_tensor *x, tl_tensor *src, int line)
 {
     if (elsewhere(x) || elsewhere(src)) return tl_fail(TL_DECLINE);
     if (!tl_writable(x)) return false;
-    if (recording(x, src)) {
+    if (tl_rewrites_history(x, src)) {
         tl_tensor *cast = src->dtype == x->dtype ? src : tl_cast(src, x->dtype, line);
         tl_tensor *wide = cast ? tl_expand(cast, x->ndim, x->dims, line) : NULL;
         bool ok = wide && tl_assign(x, wide, line);
@@ -316,7 +329,7 @@ bool tl_copy(tl_tensor *x, tl_tensor *src, int line)
 bool tl_fill(tl_tensor *x, double value, int line)
 {
     if (elsewhere(x)) return tl_fail(TL_DECLINE);
-    if (!tl_writable(x) || !arr_fill(x, value)) return false;
+    if (!tl_writable(x) || !tl_history_fits(x, NULL) || !arr_fill(x, value)) return false;
     tl_written(x, line);
     return tl_rewrite_history(x, NULL, line);
 }

@@ -210,8 +210,11 @@ bool tl_accumulate_grad(tl_tensor *leaf, tl_tensor *g)
         ok = taken;
         leaf->grad = taken;
     } else {
-        ok = arr_binary_into(TL_OP_add, leaf->grad, leaf->grad, g);
-        tl_written(leaf->grad, 0);
+        tl_tensor *held = leaf->grad;
+        tl_own(held); /* another thread may replace leaf->grad while the addition runs without the GIL */
+        ok = arr_binary_into(TL_OP_add, held, held, g);
+        tl_written(held, 0);
+        tl_free(held);
         tl_free(g);
     }
     pthread_mutex_unlock(&leaf_lock);

@@ -210,6 +210,13 @@ void tl_saved_set(tl_node *n, int slot, tl_tensor *t, int kind, int index)
     n->saved[slot] = (tl_saved){t, t->storage->version, (uint8_t)kind, (uint8_t)index};
 }
 
+static bool inference_among(int n_in, tl_tensor *const *inputs)
+{
+    for (int i = 0; i < n_in; i++)
+        if (inputs[i] && (inputs[i]->flags & TL_INFERENCE_TENSOR)) return true;
+    return false;
+}
+
 bool tl_record(int op, int n_in, tl_tensor *const *inputs, tl_tensor *out, int line, tl_node **made)
 {
     if (made) *made = NULL;
@@ -222,6 +229,7 @@ bool tl_record(int op, int n_in, tl_tensor *const *inputs, tl_tensor *out, int l
         needs |= needs_of[op][i];
     }
     if (!tracked) return true;
+    if (inference_among(n_in, inputs)) return tl_fail(TL_INFERENCE);
     tl_node *n = tl_node_new(op, n_in, __builtin_popcountll(needs & (TL_SHAPE(0) - 1)), line);
     if (!n) return false;
     int slot = 0;
@@ -247,6 +255,7 @@ bool tl_record(int op, int n_in, tl_tensor *const *inputs, tl_tensor *out, int l
 
 tl_node *tl_record_many(int op, int n_in, tl_tensor *const *inputs, int n_out, tl_tensor *const *outs, uint64_t needs, int line)
 {
+    if (inference_among(n_in, inputs)) return tl_fail(TL_INFERENCE);
     tl_node *n = tl_node_new(op, n_in, __builtin_popcountll(needs), line);
     if (!n) return NULL;
     int slot = 0;

@@ -213,6 +213,8 @@ int64_t tl_saved_stale(const tl_node *n);                /* slot whose value was
 /* x will be overwritten: NULL if that is forbidden (status says why), else x. */
 tl_tensor *tl_writable(tl_tensor *x);
 void tl_written(tl_tensor *x, int line);             /* version and line of the write */
+bool tl_rewrites_history(tl_tensor *x, tl_tensor *r); /* whether writing r (NULL: a constant) into x has to be recorded */
+bool tl_history_fits(tl_tensor *x, tl_tensor *r);    /* false, with the status set, where it would have to be and can not: ask before writing */
 /* x was overwritten with the value of r (same shape and dtype; r may need a gradient): x takes r's place in the graph, and where x is a
  * view, its base and all other views of it follow. False where memory ended. */
 bool tl_rewrite_history(tl_tensor *x, tl_tensor *r, int line);
