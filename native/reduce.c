@@ -280,6 +280,12 @@ static void scatter(const plan *p, char *out, const char *x, int64_t n)
     else for (int64_t i = 0; i < n; i++) memcpy(out + i * p->width_o * p->size, x + i * p->size, (size_t)p->size);
 }
 
+static void column_means(const plan *p, char *m, int64_t o, int64_t width)
+{
+    if (!p->m) memset(m, 0, (size_t)(width * p->size));
+    for (int64_t c = 0; p->m && c < width; c++) memcpy(m + c * p->size, p->m + (o + c * p->width_o) * p->size, (size_t)p->size);
+}
+
 static void columns_body(void *arg, int64_t begin, int64_t end)
 {
     const plan *p = arg;
@@ -294,9 +300,7 @@ static void columns_body(void *arg, int64_t begin, int64_t end)
         o += column * p->width_o;
         const char *data = p->x + (x + column + (even ? first * p->rx[0] : 0)) * isize;
         if (!even) row_offsets(p, offsets, first, rows);
-        if (!p->m) memset(m, 0, sizeof m);
-        else
-            for (int64_t c = 0; c < width; c++) memcpy(m + c * p->size, p->m + (o + c * p->width_o) * p->size, (size_t)p->size);
+        if (p->op == TL_RED_SQDEV) column_means(p, m, o, width);
         p->k->fill(p->op, acc, used * width);
         if (p->convert) add_converted(p, acc, data, offsets, rows, width);
         else p->k->columns(p->op, &(tl_reduce_columns){acc, data, even ? NULL : offsets, even ? p->rx[0] : 0, rows, width, m});
