@@ -17,6 +17,7 @@ from tensorlib.ops.table import Draw, error, sample
 from tensorlib.tensor import wrap
 
 if TYPE_CHECKING:
+    from tensorlib.dtypes import DType
     from tensorlib.tensor import Tensor
 
 __all__ = [
@@ -27,6 +28,21 @@ INPLACE: tuple[str, ...] = ()
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}  # C's numbers
 _REDUCTION_NAMES = tuple(REDUCTIONS)
+
+
+def _floats_only(name: str) -> rules.DTypeRule:
+    """Operands as they are; scores and probabilities must be floats."""
+
+    def rule(common: DType) -> tuple[DType | None, DType | None]:
+        if common.category != 2:
+            raise DTypeError(f"{name}: input must be a float tensor, got {common.name}.")
+        return None, None
+
+    return rule
+
+
+def _check_float(name: str, x: Tensor) -> None:
+    _floats_only(name)(x.dtype)
 
 
 # ---- classification ----
@@ -151,7 +167,7 @@ _cross_entropy = structured(
     "cross_entropy",
     inputs=("x", "target", "weight"),
     attrs=("ignore_index", "reduction", "label_smoothing"),
-    dtype=rules.as_is,
+    dtype=_floats_only("cross_entropy"),
     ref=_cross_entropy_ref,
     vjp=(_cross_entropy_grad, None, None),
     composite=_cross_entropy_plain,
@@ -185,6 +201,7 @@ def _check_classes(name: str, x: Tensor, target: Tensor, weight: Tensor | None) 
         )
     if target.dtype.category != 1:
         raise DTypeError(f"{name}: target must be integer class numbers of shape {expected}, got {target.dtype.name}.")
+    _check_float(name, x)
     classes = x.shape[1 if x.ndim > 1 else 0]
     if weight is not None and weight.shape != (classes,):
         raise ShapeError(f"{name}: weight has shape {weight.shape}, expected one value for each of {classes} classes.")
@@ -258,6 +275,7 @@ def _reduced(loss: Tensor, reduction: str) -> Tensor:
 
 @composite(
     "nll_loss",
+    dtype=_floats_only("nll_loss"),
     inputs=("input", "target"),
     attrs=("ignore_index", "reduction"),
     ref=lambda xp, input, target, *, ignore_index=-100, reduction="mean": _nll_ref(
@@ -380,6 +398,7 @@ def _pair_samples(low: float, high: float) -> list[Any]:
 
 @composite(
     "l1_loss",
+    dtype=_floats_only("l1_loss"),
     inputs=("input", "target"),
     attrs=("reduction",),
     ref=lambda xp, input, target, *, reduction: _reduced_ref(xp.abs(input - target), reduction),
@@ -392,6 +411,7 @@ def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     1.0
     """
     _check_reduction("l1_loss", reduction)
+    _check_float("l1_loss", input)
     return _reduced((input - target).abs(), reduction)
 
 
@@ -400,12 +420,14 @@ def _reduced_ref(loss: Any, reduction: str) -> Any:
 
 
 def _check_same(name: str, input: Tensor, target: Tensor) -> None:
+    _check_float(name, input)
     if input.shape != target.shape:
         raise ShapeError(f"{name}: target has shape {target.shape}, expected input's shape {input.shape}.")
 
 
 @composite(
     "binary_cross_entropy",
+    dtype=_floats_only("binary_cross_entropy"),
     inputs=("input", "target"),
     attrs=("reduction",),
     ref=lambda xp, input, target, *, reduction: _reduced_ref(
@@ -430,6 +452,7 @@ def binary_cross_entropy(
 
 @composite(
     "binary_cross_entropy_with_logits",
+    dtype=_floats_only("binary_cross_entropy_with_logits"),
     inputs=("input", "target"),
     attrs=("reduction",),
     ref=lambda xp, input, target, *, reduction: _reduced_ref(
