@@ -16,33 +16,34 @@ TL_INLINE V FN(splat)(const S *p) { return *p - (V){0}; }
 TL_INLINE FN(bytes) FN(pack)(FN(mask) m) { return __builtin_convertvector(m, FN(bytes)) & 1; }
 TL_INLINE FN(mask) FN(unpack)(FN(bytes) b) { return __builtin_convertvector((FN(bytes))(b != 0), FN(mask)); }
 
-/* An input: where it is read next, and by how many elements that moves per vector (0: it reads its own splat). */
-typedef struct { const S *p; int64_t move; V splat; } FN(input);
-TL_INLINE void FN(open)(FN(input) *x, const void *const *in, const uint8_t *step, int k, int n_in)
+/* An input: where it is read next, and by how many elements that moves per vector (0: it reads *splat, which is kept apart so that the
+ * pointer stays in a register). */
+typedef struct { const S *p; int64_t move; } FN(input);
+TL_INLINE FN(input) FN(open)(const void *const *in, const uint8_t *step, int k, int n_in, V *splat)
 {
-    if (k >= n_in) return;
-    x->p = in[k];
-    x->move = step[k] ? L : 0;
-    if (!step[k]) x->splat = FN(splat)(in[k]), x->p = (const S *)&x->splat;
+    if (k >= n_in) return (FN(input)){0};
+    if (step[k]) return (FN(input)){in[k], L};
+    *splat = FN(splat)(in[k]);
+    return (FN(input)){(const S *)splat, 0};
 }
 
 #define EACH_INPUT(DO) DO(0) DO(1) DO(2) DO(3) DO(4)
-#define OPEN(k) FN(open)(&x[k], in, step, k, n_in);
-#define NEXT(k) if (k < n_in) x[k].p += x[k].move;
-#define ARG(k) (k < n_in ? FN(load)(x[k].p) : (V){0})
-#define ARG_PART(k) (k < n_in ? FN(load_part)(x[k].p, rest) : (V){0})
+#define OPEN(k) FN(input) x##k = FN(open)(in, step, k, n_in, &splats[k]);
+#define NEXT(k) if (k < n_in) x##k.p += x##k.move;
+#define ARG(k) (k < n_in ? FN(load)(x##k.p) : (V){0})
+#define ARG_PART(k) (k < n_in ? FN(load_part)(x##k.p, rest) : (V){0})
 
 TL_INLINE void FN(map)(void *out, const void *const *in, int64_t n, const uint8_t *step, int n_in, V (*f)(V, V, V, V, V))
 {
     S *o = out;
-    FN(input) x[TL_EW_MAX_IN];
+    V splats[TL_EW_MAX_IN];
     EACH_INPUT(OPEN)
-    for (int64_t end = n / L; end > 0; end--, o += L) {
+    for (int64_t left = n; left >= L; left -= L, o += L) {
         V v = f(ARG(0), ARG(1), ARG(2), ARG(3), ARG(4));
         memcpy(o, &v, sizeof v);
         EACH_INPUT(NEXT)
     }
-    int64_t rest = n % L;
+    int64_t rest = n & (L - 1);
     if (rest) {
         V v = f(ARG_PART(0), ARG_PART(1), ARG_PART(2), ARG_PART(3), ARG_PART(4));
         tl_copy_small(o, &v, (size_t)rest * sizeof(S));
@@ -53,14 +54,14 @@ TL_INLINE void FN(map)(void *out, const void *const *in, int64_t n, const uint8_
 TL_INLINE void FN(test)(void *out, const void *const *in, int64_t n, const uint8_t *step, int n_in, FN(mask) (*f)(V, V, V, V, V))
 {
     uint8_t *o = out;
-    FN(input) x[TL_EW_MAX_IN];
+    V splats[TL_EW_MAX_IN];
     EACH_INPUT(OPEN)
-    for (int64_t end = n / L; end > 0; end--, o += L) {
+    for (int64_t left = n; left >= L; left -= L, o += L) {
         FN(bytes) b = FN(pack)(f(ARG(0), ARG(1), ARG(2), ARG(3), ARG(4)));
         memcpy(o, &b, sizeof b);
         EACH_INPUT(NEXT)
     }
-    int64_t rest = n % L;
+    int64_t rest = n & (L - 1);
     if (rest) {
         FN(bytes) b = FN(pack)(f(ARG_PART(0), ARG_PART(1), ARG_PART(2), ARG_PART(3), ARG_PART(4)));
         tl_copy_small(o, &b, (size_t)rest);
@@ -73,15 +74,15 @@ TL_INLINE void FN(choose)(void *out, const void *const *in, int64_t n, const uin
     S *o = out;
     const uint8_t *c = in[0];
     FN(bytes) b = (FN(bytes)){0} + (int8_t)*c;
-    FN(input) x[TL_EW_MAX_IN];
+    V splats[TL_EW_MAX_IN];
     OPEN(1) OPEN(2) OPEN(3) OPEN(4)
-    for (int64_t end = n / L; end > 0; end--, o += L) {
+    for (int64_t left = n; left >= L; left -= L, o += L) {
         if (step[0]) memcpy(&b, c, sizeof b), c += L;
         V v = f(FN(unpack)(b), ARG(1), ARG(2), ARG(3), ARG(4));
         memcpy(o, &v, sizeof v);
         NEXT(1) NEXT(2) NEXT(3) NEXT(4)
     }
-    int64_t rest = n % L;
+    int64_t rest = n & (L - 1);
     if (rest) {
         if (step[0]) tl_copy_small(&b, c, (size_t)rest);
         V v = f(FN(unpack)(b), ARG_PART(1), ARG_PART(2), ARG_PART(3), ARG_PART(4));

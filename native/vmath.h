@@ -16,7 +16,7 @@
 #define POLY9(x, c0, ...) v_fma(POLY8(x, __VA_ARGS__), x, v_const(x, c0))
 
 /* ---- exp ---- */
-/* p * 2^n, rounded once: n holds integers of at most 300 (float64: 2200) in size. */
+/* p * 2^n, rounded once: n holds integers of at most 250 (float64: 2000) in size. */
 TL_INLINE vf vf_scale(vf p, vf n)
 {
 #if TL_VBYTES == 64
@@ -25,6 +25,15 @@ TL_INLINE vf vf_scale(vf p, vf n)
     v_i32 k = __builtin_convertvector(n, v_i32), half = k >> 1;
     vf a = (vf)((half + 127) << 23), b = (vf)((k - half + 127) << 23);
     return p * a * b;
+#endif
+}
+/* 2^n, normal */
+TL_INLINE vf vf_pow2(vf n)
+{
+#if TL_VBYTES == 64
+    return (vf)_mm512_scalef_ps((__m512)vf_splat(1), (__m512)n);
+#else
+    return (vf)((__builtin_convertvector(n, v_i32) + 127) << 23);
 #endif
 }
 /* The integer in n = rint(...) as bits: 1.5 * 2^52 more and the significand holds it in two's complement. */
@@ -39,30 +48,41 @@ TL_INLINE vd vd_scale(vd p, vd n)
 #endif
 }
 
-/* exp(hi + lo) = (1 + p) * 2^n, |lo| <= 0.01: what the functions below start from. Clamped to where the result is 0 or overflows. */
+/* exp(x) = (1 + p) * 2^n: what the functions below start from. x is clamped to where the result is 0 or overflows. */
 typedef struct { vf p, n; } vf_exp_parts;
-TL_INLINE vf_exp_parts vf_exp_open(vf hi, vf lo)
-{
-    vf x = vf_max(vf_splat(-120), vf_min(vf_splat(89), hi));
-    vf n = vf_fma(x, vf_splat(0x1.715476p+0f), vf_splat(0x1.8p23f)) - 0x1.8p23f;
-    vf r = vf_fma(n, vf_splat(-0x1.63p-1f), x);
-    r = vf_fma(n, vf_splat(0x1.bd0106p-13f), r) + lo;
-    vf q = POLY4(r, 0.4999999305f, 0.1666651479f, 0.04166845683f, 0.008369419043f, 0.001381314236f);
-    return (vf_exp_parts){vf_fma(q, r * r, r), n};
-}
 typedef struct { vd p, n; } vd_exp_parts;
-TL_INLINE vd_exp_parts vd_exp_open(vd hi, vd lo)
+TL_INLINE vf vf_exp_n(vf x) { return vf_fma(x, vf_splat(0x1.715476p+0f), vf_splat(0x1.8p23f)) - 0x1.8p23f; }
+TL_INLINE vf vf_exp_r(vf x, vf n) { return vf_fma(n, vf_splat(0x1.bd0106p-13f), vf_fma(n, vf_splat(-0x1.63p-1f), x)); }
+TL_INLINE vf vf_exp_q(vf r) { return POLY4(r, 0.4999999305f, 0.1666651479f, 0.04166845683f, 0.008369419043f, 0.001381314236f); }
+TL_INLINE vf vf_exp_clamp(vf x) { return vf_max(vf_splat(-120), vf_min(vf_splat(89), x)); }
+TL_INLINE vf_exp_parts vf_exp_open(vf x)
 {
-    vd x = vd_max(vd_splat(-760), vd_min(vd_splat(710), hi));
+    x = vf_exp_clamp(x);
+    vf n = vf_exp_n(x), r = vf_exp_r(x, n);
+    return (vf_exp_parts){vf_fma(vf_exp_q(r), r * r, r), n};
+}
+/* exp(c (hi + lo)) for -200 <= c hi <= 0, c a power of two, |c lo| <= 0.05 */
+TL_INLINE vf_exp_parts vf_exp_open2(float c, vf hi, vf lo)
+{
+    vf x = c * hi, n = vf_exp_n(x), r = vf_fma(lo, vf_splat(c), vf_exp_r(x, n));
+    return (vf_exp_parts){vf_fma(vf_exp_q(r), r * r, r), n};
+}
+TL_INLINE vd_exp_parts vd_exp_open(vd x)
+{
+    x = vd_max(vd_splat(-760), vd_min(vd_splat(710), x));
     vd n = vd_fma(x, vd_splat(0x1.71547652b82fep+0), vd_splat(0x1.8p52)) - 0x1.8p52;
-    vd r = vd_fma(n, vd_splat(-0x1.62e42feep-1), x);
-    r = vd_fma(n, vd_splat(-0x1.a39ef35793c76p-33), r) + lo;
+    vd r = vd_fma(n, vd_splat(-0x1.a39ef35793c76p-33), vd_fma(n, vd_splat(-0x1.62e42feep-1), x));
     vd q = POLY9(r, 0.500000000000000104, 0.166666666666666675, 0.0416666666666234768, 0.00833333333333001176, 0.00138888889175382958,
                  0.000198412698633032233, 2.48015207925726928e-05, 2.75572680728900983e-06, 2.76203274282682382e-07, 2.51005692758136826e-08);
     return (vd_exp_parts){vd_fma(q, r * r, r), n};
 }
-TL_INLINE vf vf_exp(vf x) { vf_exp_parts e = vf_exp_open(x, vf_splat(0)); return vf_scale(1 + e.p, e.n); }
-TL_INLINE vd vd_exp(vd x) { vd_exp_parts e = vd_exp_open(x, vd_splat(0)); return vd_scale(1 + e.p, e.n); }
+TL_INLINE vf vf_exp(vf x)
+{
+    x = vf_exp_clamp(x);
+    vf n = vf_exp_n(x), r = vf_exp_r(x, n);
+    return vf_scale(vf_fma(vf_fma(vf_exp_q(r), r, vf_splat(1)), r, vf_splat(1)), n);
+}
+TL_INLINE vd vd_exp(vd x) { vd_exp_parts e = vd_exp_open(x); return vd_scale(1 + e.p, e.n); }
 
 TL_INLINE vf vf_exp2(vf x)
 {
@@ -75,25 +95,27 @@ TL_INLINE vf vf_exp2(vf x)
 /* expm1 without the care for tiny arguments: (2^n - 1) + p 2^n, all halved so that 2^128 is not needed. */
 TL_INLINE vf vf_expm1_open(vf x)
 {
-    vf_exp_parts e = vf_exp_open(vf_max(vf_splat(-20), x), vf_splat(0));
+    vf_exp_parts e = vf_exp_open(vf_max(vf_splat(-20), x));
     vf h = (vf)((__builtin_convertvector(e.n, v_i32) + 126) << 23);
     return 2 * vf_fma(e.p, h, h - 0.5f);
 }
 TL_INLINE vd vd_expm1_open(vd x)
 {
-    vd_exp_parts e = vd_exp_open(vd_max(vd_splat(-50), x), vd_splat(0));
+    vd_exp_parts e = vd_exp_open(vd_max(vd_splat(-50), x));
     vd h = (vd)((vd_bits(e.n) + 1022) << 52);
     return 2 * vd_fma(e.p, h, h - 0.5);
 }
 TL_INLINE vf vf_expm1(vf x) { return v_select(vf_abs(x) < 0x1p-25f, x, vf_expm1_open(x)); }
 TL_INLINE vd vd_expm1(vd x) { return v_select(vd_abs(x) < 0x1p-54, x, vd_expm1_open(x)); }
 
+/* Near 0 a polynomial, else t / (t + 2) with t = expm1(2|x|): where t is inexact, for large x, its errors cancel. From 9.02 on it is 1. */
 TL_INLINE vf vf_tanh(vf x)
 {
-    vf a = vf_abs(x), z = a * a;
-    vf near = vf_fma(a * z, POLY4(z, -3.33332819422e-1f, 1.33314422036e-1f, -5.37397155531e-2f, 2.06390887954e-2f, -5.70498872745e-3f), a);
-    vf far = 1 - 2 / (1 + vf_exp(a + a));
-    return vf_signed(v_select(a < 0.625f, near, far), x);
+    vf a = vf_abs(x), z = a * a, near = vf_fma(a * z, POLY3(z, -0.3333332115f, 0.1333235633f, -0.05372367266f, 0.01942536683f), a);
+    vf d = vf_min(vf_splat(18.04f), a + a);
+    vf n = vf_exp_n(d), r = vf_exp_r(d, n), h = vf_pow2(n);
+    vf t = vf_fma(vf_fma(vf_exp_q(r), r * r, r), h, h - 1);
+    return vf_signed(v_select(a < 0.35f, near, t / (t + 2)), x);
 }
 TL_INLINE vd vd_tanh(vd x)
 {
@@ -123,10 +145,10 @@ TL_INLINE vf vf_times_sigmoid(vf x, vf_exp_parts v, float nothing_below)
     z = vf_fma(z, m_low * (2 - m) - low * (1 - 0.5f * e), z);
     return v_select(x < 0, v_select(x < nothing_below, x * 0, vf_scale(z, v.n)), y);
 }
-TL_INLINE vf vf_silu(vf x) { return vf_times_sigmoid(x, vf_exp_open(-vf_abs(x), vf_splat(0)), -120); }
+TL_INLINE vf vf_silu(vf x) { return vf_times_sigmoid(x, vf_exp_open(-vf_abs(x)), -120); }
 TL_INLINE vd vd_silu(vd x)
 {
-    vd_exp_parts e = vd_exp_open(-vd_abs(x), vd_splat(0));
+    vd_exp_parts e = vd_exp_open(-vd_abs(x));
     vd m = 1 + e.p, y = x / (1 + vd_scale(m, e.n));
     return v_select(x < 0, v_select(x < -760, x * 0, vd_scale(m * y, e.n)), y);
 }
@@ -134,10 +156,10 @@ TL_INLINE vf vf_silu_slope(vf x) { vf s = vf_sigmoid(x); return s * (1 + x * (1 
 TL_INLINE vd vd_silu_slope(vd x) { vd s = vd_sigmoid(x); return s * (1 + x * (1 - s)); }
 
 /* ---- log ---- */
-/* log(1 + f) - f for |f| <= 1/3; doubles: for 1 + f from sqrt(1/2) to sqrt(2) */
+/* log(1 + f) - f for 1 + f from 3/4 to 3/2; doubles: for 1 + f from sqrt(1/2) to sqrt(2) */
 TL_INLINE vf vf_log1p_rest(vf f)
 {
-    vf q = POLY7(f, 0.3333321578f, -0.2499979734f, 0.200104198f, -0.1668050445f, 0.1400561446f, -0.1218399533f, 0.1398580878f, -0.1289296843f);
+    vf q = POLY7(f, 0.3333344943f, -0.2500009691f, 0.1999084547f, -0.1664724541f, 0.1447851086f, -0.1316207777f, 0.1046429709f, -0.04507951611f);
     return f * f * vf_fma(f, q, vf_splat(-0.5f));
 }
 TL_INLINE vd vd_log1p_rest(vd f)
@@ -147,14 +169,20 @@ TL_INLINE vd vd_log1p_rest(vd f)
                      1.818357216161805012e-01, 1.531383769920937332e-01, 1.479819860511658591e-01);
     return s * (h + q) - h;
 }
-/* x = (1 + f) * 2^e with f in that range, for finite x > 0 */
+/* x = (1 + f) * 2^e with f in that range, for finite x > 0. AVX-512 does it in hardware, and for any x: e is -inf at 0, f NaN below. */
 typedef struct { vf f, e; } vf_log_parts;
 TL_INLINE vf_log_parts vf_log_open(vf x)
 {
+#if TL_VBYTES == 64
+    vf m = (vf)_mm512_getmant_ps((__m512)x, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_nan);
+    vf e = (vf)_mm512_getexp_ps((__m512)x); /* of the m < 1 the next */
+    return (vf_log_parts){m - 1, v_select(m < 1, e + 1, e)};
+#else
     v_i32 small = x < 0x1p-126f;
-    v_u32 bits = (v_u32)v_select(small, x * 0x1p23f, x) - 0x3f2aaaabu;
+    v_u32 bits = (v_u32)v_select(small, x * 0x1p23f, x) - 0x3f400000u;
     vf e = __builtin_convertvector((v_i32)bits >> 23, vf) - v_and(small, vf_splat(23));
-    return (vf_log_parts){(vf)((bits & 0x7fffffu) + 0x3f2aaaabu) - 1, e};
+    return (vf_log_parts){(vf)((bits & 0x7fffffu) + 0x3f400000u) - 1, e};
+#endif
 }
 typedef struct { vd f, e; } vd_log_parts;
 TL_INLINE vd_log_parts vd_log_open(vd x)
@@ -175,11 +203,15 @@ TL_INLINE vd vd_log_edges(vd x, vd result)
     result = v_select((v_i64)(x < (double)INFINITY), result, x);
     return v_select((v_i64)(x > 0), result, v_select((v_i64)(x == 0), vd_splat(-INFINITY), x + (double)NAN));
 }
+TL_INLINE vf vf_log_done(vf x, vf result) { return TL_VBYTES == 64 ? result : vf_log_edges(x, result); }
+/* The low parts of logarithms of 2 are positive: at e = -inf both products are then -inf. */
+#define LN2_HI 0x1.62p-1f
+#define LN2_LO 0.00174093055994530942f
 TL_INLINE vf vf_log(vf x)
 {
     vf_log_parts p = vf_log_open(x);
-    vf rest = vf_fma(p.e, vf_splat(-0x1.bd0106p-13f), vf_log1p_rest(p.f));
-    return vf_log_edges(x, vf_fma(p.e, vf_splat(0x1.63p-1f), p.f + rest));
+    vf rest = vf_fma(p.e, vf_splat(LN2_LO), vf_log1p_rest(p.f));
+    return vf_log_done(x, vf_fma(p.e, vf_splat(LN2_HI), p.f + rest));
 }
 TL_INLINE vd vd_log(vd x)
 {
@@ -192,8 +224,9 @@ TL_INLINE vf vf_log_to(vf x, double c, float c_hi, float l_hi, float l_lo)
 {
     vf_log_parts p = vf_log_open(x);
     vf upper = (vf)((v_u32)p.f & 0xfffff000u);
-    vf rest = vf_fma(p.e, vf_splat(l_lo), vf_log1p_rest(p.f) * (float)c) + vf_fma(p.f - upper, vf_splat((float)c), upper * (float)(c - c_hi));
-    return vf_log_edges(x, vf_fma(p.e, vf_splat(l_hi), upper * c_hi) + rest);
+    vf rest = vf_log1p_rest(p.f) * (float)c + vf_fma(p.f - upper, vf_splat((float)c), upper * (float)(c - c_hi));
+    if (l_lo != 0) rest = vf_fma(p.e, vf_splat(l_lo), rest);
+    return vf_log_done(x, vf_fma(p.e, vf_splat(l_hi), upper * c_hi) + rest);
 }
 TL_INLINE vf vf_log2(vf x) { return vf_log_to(x, 1.4426950408889634, 0x1.714p+0f, 1, 0); }
 TL_INLINE vf vf_log10(vf x) { return vf_log_to(x, 0.4342944819032518, 0x1.bccp-2f, 0x1.344p-2f, 0x1.3509f8p-18f); }
@@ -201,11 +234,11 @@ TL_INLINE vf vf_log10(vf x) { return vf_log_to(x, 0.4342944819032518, 0x1.bccp-2
 /* 1 + x = (1 + f) * 2^e with f from x itself, not from the rounded sum: f = x 2^-e + (2^-e - 1). */
 TL_INLINE vf vf_log1p(vf x)
 {
-    v_u32 i = ((v_u32)(1 + x) - 0x3f2aaaabu) & 0xff800000u;
+    v_u32 i = ((v_u32)(1 + x) - 0x3f400000u) & 0xff800000u;
     vf f = (vf)((v_u32)x - i) + ((vf)(0x40800000u - i) * 0.25f - 1);
     vf e = __builtin_convertvector((v_i32)i >> 23, vf);
-    vf rest = vf_fma(e, vf_splat(-0x1.bd0106p-13f), vf_log1p_rest(f));
-    vf y = vf_log_edges(1 + x, vf_fma(e, vf_splat(0x1.63p-1f), f + rest));
+    vf rest = vf_fma(e, vf_splat(LN2_LO), vf_log1p_rest(f));
+    vf y = vf_log_edges(1 + x, vf_fma(e, vf_splat(LN2_HI), f + rest));
     return v_select(vf_abs(x) < 0x1p-25f, x, y);
 }
 TL_INLINE vd vd_log1p(vd x)
@@ -221,19 +254,18 @@ TL_INLINE vf vf_softplus(vf x) { return vf_max(vf_splat(0), x) + vf_log1p(vf_exp
 TL_INLINE vd vd_softplus(vd x) { return vd_max(vd_splat(0), x) + vd_log1p(vd_exp(-vd_abs(x))); }
 
 /* ---- erf, gelu ---- */
-/* a * a = hi + lo, hi with so few bits that it is exact */
-TL_INLINE vf vf_square_split(vf a, vf *lo)
+/* a * a = hi + lo */
+TL_INLINE vf vf_square_exact(vf a, vf *lo)
 {
-    vf h = (vf)((v_u32)a & 0xfffff000u);
+#if TL_VBYTES > 16
+    vf hi = a * a;
+    *lo = vf_fma(a, a, -hi);
+    return hi;
+#else
+    vf h = (vf)((v_u32)a & 0xfffff000u); /* so few bits that its square is exact */
     *lo = (a - h) * (a + h);
     return h * h;
-}
-/* erfc(t) exp(t^2) for 0 <= t <= 10.7: a polynomial in w = (t - 1) / (t + 3), times 1 / (t + 3) */
-TL_INLINE vf vf_erfcx(vf t)
-{
-    vf y = 1 / (t + 3), w = (t - 1) * y;
-    return y * POLY9(w, 1.710334308f, -2.661057965f, 2.847329017f, -2.046602894f, 0.8490834317f, -0.04684259374f, -0.1363892331f,
-                     0.0356246461f, 0.02513761176f, -0.01250699016f);
+#endif
 }
 TL_INLINE vf vf_erf(vf x)
 {
@@ -243,25 +275,30 @@ TL_INLINE vf vf_erf(vf x)
     vf far = 1 - vf_exp(vf_fma(r, t, -t)); /* log(erfc(t)) is smooth */
     return vf_signed(v_select(a > 0.927734375f, far, near), x);
 }
-/* Normal density (times sqrt(2 pi)) and upper tail at |x|, both still to be scaled by 2^n. */
+/* The normal density at x, times sqrt(2 pi), is density * 2^n, the upper tail at |x| tail * 2^(n - 32): 2^32 too large, so that it can be scaled
+ * before it meets x without becoming subnormal. It is the density over a + 3.5, times a polynomial in w = (a - 1) / (a + 3.5). */
+#define UP(c) (c * 0x1p32f)
 typedef struct { vf density, tail, n; } vf_normal;
 TL_INLINE vf_normal vf_normal_open(vf x)
 {
-    vf a = vf_min(vf_splat(15), vf_abs(x)), lo, hi = vf_square_split(a, &lo);
-    vf_exp_parts e = vf_exp_open(-0.5f * hi, -0.5f * lo);
-    vf r = 0.5f * vf_erfcx(a * 0.70710678f);
+    vf a = vf_min(vf_splat(18.5f), vf_abs(x)), lo, hi = vf_square_exact(a, &lo);
+    vf_exp_parts e = vf_exp_open2(-0.5f, hi, lo);
+    vf y = 1 / (a + 3.5f), w = (a - 1) * y;
+    vf r = y * POLY9(w, UP(1.177102307f), UP(-1.604518379f), UP(1.273376181f), UP(-0.4758938092f), UP(-0.0602139524f), UP(0.1014931468f),
+                     UP(0.01133799376f), UP(-0.02487930376f), UP(-0.004910911476f), UP(0.006101518003f));
     return (vf_normal){1 + e.p, vf_fma(r, e.p, r), e.n};
 }
+#undef UP
 TL_INLINE vf vf_gelu(vf x)
 {
     vf_normal d = vf_normal_open(x);
-    vf y = vf_scale(vf_max(vf_splat(-15), vf_min(vf_splat(15), x)) * d.tail, d.n);
-    return v_select(x <= 0, v_select(x < -15, x * 0, y), x - y);
+    vf tail = vf_scale(d.tail, d.n);
+    return v_select(x <= 0, x * tail * 0x1p-32f, x * vf_fma(tail, vf_splat(-0x1p-32f), vf_splat(1)));
 }
 TL_INLINE vf vf_gelu_slope(vf x)
 {
     vf_normal d = vf_normal_open(x);
-    vf tail = vf_scale(d.tail, d.n);
+    vf tail = vf_scale(d.tail, d.n) * 0x1p-32f;
     return vf_fma(x * 0.3989422804f, vf_scale(d.density, d.n), v_select(x < 0, tail, 1 - tail));
 }
 /* x sigmoid(v), v = x (c1 + c2 x^2), is gelu's tanh form. v in float64: an error of v is one of the result's tail. */
@@ -273,7 +310,7 @@ TL_INLINE vf_exp_parts vf_gelu_tanh_open(vf x)
     vd v0 = a.lo * (GELU_C1 + GELU_C2 * a.lo * a.lo), v1 = a.hi * (GELU_C1 + GELU_C2 * a.hi * a.hi);
     vf hi = vf_from_vd2(v0, v1);
     vd2 back = vd2_from_vf(hi);
-    return vf_exp_open(-hi, -vf_from_vd2(v0 - back.lo, v1 - back.hi));
+    return vf_exp_open2(-1, hi, vf_from_vd2(v0 - back.lo, v1 - back.hi));
 }
 TL_INLINE vf vf_gelu_tanh(vf x) { return vf_times_sigmoid(x, vf_gelu_tanh_open(x), -12); }
 TL_INLINE vf vf_gelu_tanh_slope(vf x)
@@ -315,7 +352,8 @@ TL_INLINE vf vf_sin(vf x) /* of |x|, then the sign: -0 stays */
 }
 TL_INLINE vf vf_cos(vf x) { vf_trig t = vf_trig_open(x); return vf_far_lanes(x, vf_quarter(t.sin, t.cos, t.n + 1), cosf); }
 /* ---- through float64: not hot, and exact to the last rounding that way ---- */
-TL_INLINE vd vd_erfc_near(vd t) /* as vf_erfcx, times exp(-t^2) */
+/* for 0 <= t <= 10.7: exp(-t^2) / (t + 3) times a polynomial in w = (t - 1) / (t + 3) */
+TL_INLINE vd vd_erfc_near(vd t)
 {
     vd y = 1 / (t + 3), w = (t - 1) * y;
     return vd_exp(-t * t) * y * POLY9(w, 1.710334308, -2.661057965, 2.847329017, -2.046602894, 0.8490834317, -0.04684259374, -0.1363892331,
