@@ -13,6 +13,17 @@ static inline tl_tensor *recorded(int op, int n_in, tl_tensor *const *in, tl_ten
     return NULL;
 }
 
+/* Records with a mask of at most four saved values in all; attributes are the caller's to set. NULL on failure (out is freed then). */
+static tl_tensor *recorded_with(int op, int n_in, tl_tensor *const *in, tl_tensor *out, int line, tl_node **node)
+{
+    *node = NULL;
+    if (out && !tl_record(op, n_in, in, out, line, node)) {
+        tl_free(out);
+        return NULL;
+    }
+    return out;
+}
+
 tl_tensor *tl_unary(int op, tl_tensor *x, int line)
 {
     if (elsewhere(x)) return tl_fail(TL_DECLINE);
@@ -89,11 +100,15 @@ tl_tensor *tl_clone(tl_tensor *x, int line)
     return recorded(TL_OP_clone, 1, &x, arr_cast(x, x->dtype), line);
 }
 
+/* ints[0]: whether an operand is a vector */
 tl_tensor *tl_matmul(tl_tensor *a, tl_tensor *b, int line)
 {
     if (a->dtype != b->dtype || elsewhere(a) || elsewhere(b)) return tl_fail(TL_DECLINE);
     tl_tensor *in[2] = {a, b};
-    return recorded(TL_OP_matmul, 2, in, arr_matmul(a, b), line);
+    tl_node *node;
+    tl_tensor *out = recorded_with(TL_OP_matmul, 2, in, arr_matmul(a, b), line, &node);
+    if (node) node->ints[0] = a->ndim < 2 || b->ndim < 2;
+    return out;
 }
 
 tl_tensor *tl_linear(tl_tensor *x, tl_tensor *w, tl_tensor *b, int line)
@@ -121,17 +136,6 @@ tl_tensor *tl_row(int op, tl_tensor *x, int64_t dim, int line)
 static void keep_extra(tl_node *n, int i, tl_tensor *t)
 {
     if (n && t) tl_saved_set(n, n->n_saved++, t, TL_SAVED_EXTRA, i);
-}
-
-/* Records with a mask of at most four saved values in all; attributes are the caller's to set. NULL on failure (out is freed then). */
-static tl_tensor *recorded_with(int op, int n_in, tl_tensor *const *in, tl_tensor *out, int line, tl_node **node)
-{
-    *node = NULL;
-    if (out && !tl_record(op, n_in, in, out, line, node)) {
-        tl_free(out);
-        return NULL;
-    }
-    return out;
 }
 
 /* over the last `dims` dimensions; w and b of those, or NULL. ints[0]: dims, real[0]: eps, extra: mean, rstd */

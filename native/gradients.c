@@ -104,7 +104,7 @@ static tl_tensor *swapped(const tl_tensor *t)
 static bool grad_matmul(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     const tl_tensor *a = tl_saved_input(n, 0), *b = tl_saved_input(n, 1);
-    if (a->ndim < 2 || b->ndim < 2) return tl_fail(TL_DECLINE);
+    if (n->ints[0]) return tl_fail(TL_DECLINE);
     for (int i = 0; i < 2; i++) {
         if (!n->edges[i].to) continue;
         tl_tensor *t = swapped(i ? a : b);

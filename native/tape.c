@@ -14,30 +14,21 @@ static uint64_t next_seq = 1;
 
 /* ---- what forward has to keep ---- */
 enum { MAX_RULE_INPUTS = 4 };
-static uint64_t needs_of[TL_N_OPS][MAX_RULE_INPUTS];
-
 #define NONE 0
 #define IN(i) TL_IN(i)
 #define OUT(j) TL_OUT(j)
 #define SHAPE(i) TL_SHAPE(i)
-static const struct { int op; uint64_t a, b, c; } c_needs[] = {
-#define EW1(name, dtypes, out, ga, saves, ulp) {TL_OP_##name, saves, saves, saves},
-#define EW2(name, dtypes, out, ga, gb, saves, ulp) {TL_OP_##name, saves, saves, saves},
-#define EW3(name, dtypes, out, ga, gb, gc, saves, ulp) {TL_OP_##name, saves, saves, saves},
-#define REDUCE(name, saves) {TL_OP_##name, saves, 0, 0},
-#define VIEW(name, saves) {TL_OP_##name, saves, saves, saves},
-#define OP(name, saves) {TL_OP_##name, saves, saves, saves},
+#define EACH(...) __VA_ARGS__
+static uint64_t needs_of[TL_N_OPS][MAX_RULE_INPUTS] = { /* by the input whose gradient it is */
+#define EW1(name, dtypes, out, ga, saves, ulp) [TL_OP_##name] = {saves},
+#define EW2(name, dtypes, out, ga, gb, saves, ulp) [TL_OP_##name] = {saves},
+#define EW3(name, dtypes, out, ga, gb, gc, saves, ulp) [TL_OP_##name] = {saves},
+#define REDUCE(name, saves) [TL_OP_##name] = {saves},
+#define VIEW(name, saves) [TL_OP_##name] = {saves},
+#define OP(name, saves) [TL_OP_##name] = {saves},
 #include "elementwise.def"
 #include "structured.def"
 };
-
-__attribute__((constructor)) static void fill_needs(void)
-{
-    for (size_t i = 0; i < sizeof c_needs / sizeof *c_needs; i++) {
-        uint64_t *needs = needs_of[c_needs[i].op];
-        needs[0] = c_needs[i].a, needs[1] = c_needs[i].b, needs[2] = c_needs[i].c;
-    }
-}
 
 void tl_register_rule(int op, int input, uint64_t needs)
 {
