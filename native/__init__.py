@@ -35,12 +35,22 @@ def keep(thing: Any) -> int:
     return token
 
 
+_draining = False
+
+
 def drain() -> None:
-    """Let go of the objects whose tokens C returned. Their own finalizers may free more: loop until none is left."""
-    while n := lib.tl_drain_tokens(_buffer, _DRAIN):
-        # Read all keys before dropping any object: a finalizer may drain again and overwrite the buffer.
-        for key in ffi.unpack(_buffer, n):
-            OBJECTS.pop(key, None)
+    """Let go of the objects whose tokens C returned. Their finalizers free more, and come back here: the outermost call works it all off, so a
+    chain of any length goes without recursion."""
+    global _draining
+    if _draining:
+        return
+    _draining = True
+    try:
+        while n := lib.tl_drain_tokens(_buffer, _DRAIN):
+            for key in ffi.unpack(_buffer, n):
+                OBJECTS.pop(key, None)
+    finally:
+        _draining = False
 
 
 def _check_isa() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DeviceError", "DTypeError", "GradError", "IndexRangeError", "MemoryLimitError", "ShapeError", "TensorlibError"]
+__all__ = ["DeviceError", "DTypeError", "GradError", "IndexRangeError", "MemoryLimitError", "ReadOnlyError", "ShapeError", "TensorlibError"]
 
 
 class TensorlibError(Exception):
@@ -31,6 +31,10 @@ class GradError(TensorlibError, RuntimeError):
 
 class IndexRangeError(TensorlibError, IndexError):
     """An index or a dimension out of range."""
+
+
+class ReadOnlyError(TensorlibError, ValueError, RuntimeError):
+    """A write to memory that its owner made read-only, such as a NumPy array's."""
 
 
 class MemoryLimitError(TensorlibError, MemoryError):

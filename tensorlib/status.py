@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from tensorlib.errors import GradError, MemoryLimitError, TensorlibError
+from tensorlib.errors import GradError, MemoryLimitError, ReadOnlyError, TensorlibError
 from tensorlib.lines import describe
 from tensorlib.native import ffi, lib
 
@@ -23,6 +23,7 @@ def checked(handle: int, name: str, shape: Sequence[int]) -> int:
 def raise_status(name: str, shape: Sequence[int] | None = None) -> NoReturn:
     """Word what C reported for operation `name`."""
     code = lib.tl_status()
+    lib.tl_clear_status()  # worded here: a later call that never reaches C must not find it again
     about = "" if shape is None else f" {tuple(shape)}"
     if code == NOMEM:
         cap, allocated = lib.tl_memory_figure(3), lib.tl_memory_figure(0)
@@ -31,10 +32,12 @@ def raise_status(name: str, shape: Sequence[int] | None = None) -> NoReturn:
     if code == LEAF:
         what = "a view of a leaf tensor" if lib.tl_detail(0) else "a leaf tensor"
         raise GradError(f"{name}: {what} that requires a gradient can not be written in place.", hint="do it under tl.no_grad(), or on a clone()")
+    if code == INFERENCE and lib.tl_detail(0):
+        raise GradError(f"{name}: a tensor made under inference_mode can not be written in place outside of it.", hint="clone() it outside")
     if code == INFERENCE:
         raise GradError(f"{name}: a tensor made under inference_mode can not take part in a recorded operation.", hint="clone() it outside")
     if code == DECLINE and lib.tl_detail(0) == READONLY:
-        raise TensorlibError(f"{name}: the tensor's memory is read-only.", hint="clone() it")
+        raise ReadOnlyError(f"{name}: the tensor's memory is read-only.", hint="clone() it")
     if code == DECLINE and lib.tl_detail(0) == OVERLAPPING:
         raise GradError(f"{name}: several elements of this expanded tensor{about} are one place in memory.", hint="clone() it before writing")
     if code == DECLINE and lib.tl_detail(0) == STRIDED_BASE:

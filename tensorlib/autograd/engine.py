@@ -58,6 +58,7 @@ def backward(
     wanted = None if inputs is None else [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if wanted is not None and not wanted:
         raise GradError("backward: `inputs` is empty.")
+    _check_inputs("backward", wanted or [])
     seed = _seed(self, gradient, "backward")
     retain = create_graph if retain_graph is None else retain_graph
     if wanted is None:
@@ -66,6 +67,7 @@ def backward(
     for t, g in zip(wanted, _run([self], [seed], retain, create_graph, wanted), strict=True):
         if g is not None:
             accumulate(t, g, create_graph=create_graph)
+            _run_accumulated(t)
 
 
 def grad(
@@ -100,9 +102,7 @@ def grad(
     )
     if len(given) != len(outs):
         raise ShapeError(f"grad: got {len(given)} grad_outputs for {len(outs)} outputs.")
-    for i, t in enumerate(ins):
-        if not t.requires_grad:
-            raise GradError(f"grad: input {i} of shape {t.shape} does not require a gradient.")
+    _check_inputs("grad", ins)
     if allow_unused is None:
         allow_unused = materialize_grads
     seeds = [_seed(t, g, "grad") for t, g in zip(outs, given, strict=True)]
@@ -117,7 +117,17 @@ def grad(
     return tuple(found)
 
 
+def _check_inputs(name: str, inputs: list[Tensor]) -> None:
+    for i, t in enumerate(inputs):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name}: input {i} is a {type(t).__name__}, expected a Tensor.")
+        if not t.requires_grad:
+            raise GradError(f"{name}: input {i} of shape {t.shape} does not require a gradient.")
+
+
 def _seed(t: Tensor, gradient: Tensor | None, name: str) -> Tensor:
+    if not isinstance(t, Tensor):
+        raise TypeError(f"{name}: got a {type(t).__name__}, expected a Tensor.")
     if not t.requires_grad:
         raise GradError(f"{name}: the tensor of shape {t.shape} does not require a gradient, nor was it made from one that does.")
     if gradient is None:
@@ -149,15 +159,19 @@ def _run(
             _serve(run, lib.tl_run_seed(run, t._array, g._array), create_graph)
         while (code := lib.tl_run_next(run)) != DONE:
             _serve(run, code, create_graph)
-        return [_captured(run, k) for k in range(len(inputs or ()))]
+        return [_captured(run, k, t) for k, t in enumerate(inputs or ())]
     finally:
         lib.tl_set_grad_enabled(grad_mode)
         lib.tl_run_free(run)
 
 
-def _captured(run: int, k: int) -> Tensor | None:
+def _captured(run: int, k: int, t: Tensor) -> Tensor | None:
     handle = lib.tl_run_captured(run, k)
-    return wrap(handle) if handle else None
+    if not handle:
+        return None
+    token = lib.tl_hooks(t._array)  # of a leaf; an interior tensor's hooks ran with its node
+    g = wrap(handle)
+    return OBJECTS[token].run(0, g) if token else g
 
 
 def _done(ok: bool) -> None:
@@ -234,7 +248,7 @@ _NO_RULE = {"fill"}
 
 def _run_node_hooks(run: int, node: int) -> None:
     hooks: Hooks = OBJECTS[lib.tl_node_hooks(node)]
-    for j in sorted(hooks.by_output):
+    for j in sorted({*hooks.by_output, *hooks.retaining}):
         handle = lib.tl_run_grad(run, j)
         if handle:
             g = wrap(handle)
@@ -325,8 +339,19 @@ def accumulate(leaf: Tensor, g: Tensor, *, create_graph: bool = False) -> None:
             _done(lib.tl_accumulate_grad_copy(leaf._array, g._array))
     elif create_graph:
         leaf.grad = held + g
+    elif held.device.type == "cpu" and held.dtype.number in _IN_C:
+        _done(lib.tl_accumulate_grad_copy(leaf._array, g._array))  # under the engine's lock: another thread may be at the same leaf
     else:
         held.add_(g)
+
+
+_IN_C = (dtypes.float32.number, dtypes.float64.number)
+
+
+def _run_accumulated(leaf: Tensor) -> None:
+    token = lib.tl_hooks(leaf._array)
+    for hook in list(OBJECTS[token].accumulated.values()) if token else ():
+        hook(leaf)
 
 
 def _serve_leaf(run: int, create_graph: bool) -> None:
@@ -339,6 +364,4 @@ def _serve_leaf(run: int, create_graph: bool) -> None:
         g = hooks.run(0, g)
     lib.tl_run_answer(run, 0)
     accumulate(leaf, g, create_graph=create_graph)
-    if hooks:
-        for hook in list(hooks.accumulated.values()):
-            hook(leaf)
+    _run_accumulated(leaf)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
 
 from tensorlib.errors import GradError
 from tensorlib.tensor import Tensor
-from tensorlib.native import lib
+from tensorlib.native import OBJECTS, lib
 
 from .engine import note_leaf_hooks
 from .node import Hook, RemovableHandle, hooks_of
@@ -57,22 +56,12 @@ def retain_grad(self: Tensor) -> None:
     """
     if not self.requires_grad:
         raise GradError("retain_grad: the tensor does not require a gradient.")
-    if self.is_leaf or self.retains_grad:
-        return
-    target: Any = weakref.ref(self)
-
-    def store(g: Tensor) -> None:
-        t = target()
-        if t is not None:
-            t.grad = g if t.grad is None else t.grad + g
-
-    register_hook(self, store)
-    _retaining.add(self)
-
-
-_retaining: weakref.WeakSet[Tensor] = weakref.WeakSet()
+    if not self.is_leaf and not self.retains_grad:
+        hooks_of(self).retaining.setdefault(lib.tl_out_nr(self._array), []).append(weakref.ref(self))
 
 
 def retains_grad(self: Tensor) -> bool:
-    """Whether this interior tensor keeps its gradient."""
-    return not self.is_leaf and self in _retaining
+    """Whether this interior tensor keeps its gradient. Not after an in-place write, which makes it another value: ask again then."""
+    node = lib.tl_node_of(self._array)
+    token = lib.tl_node_hooks(node) if node else 0
+    return bool(token) and any(ref() is self for ref in OBJECTS[token].retaining.get(lib.tl_out_nr(self._array), ()))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from tensorlib.errors import DeviceError
 from tensorlib.lines import describe
 from tensorlib.native import OBJECTS, keep, lib
 from tensorlib.ops.table import BY_NUMBER, NATIVE_NUMBERS
@@ -78,10 +80,11 @@ def node_of(t: Tensor) -> Node | None:
 class Hooks:
     """The hooks of one leaf, or of one node by output number; kept by C through a token."""
 
-    __slots__ = ("accumulated", "by_output")
+    __slots__ = ("accumulated", "by_output", "retaining")
 
     def __init__(self) -> None:
         self.by_output: dict[int, OrderedDict[int, Hook]] = {}
+        self.retaining: dict[int, list[weakref.ref[Tensor]]] = {}  # who wants to see the gradient that all hooks agreed on
         self.accumulated: OrderedDict[int, Hook] = OrderedDict()
 
     def run(self, output: int, g: Tensor) -> Tensor:
@@ -91,7 +94,13 @@ class Hooks:
                 if not isinstance(made, Tensor) or made.shape != g.shape:
                     got = f"shape {made.shape}" if isinstance(made, Tensor) else type(made).__name__
                     raise TypeError(f"hook: returned {got}, expected None or a tensor of shape {g.shape}.")
-                g = made
+                if made.device != g.device:
+                    raise DeviceError(f"hook: returned a tensor on {made.device}, expected one on {g.device}.")
+                g = made if made.dtype is g.dtype else made.to(g.dtype)
+        for ref in self.retaining.get(output, ()):
+            t = ref()
+            if t is not None and hooks_of(t) is self:  # else it was overwritten in place, and this was its former value's
+                t.grad = g if t.grad is None else t.grad + g
         return g
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from tensorlib import dtypes
 from tensorlib.device import CPU, Device, device
 from tensorlib.dtypes import DType
-from tensorlib.errors import DeviceError
+from tensorlib.errors import DeviceError, ShapeError
 from tensorlib.native import OBJECTS, ffi, keep, lib
 from tensorlib.status import checked
 
@@ -67,6 +67,8 @@ def adopt_numpy(array: Any, *, readonly: bool | None = None) -> int:
     """A handle over the memory of a NumPy array, which is kept alive; copied first only where its layout can not be expressed."""
     array = np.asarray(array)
     dtype = dtypes.from_numpy_dtype(array.dtype)
+    if array.ndim > 16:
+        raise ShapeError(f"from_numpy: got {array.ndim} dimensions, at most 16 are possible.")
     if array.size == 0:
         return checked(lib.tl_new(dtype.number, array.ndim, array.shape), "from_numpy", array.shape)
     size = dtype.itemsize

@@ -33,9 +33,10 @@ def _array_of(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
     carried = None if dtype is None else (dtypes.float32 if dtype is dtypes.bfloat16 else dtype).np
     try:
         array = np.asarray(data)
-        if array.dtype == object:
+        if array.dtype.kind not in "biufc":
             raise DTypeError(f"tensor: can not make a tensor from {_described(data)}.")
         if carried is not None and array.dtype != carried:
+            _check_range(data, array, dtype)
             with np.errstate(invalid="raise", over="ignore"):
                 array = array.astype(carried)
     except ValueError as error:  # NumPy's "inhomogeneous shape"
@@ -52,9 +53,22 @@ def _array_of(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
     return array
 
 
+def _check_range(data: Any, array: np.ndarray[Any, Any], dtype: DType | None) -> None:
+    """Python integers must fit; arrays wrap around, as NumPy's and PyTorch's conversions do."""
+    if dtype is None or dtype.category != 1 or array.dtype.kind not in "iu" or not array.size or isinstance(data, (np.ndarray, np.generic)):
+        return
+    bounds, low, high = np.iinfo(dtype.np), int(array.min()), int(array.max())
+    if low < bounds.min or high > bounds.max:
+        raise DTypeError(f"tensor: {low if low < bounds.min else high} does not fit into {dtype.name}.")
+
+
 def _described(data: Any) -> str:
+    if isinstance(data, np.ndarray):
+        return f"a NumPy array of dtype {data.dtype}"
+    if isinstance(data, int):
+        return "an integer beyond 64 bits"
     if not isinstance(data, (list, tuple)):
-        return f"a {type(data).__name__}"
+        return f"an object of type {type(data).__name__}"
     odd = next((x for x in _leaves(data) if not isinstance(x, (bool, int, float, complex, np.generic))), None)
     return f"a sequence that holds a {type(odd).__name__}" if odd is not None else "a sequence with integers beyond 64 bits"
 
@@ -137,7 +151,11 @@ def from_dlpack(source: Any) -> Tensor:
     >>> tl.from_dlpack(np.arange(3.0)).tolist()
     [0.0, 1.0, 2.0]
     """
-    return source if isinstance(source, Tensor) else wrap(adopt_numpy(np.from_dlpack(source)))
+    if isinstance(source, Tensor):
+        return source
+    if not hasattr(source, "__dlpack__"):
+        raise TypeError(f"from_dlpack: got a {type(source).__name__}, expected an object with __dlpack__.")
+    return wrap(adopt_numpy(np.from_dlpack(source)))
 
 
 def scalar_tensor(value: complex, *, dtype: Any = None, device: Device | str | None = None) -> Tensor:
@@ -172,6 +190,8 @@ def _filled(
             made = _from_array(np.full(dims, value, carried.np), kind, place, copy=True)
         except OverflowError:
             raise DTypeError(f"{name}: {value} does not fit into {kind.name}.") from None
+        except (MemoryError, ValueError):
+            raise MemoryLimitError(f"{name}: shape {tuple(dims)} can not be allocated.") from None
     else:
         made = wrap(checked(lib.tl_new_filled(kind.number, len(dims), dims, value), name, dims))
     return made.requires_grad_(True) if requires_grad else made
@@ -345,7 +365,10 @@ def linspace(
     if steps < 0:
         raise ShapeError(f"linspace: got {steps} steps.")
     kind = dtypes.default_dtype() if dtype is None else as_dtype(dtype)
-    values = np.linspace(_number("linspace", start), _number("linspace", end), steps)
+    try:
+        values = np.linspace(_number("linspace", start), _number("linspace", end), steps)
+    except (MemoryError, OverflowError):
+        raise MemoryLimitError(f"linspace: {steps} elements can not be allocated.") from None
     made = _from_array(values.astype((dtypes.float32 if kind is dtypes.bfloat16 else kind).np), kind, CPU if device is None else as_device(device), copy=False)
     return made.requires_grad_(True) if requires_grad else made
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,14 +18,15 @@ from tensorlib.device import Device
 from tensorlib.dtypes import PROMOTION, DType, result_category
 from tensorlib.errors import DeviceError, DTypeError, GradError, ShapeError, TensorlibError
 from tensorlib.lines import KNOWN, here
-from tensorlib.native import ffi, keep, lib
+from tensorlib.native import OBJECTS, ffi, keep, lib
 from tensorlib.ops import rules
 from tensorlib.ops.table import NATIVE_NUMBERS, TABLE, Op, register
-from tensorlib.status import DECLINE, checked, raise_status
+from tensorlib.status import DECLINE, INFERENCE, NOMEM, OK, checked, raise_status
 from tensorlib.tensor import Tensor, wrap
 
 _frame, _new, _line_of = sys._getframe, object.__new__, KNOWN.get
 _unary, _binary, _scalar, _ternary = lib.tl_unary, lib.tl_binary, lib.tl_binary_scalar, lib.tl_ternary
+Function = TypeVar("Function", bound=Callable[..., Any])
 NULL = ffi.NULL
 EXACT = 2**53  # integers up to here are exact as the double that C takes
 
@@ -229,7 +230,7 @@ def to_dtype(x: Tensor, dtype: DType, line: int = 0) -> Tensor:
     handle = lib.tl_cast(x._array, dtype.number, line or here(_frame(1)))
     if handle:
         return wrap(handle)
-    return run(TABLE["cast"], (x,), {"dtype": dtype}, line or here(_frame(1)))  # type: ignore[no-any-return]
+    return run(TABLE["cast"], (x,), {"dtype": dtype}, line or here(_frame(1)))
 
 
 def _operand(op: Op, name: str, x: Any) -> Any:
@@ -256,7 +257,7 @@ def _one_device(op: Op, tensors: Sequence[Tensor]) -> Device:
 def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -> Any:
     """Any operation on any operands: promote, try the kernel again, else the reference; record."""
     line = line or here(_frame(1))
-    if lib.tl_status() not in (0, DECLINE) and op.number in NATIVE_NUMBERS_SET:
+    if lib.tl_status() not in (OK, DECLINE) and op.number in NATIVE_NUMBERS_SET:
         _raise_if_final(op, inputs)
     given = list(inputs[0]) if op.variadic else list(inputs)
     names = op.inputs * len(given) if op.variadic else op.inputs
@@ -265,7 +266,8 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
     if not tensors:
         from tensorlib.ops.creation import tensor
 
-        operands = tensors = [tensor(x) for x in operands if x is not None]
+        tensors = [tensor(x) for x in operands if x is not None]
+        operands = [*tensors]
     where = _one_device(op, tensors)
     common = common_dtype([x for x in operands if x is not None])
     compute, result = op.dtype(common)
@@ -284,10 +286,9 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
 def _raise_if_final(op: Op, inputs: tuple[Any, ...]) -> None:
     """C's last word was an error that no other path can mend (memory, a forbidden write)."""
     first = next((x for x in inputs if isinstance(x, Tensor)), None)
-    code = lib.tl_status()
-    lib.tl_clear_status()
-    if code == 2:
+    if lib.tl_status() in (NOMEM, INFERENCE):
         raise_status(op.name, first.shape if first is not None else None)
+    lib.tl_clear_status()
 
 
 def _check_broadcast(op: Op, tensors: Sequence[Tensor]) -> None:
@@ -334,6 +335,9 @@ def _reference(op: Op, operands: Sequence[Any], attrs: dict[str, Any], result: D
         raise MemoryLimitError(f"{op.name}: could not allocate ({error}).") from None
     except TensorlibError:
         raise
+    except TypeError as error:
+        found = ", ".join(x.dtype.name for x in operands if x is not None)
+        raise DTypeError(f"{op.name}: operands of dtypes {found} are not served: {error}.") from error
     except ValueError as error:
         shapes = ", ".join(str(x.shape) for x in operands if x is not None)
         raise ShapeError(f"{op.name}: operands of shapes {shapes} do not fit: {error}.") from None
@@ -373,9 +377,22 @@ def record(op: Op, operands: Sequence[Any], outs: Sequence[Tensor], attrs: dict[
         for i, mask in enumerate(op.masks):
             if tracked[i]:
                 needs |= mask
+    record_node(op.name, op.number, operands, outs, needs, Recorded(attrs) if attrs else None, line)
+
+
+def record_node(
+    name: str, number: int, operands: Sequence[Tensor | None], outs: Sequence[Tensor], needs: int, extra: object, line: int
+) -> int:
+    """The node that makes `outs` of `operands` and holds `extra`; 0 where no output can carry a gradient."""
     handles = [0 if x is None else x._array for x in operands]
-    token = keep(Recorded(attrs)) if attrs else 0
-    lib.tl_record_python(op.number, len(handles), handles, len(outs), [t._array for t in outs], needs, token, line)
+    token = 0 if extra is None else keep(extra)
+    lib.tl_clear_status()
+    node = int(lib.tl_record_python(number, len(handles), handles, len(outs), [t._array for t in outs], needs, token, line))
+    if not node:
+        OBJECTS.pop(token, None)
+        if lib.tl_status() != OK:
+            raise_status(name)
+    return node
 
 
 NATIVE_NUMBERS_SET = set(NATIVE_NUMBERS.values())
@@ -395,7 +412,7 @@ def elementwise(
     doc: str = "",
     private: bool = False,
     defaults: dict[str, Any] | None = None,
-) -> Callable[..., Any]:
+) -> Callable[..., Tensor]:
     """Declare an elementwise operation and get its public function. `partials`: d out / d input, or with a parameter `g` the whole gradient."""
     vjp = None if partials is None or not any(partials) else tuple(None if p is None else _from_partial(p) for p in partials)
     op = register(
@@ -411,7 +428,7 @@ def elementwise(
     call.__doc__ = doc
     call.__module__ = _frame(1).f_globals["__name__"]
     call.op = op  # type: ignore[attr-defined]
-    op.module = call.__module__
+    op.module, op.call = call.__module__, call
     return call
 
 
@@ -490,7 +507,8 @@ def structured(
     )
     op.module = _frame(1).f_globals["__name__"]
     op.decode = decode
-    return Structured(register(op))
+    op.call = made = Structured(register(op))
+    return made
 
 
 def composite(
@@ -505,13 +523,14 @@ def composite(
     outputs: tuple[str, ...] = ("out",),
     variadic: bool = False,
     private: bool = False,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[Function], Function]:
     """Enter a public function that is written in other operations, so that the generated tests walk it too."""
     module = _frame(1).f_globals["__name__"]
 
-    def enter(function: Callable[..., Any]) -> Callable[..., Any]:
+    def enter(function: Function) -> Function:
         op = Op(name, inputs, ref, attrs, outputs, variadic, dtype, None, samples, errors, private, "composite", function.__doc__ or "")
         op.composite, op.module = function, module
+        op.call = lambda *given, **attrs: function(**dict(zip(inputs, given, strict=True)), **attrs)
         register(op)
         return function
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from tensorlib import dtypes
 from tensorlib.dtypes import DType
-from tensorlib.errors import IndexRangeError, ShapeError
-from tensorlib.lines import KNOWN, here
+from tensorlib.errors import GradError, IndexRangeError, ShapeError
+from tensorlib.lines import KNOWN, describe, here
 from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import assign_, composite, run, structured
@@ -63,9 +63,9 @@ def normalize_dims(name: str, dim: Any, ndim: int) -> tuple[int, ...]:
 
 def sizes(name: str, shape: tuple[Any, ...]) -> list[int]:
     """A shape given as several integers or one sequence."""
-    if len(shape) == 1 and not hasattr(shape[0], "__index__"):
-        shape = tuple(shape[0])
     try:
+        if len(shape) == 1 and not hasattr(shape[0], "__index__"):
+            shape = tuple(shape[0])
         return [s if type(s) is int else s.__index__() for s in shape]
     except (AttributeError, TypeError):
         raise TypeError(f"{name}: got the shape {shape!r}, expected integers.") from None
@@ -148,7 +148,7 @@ _select_embed = structured(
     vjp=(lambda g, dim, index: _select(g, dim=dim, index=index),), samples=lambda: [sample((2, 4), shape=(2, 3, 4), dim=1, index=2)],
 )  # fmt: skip
 _slice = structured(
-    "slice", inputs=("x",), attrs=_SLICE, ref=lambda xp, x, **where: _sliced(xp, x, where), dtype=rules.as_is, decode=_ints(*_SLICE),
+    "slice", inputs=("x",), attrs=_SLICE, private=True, ref=lambda xp, x, **where: _sliced(xp, x, where), dtype=rules.as_is, decode=_ints(*_SLICE),
     vjp=(lambda g, x_shape, dim, start, length, step: _slice_embed(g, shape=x_shape, dim=dim, start=start, length=length, step=step),),
     native=lambda line, x, dim, start, length, step: lib.tl_slice(x._array, dim, start, start + length * step if length else start, step, line),
     samples=lambda: [sample((7, 2), dim=0, start=1, length=3, step=2), sample((3,), dim=0, start=3, length=0, step=1)],
@@ -202,6 +202,11 @@ _strided_embed = structured(
 
 
 def _strided_attrs(node: int) -> dict[str, Any]:
+    if lib.tl_node_int(node, 1):
+        raise GradError(
+            f"backward: a view (last seen to change at {describe(lib.tl_node_line(node))}) has a base that is not contiguous and was overwritten.",
+            hint="call contiguous() first",
+        )
     view = wrap(lib.tl_node_saved(node, 3, 0))
     return {"size": view.shape, "stride": view.stride(), "offset": view.storage_offset() - lib.tl_node_int(node, 0)}
 
