@@ -50,6 +50,7 @@ class Op:
     composite: Callable[..., Any] | None = None  # the same in plain operations: the oracle of a fused entry
     nondeterministic: bool = False  # draws random numbers: tests compare statistics instead of values
     module: str = ""
+    call: Callable[..., Any] | None = None  # call(*inputs, **attrs): the entry itself, as tests and tools reach it
     number: int = -1  # C's number where it has one, else one of our own from PYTHON_OPS on
     decode: Callable[[int], dict[str, Any]] | None = None  # attributes of a node that C recorded, from the integers it holds
     needs: tuple[tuple[str, ...], ...] = field(default=())  # parameter names of each rule
