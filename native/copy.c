@@ -171,7 +171,7 @@ static void stream(char *out, const char *x, int64_t nbytes)
     if (head > nbytes) head = nbytes;
     int64_t body = (nbytes - head) & -(int64_t)TL_ALIGN;
     memcpy(out, x, (size_t)head);
-    if (body) tl_ew_k->stream(out + head, x + head, body);
+    if (body) tl_copy_k->stream(out + head, x + head, body);
     memcpy(out + head + body, x + head + body, (size_t)(nbytes - head - body));
 }
 

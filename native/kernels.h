@@ -97,6 +97,7 @@ tl_tensor *arr_linear_grad_bias(const tl_tensor *g);                            
 typedef struct {
     /* n contiguous elements; out and x do not overlap. From bool: as u8. NULL: composed of others by copy.c. */
     void (*cast[TL_N_DTYPES][TL_N_DTYPES])(void *restrict out, const void *restrict x, int64_t n);
+    void (*stream)(char *out, const char *x, int64_t nbytes);   /* past the caches; out 64-byte aligned, nbytes a multiple of 64 */
     void (*f64_to_f32_odd)(void *restrict out, const void *restrict x, int64_t n);    /* for rounding again, to half precision */
 } tl_copy_kernels;
 TL_KERNELS(tl_copy_kernels, copy_kernels, tl_copy_k);
