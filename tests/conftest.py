@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,17 @@ import tensorlib as tl
 # No test depends on time or on chance: no deadline, and the same examples on every machine.
 hypothesis.settings.register_profile("tensorlib", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("tensorlib")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """TENSORLIB_TEST_PART=i/n keeps the i-th of n parts (from 0), drawn by the tests' ids."""
+    i, n = map(int, os.environ.get("TENSORLIB_TEST_PART", "0/1").split("/"))
+    parted: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        parted[zlib.crc32(item.nodeid.encode()) % n == i].append(item)
+    items[:] = parted[True]
+    if parted[False]:
+        config.hook.pytest_deselected(items=parted[False])
 
 
 @pytest.fixture
