@@ -7,18 +7,38 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from tensorlib.ops import (  # the order in which they build on each other
-    comparison, elementwise, selection, transcendental, special, activations, shape, creation, rearrange, reductions, extremes, scans, gather,
-    positions, indexing, linalg, einsum, sorting, fused, losses,
-)  # isort: skip  # fmt: skip
 from tensorlib.lines import here
+from tensorlib.ops import (
+    activations,
+    comparison,
+    creation,
+    einsum,
+    elementwise,
+    extremes,
+    fused,
+    gather,
+    indexing,
+    joins,
+    linalg,
+    losses,
+    positions,
+    rearrange,
+    reductions,
+    scans,
+    selection,
+    shape,
+    sorting,
+    special,
+    transcendental,
+    views,
+)
 from tensorlib.ops.declare import BINARY_NUMBERS, assign_, inplace_operator, operator
 from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
-    comparison, elementwise, selection, transcendental, special, activations, shape, creation, rearrange, reductions, extremes, scans, gather,
-    positions, indexing, linalg, einsum, sorting, fused, losses,
+    activations, comparison, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg, losses, positions, rearrange,
+    reductions, scans, selection, shape, sorting, special, transcendental, views,
 )  # fmt: skip
 
 

@@ -55,7 +55,13 @@ def _array_of(data: Any, dtype: DType | None) -> np.ndarray[Any, Any]:
 
 def _check_range(data: Any, array: np.ndarray[Any, Any], dtype: DType | None) -> None:
     """Python integers must fit; arrays wrap around, as NumPy's and PyTorch's conversions do."""
-    if dtype is None or dtype.category != 1 or array.dtype.kind not in "iu" or not array.size or isinstance(data, (np.ndarray, np.generic)):
+    if (
+        dtype is None
+        or dtype.category != 1
+        or array.dtype.kind not in "iu"
+        or not array.size
+        or isinstance(data, (np.ndarray, np.generic))
+    ):
         return
     bounds, low, high = np.iinfo(dtype.np), int(array.min()), int(array.max())
     if low < bounds.min or high > bounds.max:
@@ -70,7 +76,11 @@ def _described(data: Any) -> str:
     if not isinstance(data, (list, tuple)):
         return f"an object of type {type(data).__name__}"
     odd = next((x for x in _leaves(data) if not isinstance(x, (bool, int, float, complex, np.generic))), None)
-    return f"a sequence that holds a {type(odd).__name__}" if odd is not None else "a sequence with integers beyond 64 bits"
+    return (
+        f"a sequence that holds a {type(odd).__name__}"
+        if odd is not None
+        else "a sequence with integers beyond 64 bits"
+    )
 
 
 def _leaves(data: Any) -> Any:
@@ -128,7 +138,9 @@ def as_tensor(data: Any, dtype: Any = None, device: Device | str | None = None) 
     if isinstance(data, Tensor):
         moved = data if device is None else data.to(device)
         return moved if kind is None else moved.to(kind)
-    return _from_array(_array_of(data, kind), kind, CPU if device is None else as_device(device), copy=not isinstance(data, np.ndarray))
+    return _from_array(
+        _array_of(data, kind), kind, CPU if device is None else as_device(device), copy=not isinstance(data, np.ndarray)
+    )
 
 
 asarray = as_tensor
@@ -240,18 +252,22 @@ def full(
     if isinstance(fill_value, (Tensor, np.generic)):
         fill_value = fill_value.item()
     if dtype is None:
-        dtype = (dtypes.bool_, dtypes.int64, dtypes.default_dtype(), dtypes.as_dtype(complex))[dtypes.result_category(fill_value)]
+        dtype = (dtypes.bool_, dtypes.int64, dtypes.default_dtype(), dtypes.as_dtype(complex))[
+            dtypes.result_category(fill_value)
+        ]
     kind = as_dtype(dtype)
     if kind.category < 2 and isinstance(fill_value, (float, complex)) and kind.category > 0:
         fill_value = int(fill_value.real)
-    return _filled("full", _shape("full", (size,) if not isinstance(size, int) else (size,)), fill_value, kind, device, requires_grad)
+    return _filled("full", _shape("full", (size,)), fill_value, kind, device, requires_grad)
 
 
 def _like(x: Tensor, dtype: Any, where: Any) -> dict[str, Any]:
     return {"dtype": x.dtype if dtype is None else dtype, "device": x.device if where is None else where}
 
 
-def zeros_like(input: Tensor, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(
+    input: Tensor, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+) -> Tensor:
     """Zeros of a tensor's shape, dtype and device.
 
     >>> tl.zeros_like(tl.ones(2))
@@ -260,7 +276,9 @@ def zeros_like(input: Tensor, *, dtype: Any = None, device: Device | str | None 
     return zeros(input.shape, **_like(input, dtype, device), requires_grad=requires_grad)
 
 
-def ones_like(input: Tensor, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+def ones_like(
+    input: Tensor, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+) -> Tensor:
     """Ones of a tensor's shape, dtype and device.
 
     >>> tl.ones_like(tl.zeros(2))
@@ -269,7 +287,9 @@ def ones_like(input: Tensor, *, dtype: Any = None, device: Device | str | None =
     return ones(input.shape, **_like(input, dtype, device), requires_grad=requires_grad)
 
 
-def empty_like(input: Tensor, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+def empty_like(
+    input: Tensor, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+) -> Tensor:
     """Unset memory of a tensor's shape, dtype and device.
 
     >>> tl.empty_like(tl.zeros(2)).shape
@@ -279,7 +299,12 @@ def empty_like(input: Tensor, *, dtype: Any = None, device: Device | str | None 
 
 
 def full_like(
-    input: Tensor, fill_value: Any, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+    input: Tensor,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Device | str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """One value everywhere, in a tensor's shape, dtype and device.
 
@@ -304,12 +329,16 @@ def new_empty(self: Tensor, *size: Any, dtype: Any = None, device: Any = None, r
     return empty(*size, **_like(self, dtype, device), requires_grad=requires_grad)
 
 
-def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def new_full(
+    self: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """One value everywhere, with this tensor's dtype and device."""
     return full(size, fill_value, **_like(self, dtype, device), requires_grad=requires_grad)
 
 
-def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def new_tensor(
+    self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A tensor from data, with this tensor's dtype and device."""
     return tensor(data, **_like(self, dtype, device), requires_grad=requires_grad)
 
@@ -325,7 +354,13 @@ def _number(name: str, value: Any) -> Any:
 
 
 def arange(
-    start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+    start: Any,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    device: Device | str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """Numbers from `start` (default 0) to `end`, which is not included.
 
@@ -355,7 +390,13 @@ def arange(
 
 
 def linspace(
-    start: Any, end: Any, steps: int, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+    start: Any,
+    end: Any,
+    steps: int,
+    *,
+    dtype: Any = None,
+    device: Device | str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """`steps` numbers at equal distances, both ends included.
 
@@ -369,7 +410,8 @@ def linspace(
         values = np.linspace(_number("linspace", start), _number("linspace", end), steps)
     except (MemoryError, OverflowError):
         raise MemoryLimitError(f"linspace: {steps} elements can not be allocated.") from None
-    made = _from_array(values.astype((dtypes.float32 if kind is dtypes.bfloat16 else kind).np), kind, CPU if device is None else as_device(device), copy=False)
+    carried = dtypes.float32 if kind is dtypes.bfloat16 else kind
+    made = _from_array(values.astype(carried.np), kind, CPU if device is None else as_device(device), copy=False)
     return made.requires_grad_(True) if requires_grad else made
 
 
@@ -380,10 +422,14 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any
     tensor([  1.,  10., 100.])
     """
     kind = dtypes.default_dtype() if dtype is None else as_dtype(dtype)
-    return tensor(base ** np.linspace(_number("logspace", start), _number("logspace", end), steps), dtype=kind, device=device)
+    return tensor(
+        base ** np.linspace(_number("logspace", start), _number("logspace", end), steps), dtype=kind, device=device
+    )
 
 
-def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+def eye(
+    n: int, m: int | None = None, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+) -> Tensor:
     """Ones on the diagonal, zeros elsewhere.
 
     >>> tl.eye(2).tolist()

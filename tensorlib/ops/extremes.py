@@ -79,13 +79,14 @@ _amin = structured(
 
 
 def _arg_ref(name: str) -> Callable[..., Any]:
-    def ref(xp: Any, x: Any, *, dim: tuple[int, ...] | None, keepdim: bool) -> Any:
+    def ref(xp: Any, x: Any, *, dim: Any, keepdim: bool) -> Any:
         shape = x.shape
         x = x.astype("uint8") if x.dtype.kind == "b" else x
         if dim is None or x.ndim == 0:
             return xp.asarray(getattr(xp, name)(x)).reshape(kept(shape, None) if keepdim else ())
-        found = getattr(xp, name)(x, axis=dim[0])
-        return found.reshape(kept(shape, dim)) if keepdim else found
+        axis = (dim if isinstance(dim, int) else dim[0]) % x.ndim
+        found = getattr(xp, name)(x, axis=axis)
+        return found.reshape(kept(shape, (axis,))) if keepdim else found
 
     return ref
 
@@ -149,7 +150,7 @@ def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 def _extreme(name: str, operation: Any, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     along = dims_or_all(name, dim, x)
     _nonempty(name, x, along)
-    return operation(x, dim=along, keepdim=keepdim)  # type: ignore[no-any-return]
+    return operation(x, dim=along, keepdim=keepdim)
 
 
 class MinMax(NamedTuple):

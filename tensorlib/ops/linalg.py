@@ -206,7 +206,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return matmul(a, b)
 
 
-@composite("vdot", inputs=("a", "b"), ref=lambda xp, a, b: xp.matmul(xp.conj(a), b), samples=[sample((3,), (3,))])
+@composite("vdot", inputs=("a", "b"), ref=lambda xp, a, b: xp.matmul(xp.conj(a) if a.dtype.kind == "c" else a, b), samples=[sample((3,), (3,))])
 def vdot(a: Tensor, b: Tensor) -> Tensor:
     """As `dot`, with the first vector conjugated.
 
@@ -363,7 +363,7 @@ def baddbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar 
     "addbmm",
     inputs=("x", "a", "b"),
     attrs=("beta", "alpha"),
-    ref=lambda xp, x, a, b, *, beta, alpha: _scaled_sum(x, xp.matmul(a, b).sum(0), beta, alpha),
+    ref=lambda xp, x, a, b, *, beta, alpha: _scaled_sum(x, xp.matmul(a, b).sum(0, dtype=a.dtype), beta, alpha),
     samples=lambda: [sample(x, (5, 2, 3), (5, 3, 4), **s) for x in [(2, 4), (4,)] for s in _SCALES],
 )
 def addbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:

@@ -351,7 +351,7 @@ def nonzero(x: Tensor, *, as_tuple: bool = False) -> Any:
     if as_tuple and x.ndim == 0:
         x = x.reshape(1)
     out = _nonzero(x)
-    return tuple(ops.shape.unbind(out, 1)) if as_tuple else out
+    return tuple(ops.joins.unbind(out, 1)) if as_tuple else out
 
 
 def argwhere(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorlib import ops
 from tensorlib.errors import DTypeError, IndexRangeError, ShapeError
-from tensorlib.ops import rules, shape
+from tensorlib.ops import joins, rules, shape
 from tensorlib.ops.declare import composite, structured
 from tensorlib.ops.shape import normalize_dim, normalize_dims
 from tensorlib.ops.table import Draw, Sample, error, sample
@@ -444,7 +444,7 @@ def hstack(tensors: Sequence[Tensor]) -> Tensor:
     [1, 2, 3]
     """
     parts = [_at_least(x, 1) for x in tensors]
-    return shape.cat(parts, 0 if parts and parts[0].ndim == 1 else 1)
+    return joins.cat(parts, 0 if parts and parts[0].ndim == 1 else 1)
 
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
@@ -453,7 +453,7 @@ def vstack(tensors: Sequence[Tensor]) -> Tensor:
     >>> tl.vstack([tl.tensor([1, 2]), tl.tensor([3, 4])]).tolist()
     [[1, 2], [3, 4]]
     """
-    return shape.cat([_at_least(x, 2) for x in tensors], 0)
+    return joins.cat([_at_least(x, 2) for x in tensors], 0)
 
 
 row_stack = vstack
@@ -465,7 +465,7 @@ def dstack(tensors: Sequence[Tensor]) -> Tensor:
     >>> tl.dstack([tl.tensor([1, 2]), tl.tensor([3, 4])]).tolist()
     [[[1, 3], [2, 4]]]
     """
-    return shape.cat([_at_least(x, 3) for x in tensors], 2)
+    return joins.cat([_at_least(x, 3) for x in tensors], 2)
 
 
 def column_stack(tensors: Sequence[Tensor]) -> Tensor:
@@ -474,7 +474,7 @@ def column_stack(tensors: Sequence[Tensor]) -> Tensor:
     >>> tl.column_stack([tl.tensor([1, 2]), tl.tensor([3, 4])]).tolist()
     [[1, 3], [2, 4]]
     """
-    return shape.cat([x.reshape(-1, 1) if x.ndim < 2 else x for x in tensors], 1)
+    return joins.cat([x.reshape(-1, 1) if x.ndim < 2 else x for x in tensors], 1)
 
 
 def block_diag(*tensors: Tensor) -> Tensor:
@@ -494,9 +494,9 @@ def block_diag(*tensors: Tensor) -> Tensor:
     for x in blocks:
         height, own = x.shape
         gaps = [ops.creation.zeros((height, n), dtype=x.dtype, device=x.device) for n in (left, width - left - own)]
-        rows.append(shape.cat([gaps[0], x, gaps[1]], 1))
+        rows.append(joins.cat([gaps[0], x, gaps[1]], 1))
         left += own
-    return shape.cat(rows, 0)
+    return joins.cat(rows, 0)
 
 
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:
@@ -530,7 +530,7 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
     """
     if len(tensors) == 1:
         return tensors[0]
-    return shape.stack([m.reshape(-1) for m in meshgrid(*tensors)], 1)
+    return joins.stack([m.reshape(-1) for m in meshgrid(*tensors)], 1)
 
 
 # ---- one_hot ----

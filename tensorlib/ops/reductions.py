@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorlib import ops
+from tensorlib.dtypes import default_dtype
 from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.comparison import eq, isfinite, isnan, ne
@@ -110,12 +111,20 @@ _sum = structured(
     native=lane("sum"),
     decode=decode,
 )
+
+
+def _mean_ref(xp: Any, x: Any, *, dim: Any, keepdim: bool) -> Any:
+    if x.size:
+        return xp.mean(x, axis=dim, keepdims=keepdim)
+    return xp.sum(x, axis=dim, keepdims=keepdim) / x.dtype.type(0)  # NumPy would warn
+
+
 _mean = structured(
     "mean",
     inputs=("x",),
     attrs=("dim", "keepdim"),
     dtype=rules.floating,
-    ref=lambda xp, x, *, dim, keepdim: xp.mean(x, axis=dim, keepdims=keepdim),
+    ref=_mean_ref,
     vjp=(lambda g, x_shape, dim, keepdim: spread(g / _size(x_shape, dim), x_shape, dim, keepdim),),
     samples=samples_over_dims(),
     errors=OUT_OF_RANGE,
@@ -174,9 +183,9 @@ def _others(x: Tensor) -> Tensor:
     half = n // 2
     low, high = x[:half], x[half : 2 * half]
     rest = x[2 * half :]
-    outside = _others(ops.shape.cat([low * high, rest]))
+    outside = _others(ops.joins.cat([low * high, rest]))
     pairs = outside[:half]
-    return ops.shape.cat([pairs * high, pairs * low, outside[half:]])
+    return ops.joins.cat([pairs * high, pairs * low, outside[half:]])
 
 
 def _prod_grad(g: Tensor, x: Tensor, dim: tuple[int, ...] | None, keepdim: bool) -> Tensor:
@@ -221,9 +230,9 @@ def prod(x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DTy
 
 
 def _var_ref(xp: Any, x: Any, *, dim: Any, correction: float, keepdim: bool) -> Any:
-    axes = tuple(range(x.ndim)) if dim is None else dim
+    axes = tuple(range(x.ndim)) if dim is None else (dim,) if isinstance(dim, int) else dim
     count = math.prod(x.shape[i] for i in axes) if x.ndim else 1
-    deviation = x - xp.mean(x, axis=axes, keepdims=True)
+    deviation = x - xp.sum(x, axis=axes, keepdims=True) / x.dtype.type(count or 1)
     total = xp.sum(deviation * deviation, axis=axes, keepdims=keepdim)
     return total / xp.asarray(builtins.max(count - correction, 0.0), dtype=x.dtype)
 
@@ -336,7 +345,7 @@ _any = structured(
 )
 
 
-def _count_ref(xp: Any, x: Any, *, dim: tuple[int, ...] | None, keepdim: bool) -> Any:
+def _count_ref(xp: Any, x: Any, *, dim: Any, keepdim: bool = False) -> Any:
     return xp.sum(x != 0, axis=dim, keepdims=keepdim, dtype="int64")
 
 
@@ -401,7 +410,7 @@ def _norm_ref(xp: Any, x: Any, *, p: float | str, dim: tuple[int, ...] | None, k
         return xp.min(a, axis=dim, keepdims=keepdim)
     if p == 0:
         return xp.sum(a != 0, axis=dim, keepdims=keepdim).astype(x.dtype)
-    return xp.power(xp.sum(xp.power(a, p), axis=dim, keepdims=keepdim), 1 / p)
+    return xp.power(xp.sum(xp.power(a, p), axis=dim, keepdims=keepdim), 1 / float(p))
 
 
 @composite(
@@ -433,7 +442,7 @@ def norm(
     """
     if isinstance(p, str) and p != "fro":
         raise ValueError(f'norm: p: expected a number or "fro", got {p!r}.')
-    x = x if dtype is None else x.to(dtype)
+    x = x if dtype is None and x.dtype.category > 1 else x.to(dtype or default_dtype())
     power = 2.0 if p is None or p == "fro" else float(p)
     if power == 2:
         return _safe_root(sum(square(x), dim, keepdim))
@@ -480,6 +489,7 @@ def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     1.3863
     """
     along = dims_or_all("logsumexp", dim, x)
+    x = x if x.dtype.category > 1 else x.to(default_dtype())
     if x.numel() == 0:
         return log(_sum(exp(x), dim=along, keepdim=keepdim))
     top = ops.extremes.amax(x.detach(), along, True)

@@ -54,7 +54,7 @@ def _cumprod_grad(g: Tensor, x: Tensor, dim: int) -> Tensor:
     n = x.shape[dim] if x.ndim else 1
     if n < 2:
         return g
-    cat, zero = ops.shape.cat, ops.creation.zeros_like(x.narrow(dim, 0, 1))
+    cat, zero = ops.joins.cat, ops.creation.zeros_like(x.narrow(dim, 0, 1))
     before = cat([zero + 1, _cumprod(x.narrow(dim, 0, n - 1), dim=dim)], dim)
     factor, total, step = cat([x.narrow(dim, 1, n - 1), zero], dim), g, 1
     while step < n:

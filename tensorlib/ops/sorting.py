@@ -10,7 +10,7 @@ from collections import namedtuple
 from typing import TYPE_CHECKING, Any
 
 from tensorlib import ops
-from tensorlib.dtypes import int32, int64
+from tensorlib.dtypes import DType, int32, int64
 from tensorlib.errors import DTypeError, IndexRangeError, ShapeError
 from tensorlib.ops import gather as gathering, rules, shape
 from tensorlib.ops.declare import composite, structured, to_dtype
@@ -462,8 +462,6 @@ def histc(x: Tensor, bins: int = 100, min: Scalar = 0, max: Scalar = 0) -> Tenso
     """
     if bins < 1 or max < min:
         raise ShapeError(f"histc: expected bins >= 1 and min <= max, got bins={bins}, min={min}, max={max}.")
-    if not x.dtype.is_floating_point:
-        raise DTypeError(f"histc: expected a floating dtype, got {x.dtype.name}.")
     return _histc(x, bins=bins, min=min, max=max)
 
 
@@ -475,11 +473,17 @@ def _histc_ref(xp: Any, x: Any, *, bins: int, min: Scalar, max: Scalar) -> Any:
     return xp.histogram(inside, bins=bins, range=(low, high))[0].astype(x.dtype)
 
 
+def _only_floating(common: DType) -> tuple[DType | None, DType | None]:
+    if not common.is_floating_point:
+        raise DTypeError(f"histc: expected a floating dtype, got {common.name}.")
+    return common, common
+
+
 _histc = structured(
     "histc",
     inputs=("x",),
     attrs=("bins", "min", "max"),
-    dtype=rules.promoted,
+    dtype=_only_floating,
     ref=_histc_ref,
     samples=lambda: [sample(s, bins=b, min=low, max=high) for s in [(20,), (3, 4), (0,)] for b, low, high in [(4, -1, 1), (5, 0, 0)]],
 )

@@ -1,0 +1,153 @@
+"""Joining tensors, and taking them apart into views."""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from tensorlib.errors import IndexRangeError, ShapeError
+from tensorlib.native import lib
+from tensorlib.ops.declare import composite, structured
+from tensorlib.ops.shape import normalize_dim, select, slice_dim, unsqueeze
+from tensorlib.ops.table import error, sample
+from tensorlib.tensor import Tensor
+
+__all__ = ["cat", "chunk", "concat", "concatenate", "split", "stack", "tensor_split", "unbind"]
+METHODS = ("chunk", "split", "tensor_split", "unbind")
+
+
+def _cat_rule(g: Tensor, tensors_shape: list[tuple[int, ...]], dim: int) -> list[Tensor]:
+    made, start = [], 0
+    for shape in tensors_shape:
+        made.append(slice_dim(g, dim, start, start + shape[dim]))
+        start += shape[dim]
+    return made
+
+
+_cat = structured(
+    "cat", inputs=("tensors",), attrs=("dim",), variadic=True, ref=lambda xp, tensors, *, dim: xp.concatenate(tensors, dim), vjp=(_cat_rule,),
+    native=lambda line, tensors, dim: lib.tl_cat([x._array for x in tensors], len(tensors), dim, line),
+    samples=lambda: [sample([(2, 3), (4, 3)], dim=0), sample([(2, 1), (2, 0), (2, 3)], dim=1), sample([(3,)], dim=0)],
+)  # fmt: skip
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors joined along an existing dimension.
+
+    Shapes:
+        tensors: each (..., L_i, ...)  ->  out: (..., L_1 + L_2 + ..., ...)
+
+    >>> tl.cat([tl.zeros(2), tl.ones(1)])
+    tensor([0., 0., 1.])
+    """
+    parts = list(tensors)
+    if not parts or not all(isinstance(x, Tensor) for x in parts):
+        raise TypeError("cat: expected a non-empty sequence of tensors.")
+    some = [x for x in parts if x.ndim != 1 or x.numel()] or parts  # PyTorch lets empty 1-d tensors pass
+    first = some[0].shape
+    if not first:
+        raise ShapeError("cat: 0-d tensors can not be joined.", hint="use stack()")
+    place = normalize_dim("cat", dim, len(first))
+    for i, x in enumerate(some):
+        if len(x.shape) != len(first) or any(
+            a != b for k, (a, b) in enumerate(zip(x.shape, first, strict=True)) if k != place
+        ):
+            raise ShapeError(
+                f"cat: tensor {i} has shape {x.shape}, the first {first}; expected equal sizes except in dim {dim}."
+            )
+    return _cat(some, dim=place)
+
+
+concat = concatenate = cat
+
+
+def _stack_ref(xp: Any, tensors: Any, *, dim: int) -> Any:
+    return xp.stack(tensors, dim)
+
+
+@composite("stack", inputs=("tensors",), attrs=("dim",), variadic=True, ref=_stack_ref, samples=lambda: [sample([(2, 3), (2, 3)], dim=1)],
+           errors=lambda: [error([(2,), (3,)], dim=0, raises=ShapeError, match="stack: tensor 1 has shape")])  # fmt: skip
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors of one shape joined along a new dimension.
+
+    >>> tl.stack([tl.zeros(2), tl.ones(2)]).tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
+    parts = list(tensors)
+    if not parts or not all(isinstance(x, Tensor) for x in parts):
+        raise TypeError("stack: expected a non-empty sequence of tensors.")
+    for i, x in enumerate(parts):
+        if x.shape != parts[0].shape:
+            raise ShapeError(
+                f"stack: tensor {i} has shape {x.shape}, the first {parts[0].shape}; expected equal shapes."
+            )
+    place = normalize_dim("stack", dim, parts[0].ndim + 1)
+    return cat([unsqueeze(x, place) for x in parts], place)
+
+
+def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of pieces along a dimension: of one size (the last may be smaller), or of the sizes given.
+
+    >>> [p.tolist() for p in tl.arange(5).split(2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    place = normalize_dim("split", dim, x.ndim)
+    n = x.shape[place] if x.ndim else 0
+    if isinstance(split_size_or_sections, int):
+        size = split_size_or_sections
+        if size < 0 or (size == 0 and n):
+            raise ShapeError(f"split: got the size {size}, expected at least 1.")
+        parts = [builtins.min(size, n - i) for i in range(0, n, size)] if n else [0]
+    else:
+        parts = list(split_size_or_sections)
+        if builtins.sum(parts) != n or any(p < 0 for p in parts):
+            raise ShapeError(f"split: sections {tuple(parts)} do not add up to {n}, the size of dim {dim}.")
+    made, start = [], 0
+    for p in parts:
+        made.append(slice_dim(x, place, start, start + p))
+        start += p
+    return tuple(made)
+
+
+def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """At most `chunks` views of equal size (the last may be smaller) along a dimension.
+
+    >>> [p.tolist() for p in tl.arange(5).chunk(2)]
+    [[0, 1, 2], [3, 4]]
+    """
+    if chunks < 1:
+        raise ShapeError(f"chunk: got {chunks} chunks, expected at least 1.")
+    n = x.shape[normalize_dim("chunk", dim, x.ndim)]
+    return split(x, builtins.max(-(-n // chunks), 1), dim)
+
+
+def tensor_split(x: Tensor, indices_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of `n` nearly equal pieces, or cut before the given indices.
+
+    >>> [p.tolist() for p in tl.arange(5).tensor_split(2)]
+    [[0, 1, 2], [3, 4]]
+    """
+    place = normalize_dim("tensor_split", dim, x.ndim)
+    n = x.shape[place]
+    if isinstance(indices_or_sections, int):
+        if indices_or_sections < 1:
+            raise ShapeError(f"tensor_split: got {indices_or_sections} sections, expected at least 1.")
+        small, more = divmod(n, indices_or_sections)
+        bounds = [i * small + builtins.min(i, more) for i in range(indices_or_sections + 1)]
+        return tuple(slice_dim(x, place, a, b) for a, b in itertools.pairwise(bounds))
+    cuts = list(indices_or_sections)
+    return tuple(slice_dim(x, place, a, b) for a, b in zip([0, *cuts], [*cuts, None], strict=True))
+
+
+def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+    """The positions along a dimension, one view each.
+
+    >>> tl.arange(4).reshape(2, 2).unbind()
+    (tensor([0, 1]), tensor([2, 3]))
+    """
+    if x.ndim == 0:
+        raise IndexRangeError("unbind: a 0-d tensor has no dimension to take apart.")
+    place = normalize_dim("unbind", dim, x.ndim)
+    return tuple(select(x, place, i) for i in range(x.shape[place]))
