@@ -53,19 +53,25 @@ typedef struct { vf p, n; } vf_exp_parts;
 typedef struct { vd p, n; } vd_exp_parts;
 TL_INLINE vf vf_exp_n(vf x) { return vf_fma(x, vf_splat(0x1.715476p+0f), vf_splat(0x1.8p23f)) - 0x1.8p23f; }
 TL_INLINE vf vf_exp_r(vf x, vf n) { return vf_fma(n, vf_splat(0x1.bd0106p-13f), vf_fma(n, vf_splat(-0x1.63p-1f), x)); }
-TL_INLINE vf vf_exp_q(vf r) { return POLY4(r, 0.4999999305f, 0.1666651479f, 0.04166845683f, 0.008369419043f, 0.001381314236f); }
+/* (exp(c r) - 1 - c r) / r^2 for a constant c, a power of two */
+TL_INLINE vf vf_exp_q(vf r, float c)
+{
+    return POLY4(r, 0.4999999305f * c * c, 0.1666651479f * c * c * c, 0.04166845683f * c * c * c * c, 0.008369419043f * c * c * c * c * c,
+                 0.001381314236f * c * c * c * c * c * c);
+}
 TL_INLINE vf vf_exp_clamp(vf x) { return vf_max(vf_splat(-120), vf_min(vf_splat(89), x)); }
 TL_INLINE vf_exp_parts vf_exp_open(vf x)
 {
     x = vf_exp_clamp(x);
     vf n = vf_exp_n(x), r = vf_exp_r(x, n);
-    return (vf_exp_parts){vf_fma(vf_exp_q(r), r * r, r), n};
+    return (vf_exp_parts){vf_fma(vf_exp_q(r, 1), r * r, r), n};
 }
-/* exp(c (hi + lo)) for -200 <= c hi <= 0, c a power of two, |c lo| <= 0.05 */
+/* exp(c (hi + lo)) for -200 <= c hi <= 0, c a power of two, |c lo| <= 0.05: everything is held divided by c until the end */
 TL_INLINE vf_exp_parts vf_exp_open2(float c, vf hi, vf lo)
 {
-    vf x = c * hi, n = vf_exp_n(x), r = vf_fma(lo, vf_splat(c), vf_exp_r(x, n));
-    return (vf_exp_parts){vf_fma(vf_exp_q(r), r * r, r), n};
+    vf n = vf_fma(hi, vf_splat(c * 0x1.715476p+0f), vf_splat(0x1.8p23f)) - 0x1.8p23f;
+    vf r = vf_fma(n, vf_splat(0x1.bd0106p-13f / c), vf_fma(n, vf_splat(-0x1.63p-1f / c), hi)) + lo;
+    return (vf_exp_parts){r * vf_fma(vf_exp_q(r, c), r, vf_splat(c)), n};
 }
 TL_INLINE vd_exp_parts vd_exp_open(vd x)
 {
@@ -80,7 +86,7 @@ TL_INLINE vf vf_exp(vf x)
 {
     x = vf_exp_clamp(x);
     vf n = vf_exp_n(x), r = vf_exp_r(x, n);
-    return vf_scale(vf_fma(vf_fma(vf_exp_q(r), r, vf_splat(1)), r, vf_splat(1)), n);
+    return vf_scale(vf_fma(vf_fma(vf_exp_q(r, 1), r, vf_splat(1)), r, vf_splat(1)), n);
 }
 TL_INLINE vd vd_exp(vd x) { vd_exp_parts e = vd_exp_open(x); return vd_scale(1 + e.p, e.n); }
 
@@ -114,7 +120,7 @@ TL_INLINE vf vf_tanh(vf x)
     vf a = vf_abs(x), z = a * a, near = vf_fma(a * z, POLY3(z, -0.3333332115f, 0.1333235633f, -0.05372367266f, 0.01942536683f), a);
     vf d = vf_min(vf_splat(18.04f), a + a);
     vf n = vf_exp_n(d), r = vf_exp_r(d, n), h = vf_pow2(n);
-    vf t = vf_fma(vf_fma(vf_exp_q(r), r * r, r), h, h - 1);
+    vf t = vf_fma(vf_fma(vf_exp_q(r, 1), r * r, r), h, h - 1);
     return vf_signed(v_select(a < 0.35f, near, t / (t + 2)), x);
 }
 TL_INLINE vd vd_tanh(vd x)
@@ -289,11 +295,10 @@ TL_INLINE vf_normal vf_normal_open(vf x)
     return (vf_normal){1 + e.p, vf_fma(r, e.p, r), e.n};
 }
 #undef UP
-TL_INLINE vf vf_gelu(vf x)
+TL_INLINE vf vf_gelu(vf x) /* max(x, 0) - |x| tail */
 {
     vf_normal d = vf_normal_open(x);
-    vf tail = vf_scale(d.tail, d.n);
-    return v_select(x <= 0, x * tail * 0x1p-32f, x * vf_fma(tail, vf_splat(-0x1p-32f), vf_splat(1)));
+    return vf_fma(vf_min(vf_splat(18.5f), vf_abs(x)) * vf_scale(d.tail, d.n), vf_splat(-0x1p-32f), vf_max(vf_splat(0), x));
 }
 TL_INLINE vf vf_gelu_slope(vf x)
 {
@@ -432,7 +437,7 @@ static double tl_normal_cdf(double x)
     double error = fma(x, -0.7071067811865476, -v) + x * 4.833646656726457e-17;
     return p - p * 2 * v * error;
 }
-TL_INLINE vd vd_gelu(vd x) { return x * vd_lanes(x, tl_normal_cdf); }
+TL_INLINE vd vd_gelu(vd x) { return vd_max(vd_splat(-50), x) * vd_lanes(x, tl_normal_cdf); }
 TL_INLINE vd vd_gelu_slope(vd x) { return vd_lanes(x, tl_normal_cdf) + x * 0.3989422804014327 * vd_exp(-0.5 * x * x); }
 TL_INLINE vd vd_gelu_tanh(vd x) { return x * vd_sigmoid(x * (GELU_C1 + GELU_C2 * x * x)); }
 TL_INLINE vd vd_gelu_tanh_slope(vd x)
