@@ -1,4 +1,4 @@
-"""The operations' tests once more, on kernels built with AddressSanitizer and UndefinedBehaviourSanitizer."""
+"""The tests of operations and of the C core once more, on kernels built with AddressSanitizer and UndefinedBehaviourSanitizer."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_the_build_is_sanitized(site: Path) -> None:
 
 @pytest.mark.parametrize("isa", ["base", "avx2", "avx512"])
 def test_operations_are_clean(site: Path, isa: str) -> None:
-    """Every test of tests/ops, each on one of the instruction sets that this CPU has."""
+    """Every test of tests/ops and tests/native, each on one of the instruction sets that this CPU has."""
     code = "from tensorlib.native import ffi, lib; print(ffi.string(lib.tl_isa_available()).decode())"
     available = run(sys.executable, "-c", code, cwd=site, env=environment(site)).strip().split(",")
     if isa not in available:
         pytest.skip(f"this CPU has {', '.join(available)}")
     part = {"TENSORLIB_ISA": isa, "TENSORLIB_TEST_PART": f"{available.index(isa)}/{len(available)}"}
     run(
-        *(sys.executable, "-m", "pytest", "-q", "--maxfail=5", "-p", "no:cacheprovider", "tests/ops"),
+        *(sys.executable, "-m", "pytest", "-q", "--maxfail=5", "-p", "no:cacheprovider", "tests/ops", "tests/native"),
         cwd=site,
         env={**environment(site), **part},
         timeout=60 * MINUTES,
