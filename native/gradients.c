@@ -129,8 +129,9 @@ static bool grad_layer_norm(const tl_node *n, const tl_tensor *g, tl_tensor **gi
 {
     tl_tensor **want[3];
     for (int i = 0; i < 3; i++) want[i] = n->edges[i].to ? &gin[i] : NULL;
-    const tl_tensor *mean = tl_saved_extra(n, 0), *rstd = tl_saved_extra(n, 1);
-    return arr_layer_norm_grad(g, tl_saved_input(n, 0), mean, rstd, tl_saved_input(n, 1), want[0], want[1], want[2]);
+    const tl_tensor *x = tl_saved_input(n, 0), *mean = tl_saved_extra(n, 0), *rstd = tl_saved_extra(n, 1);
+    if (!x) return tl_fail(TL_DECLINE); /* only the bias is asked for: its rule is g */
+    return arr_layer_norm_grad(g, x, mean, rstd, tl_saved_input(n, 1), want[0], want[1], want[2]);
 }
 
 static bool grad_embedding(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
