@@ -15,7 +15,6 @@ from tensorlib.dtypes import bfloat16 as bfloat16
 from tensorlib.dtypes import bool_ as bool_
 from tensorlib.dtypes import complex128 as complex128
 from tensorlib.dtypes import complex64 as complex64
-from tensorlib.dtypes import default_dtype as default_dtype
 from tensorlib.dtypes import float16 as float16
 from tensorlib.dtypes import float32 as float32
 from tensorlib.dtypes import float64 as float64
@@ -33,6 +32,7 @@ from tensorlib.errors import DeviceError as DeviceError
 from tensorlib.errors import GradError as GradError
 from tensorlib.errors import IndexRangeError as IndexRangeError
 from tensorlib.errors import MemoryLimitError as MemoryLimitError
+from tensorlib.errors import ReadOnlyError as ReadOnlyError
 from tensorlib.errors import ShapeError as ShapeError
 from tensorlib.errors import TensorlibError as TensorlibError
 from tensorlib.ops.activations import celu as celu
@@ -158,6 +158,14 @@ from tensorlib.ops.gather import scatter_reduce as scatter_reduce
 from tensorlib.ops.gather import take_along_dim as take_along_dim
 from tensorlib.ops.indexing import index_put as index_put
 from tensorlib.ops.indexing import take as take
+from tensorlib.ops.joins import cat as cat
+from tensorlib.ops.joins import chunk as chunk
+from tensorlib.ops.joins import concat as concat
+from tensorlib.ops.joins import concatenate as concatenate
+from tensorlib.ops.joins import split as split
+from tensorlib.ops.joins import stack as stack
+from tensorlib.ops.joins import tensor_split as tensor_split
+from tensorlib.ops.joins import unbind as unbind
 from tensorlib.ops.linalg import addbmm as addbmm
 from tensorlib.ops.linalg import addmm as addmm
 from tensorlib.ops.linalg import addmv as addmv
@@ -248,11 +256,7 @@ from tensorlib.ops.selection import nan_to_num as nan_to_num
 from tensorlib.ops.shape import as_strided as as_strided
 from tensorlib.ops.shape import broadcast_tensors as broadcast_tensors
 from tensorlib.ops.shape import broadcast_to as broadcast_to
-from tensorlib.ops.shape import cat as cat
-from tensorlib.ops.shape import chunk as chunk
 from tensorlib.ops.shape import clone as clone
-from tensorlib.ops.shape import concat as concat
-from tensorlib.ops.shape import concatenate as concatenate
 from tensorlib.ops.shape import detach as detach
 from tensorlib.ops.shape import diagonal as diagonal
 from tensorlib.ops.shape import expand_as as expand_as
@@ -265,15 +269,11 @@ from tensorlib.ops.shape import permute as permute
 from tensorlib.ops.shape import ravel as ravel
 from tensorlib.ops.shape import reshape as reshape
 from tensorlib.ops.shape import select as select
-from tensorlib.ops.shape import split as split
 from tensorlib.ops.shape import squeeze as squeeze
-from tensorlib.ops.shape import stack as stack
 from tensorlib.ops.shape import swapaxes as swapaxes
 from tensorlib.ops.shape import swapdims as swapdims
 from tensorlib.ops.shape import t as t
-from tensorlib.ops.shape import tensor_split as tensor_split
 from tensorlib.ops.shape import transpose as transpose
-from tensorlib.ops.shape import unbind as unbind
 from tensorlib.ops.shape import unflatten as unflatten
 from tensorlib.ops.shape import unsqueeze as unsqueeze
 from tensorlib.ops.sorting import argsort as argsort
@@ -370,6 +370,7 @@ __all__ = [
     "GradError",
     "IndexRangeError",
     "MemoryLimitError",
+    "ReadOnlyError",
     "ShapeError",
     "Tensor",
     "TensorlibError",
@@ -457,7 +458,6 @@ __all__ = [
     "cross_entropy",
     "cumprod",
     "cumsum",
-    "default_dtype",
     "default_generator",
     "deg2rad",
     "detach",
