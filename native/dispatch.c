@@ -52,6 +52,7 @@ static tl_tensor *scalar_operand(const tl_tensor *x, double s)
     case TL_F64: *(double *)tl_data(t) = s; break;
     default: arr_fill(t, s);
     }
+    t->flags |= TL_NUMBER;
     return t;
 }
 

@@ -520,9 +520,17 @@ int tl_run_seed(tl_run *r, tl_tensor *t, tl_tensor *g)
 }
 
 /* ---- running a node ---- */
+/* A node that keeps no tensor (the operand of x * 2 is a number) can run again: a weight's transpose serves every step. As in PyTorch. */
+static bool keeps_tensors(const tl_node *n)
+{
+    for (int i = 0; i < n->n_saved; i++)
+        if (!(n->saved[i].value->flags & TL_NUMBER)) return true;
+    return false;
+}
+
 static void leave_node(tl_run *r, tl_node *n)
 {
-    if (!r->retain) n->flags |= TL_NODE_SPENT;
+    if (!r->retain && keeps_tensors(n)) n->flags |= TL_NODE_SPENT;
     if (--n->busy == 0 && (n->flags & TL_NODE_SPENT)) tl_node_release_saved(n);
     r->rule_done = true;
 }

@@ -45,11 +45,11 @@ def raise_status(name: str, shape: Sequence[int] | None = None) -> NoReturn:
     raise TensorlibError(f"{name}: failed{about} (status {code}).")
 
 
-def raise_run_error() -> NoReturn:
-    """Word why backward stopped."""
+def raise_run_error(function: str | None = None) -> NoReturn:
+    """Word why backward stopped; `function` names the custom Function it stopped at, if it was one."""
     code = lib.tl_status()
     line, op = lib.tl_detail(0), lib.tl_detail(1)
-    name = ffi.string(lib.tl_op_name(op)).decode() or _python_name(op)
+    name = function or ffi.string(lib.tl_op_name(op)).decode() or _python_name(op)
     where = f"`{name}` ({describe(line)})"
     if code == SPENT:
         raise GradError(f"backward: the graph at {where} was already used and its saved values freed.", hint="the first time, pass retain_graph=True")
@@ -65,4 +65,4 @@ def raise_run_error() -> NoReturn:
 def _python_name(op: int) -> str:
     from tensorlib.ops.table import BY_NUMBER
 
-    return BY_NUMBER[op].name if op in BY_NUMBER else "Function"
+    return BY_NUMBER[op].name if op in BY_NUMBER else "?"

@@ -153,6 +153,8 @@ class Tensor(Methods):
             raise DTypeError(f"requires_grad_: got a {self.dtype.name} tensor, expected a floating or complex one.")
         if not requires_grad and not self.is_leaf:
             raise GradError("requires_grad_: only a leaf's flag can be switched off.", hint="use detach()")
+        if requires_grad and lib.tl_is_inference(self._array) and not lib.tl_is_inference_mode():
+            raise GradError("requires_grad_: a tensor made under inference_mode can not require a gradient.", hint="clone() it outside")
         if requires_grad and not self.requires_grad:
             lib.tl_set_requires_grad(self._array, True)
         elif not requires_grad:

@@ -6,11 +6,11 @@ operand's shape where C does not (another device or dtype, or create_graph, wher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tensorlib import dtypes
-from tensorlib.errors import DTypeError, GradError, ShapeError
+from tensorlib.errors import GradError, ShapeError
 from tensorlib.lines import describe, inherited
 from tensorlib.native import OBJECTS, ffi, lib
 from tensorlib.ops.table import BY_NUMBER, NATIVE_NUMBERS, Op
@@ -55,7 +55,7 @@ def backward(
     >>> x.grad
     tensor(6.)
     """
-    wanted = None if inputs is None else [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    wanted = None if inputs is None else _listed("backward", inputs)
     if wanted is not None and not wanted:
         raise GradError("backward: `inputs` is empty.")
     _check_inputs("backward", wanted or [])
@@ -95,8 +95,7 @@ def grad(
     >>> tl.autograd.grad(g, x)
     (tensor(12.),)
     """
-    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    ins = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    outs, ins = _listed("grad", outputs), _listed("grad", inputs)
     given: list[Tensor | None] = (
         [None] * len(outs) if grad_outputs is None else [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
     )
@@ -115,6 +114,14 @@ def grad(
 
             found[i] = zeros_like(t)
     return tuple(found)
+
+
+def _listed(name: str, tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
+    if isinstance(tensors, Tensor):
+        return [tensors]
+    if not isinstance(tensors, Iterable):
+        raise TypeError(f"{name}: got a {type(tensors).__name__}, expected a Tensor or a sequence of them.")
+    return list(tensors)
 
 
 def _check_inputs(name: str, inputs: list[Tensor]) -> None:
@@ -183,7 +190,8 @@ def _serve(run: int, code: int, create_graph: bool) -> None:
     if code in (DONE, SIGNALS):
         return
     if code == ERROR:
-        raise_run_error()
+        node = lib.tl_run_node(run)
+        raise_run_error(type(OBJECTS[lib.tl_node_token(node)]).__name__ if node and lib.tl_node_op(node) == FUNCTION else None)
     if code == ASK_NODE:
         _serve_node(run)
     elif code == ASK_ADD:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import weakref
 
 from tensorlib.errors import GradError
-from tensorlib.tensor import Tensor
 from tensorlib.native import OBJECTS, lib
+from tensorlib.tensor import Tensor
 
 from .engine import note_leaf_hooks
 from .node import Hook, RemovableHandle, hooks_of

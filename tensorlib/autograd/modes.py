@@ -55,7 +55,7 @@ class _Mode:
         return mode
 
 
-class no_grad(_Mode):  # noqa: N801
+class no_grad(_Mode):
     """Do not record: for evaluation and for updates of parameters.
 
     >>> w = tl.ones(2, requires_grad=True)
@@ -67,7 +67,7 @@ class no_grad(_Mode):  # noqa: N801
     grad = False
 
 
-class enable_grad(_Mode):  # noqa: N801
+class enable_grad(_Mode):
     """Record, also inside `no_grad`.
 
     >>> w = tl.ones(2, requires_grad=True)
@@ -77,7 +77,7 @@ class enable_grad(_Mode):  # noqa: N801
     """
 
 
-class set_grad_enabled(_Mode):  # noqa: N801
+class set_grad_enabled(_Mode):
     """Record or not, by a flag; also works as a plain call that lasts.
 
     >>> with tl.set_grad_enabled(False):
@@ -104,7 +104,7 @@ class set_grad_enabled(_Mode):  # noqa: N801
         return mode
 
 
-class inference_mode(_Mode):  # noqa: N801
+class inference_mode(_Mode):
     """As `no_grad`, and what is made inside can never take part in a recorded operation later.
 
     >>> with tl.inference_mode():
