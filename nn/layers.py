@@ -11,8 +11,7 @@ from typing import Any
 
 import tensorlib as tl
 from tensorlib import Tensor
-from tensorlib.nn import functional as F
-from tensorlib.nn import init
+from tensorlib.nn import functional as F, init
 from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 

@@ -1,4 +1,6 @@
-"""tensorlib: an eager, define-by-run tensor library. The graph is the run: operations execute at once, a tape records them, `backward()` walks it back.
+"""tensorlib: an eager, define-by-run tensor library.
+
+The graph is the run: operations execute at once, a tape records them, `backward()` walks it back.
 
 >>> import tensorlib as tl
 >>> x = tl.tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -15,7 +17,7 @@ from typing import Any
 from tensorlib import dtypes as _dtypes, errors, memory
 from tensorlib.device import Device, device
 from tensorlib.dtypes import *  # noqa: F403
-from tensorlib.dtypes import BY_NAME as _BY_NAME, DType, bool_ as bool
+from tensorlib.dtypes import DType, bool_ as bool
 from tensorlib.errors import *  # noqa: F403
 from tensorlib.tensor import Tensor
 
@@ -30,12 +32,12 @@ float = _dtypes.float32
 double, half, long, int = _dtypes.float64, _dtypes.float16, _dtypes.int64, _dtypes.int32
 _LAZY = ("fused", "nn", "optim")
 
-__all__ = [
+__all__ = [  # noqa: F405  (three are loaded on first use; the operations' names follow below)
     "DType", "Device", "Tensor", "autograd", "bool", "device", "double", "enable_grad", "errors", "float", "fused", "get_num_threads", "half",
     "inference_mode", "int", "is_grad_enabled", "is_inference_mode_enabled", "is_tensor", "long", "memory", "nn", "no_grad", "optim", "random",
     "set_grad_enabled", "set_num_threads",
 ]  # fmt: skip
-__all__ += [*_dtypes.__all__, *errors.__all__, *random.__all__]
+__all__ += [*_dtypes.__all__, *errors.__all__, *random.__all__]  # noqa: PLE0604
 for _module in _ops.MODULES:
     for _name in _module.__all__:
         globals()[_name] = getattr(_module, _name)

@@ -368,9 +368,8 @@ class Tensor(Methods):
     def __reduce_ex__(self, protocol: Any) -> Any:
         if not self.is_leaf:
             raise GradError("pickle: a tensor with history can not be pickled.", hint="use detach()")
-        if self.dtype is dtypes.bfloat16:
-            return _from_pickle, (type(self), self._read(), "bfloat16", str(self.device), self.requires_grad)
-        return _from_pickle, (type(self), np.ascontiguousarray(self._read()).reshape(self.shape), self.dtype.name, str(self.device), self.requires_grad)
+        values = np.ascontiguousarray(self._read()).reshape(self.shape)
+        return _from_pickle, (type(self), values, self.dtype.name, str(self.device), self.requires_grad)
 
 
 def _from_pickle(cls: Any, array: Any, dtype: str, where: str, requires_grad: bool) -> Any:

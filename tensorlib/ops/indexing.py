@@ -55,6 +55,9 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         handle = _select(x._array, 0, index, line)
     elif kind is Tensor:
         handle = _by_positions(x._array, index._array, line)
+    elif kind is slice and index.step is None and type(index.start) is int and type(index.stop) is int:
+        start, stop = index.start, index.stop
+        handle = _slice(x._array, 0, start, stop, 1, line) if -_END < start < _END and -_END < stop < _END else 0
     else:
         handle = _basic(x._array, index if kind is tuple else (index,), line)
     if handle:
