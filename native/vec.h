@@ -319,7 +319,7 @@ TL_INLINE v_i64 v_sign_i64(v_i64 x) { return (v_i64)((x < 0) - (x > 0)); }
     v_and((v_bits(b) < v_width(b)) | ((a) < 0), (a) >> (__typeof__(b))v_select(v_bits(b) < v_width(b), v_bits(b), v_bits(b) * 0 + (v_width(b) - 1)))
 
 /* The gradient of a maximum: all of g where m holds, half of it where both operands are equal. */
-#define v_share(m, equal, g) v_select(m, g, v_and(equal, (g) * K(0.5)))
+#define v_share(loses, equal, g) v_select(equal, (g) * K(0.5), v_and(~(loses), g))
 #define v_larger(a, b) v_select(((a) > (b)) | ((a) != (a)), a, b)
 #define v_smaller(a, b) v_select(((a) < (b)) | ((a) != (a)), a, b)
 #endif

@@ -34,10 +34,9 @@ FORWARD = {
     tl.complex64: (3e-6, 1e-6),
     tl.complex128: (1e-12, 1e-13),
 }
-RULE_AGAINST_KERNEL = {tl.float64: (1e-12, 1e-13), tl.float32: (1e-5, 1e-6)}  # the two ways to a gradient
+KERNEL_AGAINST_RULE = {tl.float64: (1e-12, 1e-13), tl.float32: (1e-5, 2e-6)}  # the two ways to a gradient
 ULPS_BETWEEN_ISAS = 8  # two kernels of at most 2 ulp, or sums in another order; against a largest element of 1
-FINITE_DIFFERENCE = 1e-5  # relative error of a directional derivative at float64
-FINITE_DIFFERENCE_TWICE = 2e-5
+FINITE_DIFFERENCES = {"eps": 1e-6, "atol": 2e-5, "rtol": 2e-5}  # of first and second order, in float64
 
 PLAIN, STRIDED, TRANSPOSED, EXPANDED = LAYOUTS = ("plain", "strided", "transposed", "expanded")
 _SHORT = {"bool": "bool", "uint8": "u8"} | {d.name: d.name[0] + d.name.lstrip("intfloacmpx") for d in ALL if d.name.startswith(("i", "f", "c"))} | {"bfloat16": "bf16"}  # fmt: skip
@@ -143,19 +142,20 @@ class Case:
         array = draw(a, self.dtype, rng, self.factor)
         return _constant_along_one(array) if self.layout == EXPANDED and _can_expand(a) else array
 
-    def args(self, *, requires_grad: bool = False, device: str | None = None) -> list[Any]:
-        """Fresh operands for `call`: leaves in the case's layout."""
-        return [self._tensor(a, d, requires_grad, device) for a, d in zip(self.arrays(), self.sample.args, strict=True)]
+    def args(self, *, requires_grad: bool = False, layout: str | None = None, device: str | None = None) -> list[Any]:
+        """Fresh operands for `call`: leaves in the case's layout, or another of the same values. Those that have a rule can require a gradient."""
 
-    def _tensor(self, a: Any, d: Any, requires_grad: bool, device: str | None) -> Any:
-        if isinstance(a, list):
-            return [self._tensor(x, _as_draw(s), requires_grad, device) for x, s in zip(a, d, strict=True)]
-        if not isinstance(a, np.ndarray):
-            return a
-        t = lay_out(a, self.layout, self.dtype if d.dtype == "float" else BY_NAME[d.dtype])
-        if device is not None:
-            t = t.to(device)
-        return t.detach().requires_grad_() if requires_grad and t.dtype.is_floating_point else t
+        def tensor(a: Any, d: Any, rule: Any) -> Any:
+            if isinstance(a, list):
+                return [tensor(x, _as_draw(s), rule) for x, s in zip(a, d, strict=True)]
+            if not isinstance(a, np.ndarray):
+                return a
+            t = lay_out(a, layout or self.layout, self.dtype if d.dtype == "float" else BY_NAME[d.dtype])
+            if device is not None:
+                t = t.to(device)
+            return t.detach().requires_grad_() if requires_grad and rule and t.dtype.is_floating_point else t
+
+        return [tensor(a, d, r) for a, d, r in zip(self.arrays(), self.sample.args, rules_of(self.op), strict=True)]
 
     def call(self, *args: Any) -> Any:
         return function_of(self.op, frozenset(self.sample.attrs))(*args, **self.sample.attrs)
@@ -190,14 +190,14 @@ class Case:
             made = self.op.ref(np, *operands, **self.sample.attrs)
         return [np.asarray(a) for a in (made if isinstance(made, (tuple, list)) else (made,))]
 
-    @property
-    def is_smooth(self) -> bool:
-        return all(_is_smooth(d) for d in flat(list(self.sample.args)))
+    def nested(self, operands: Iterable[Any]) -> list[Any]:
+        """The inverse of `flat(args)`."""
+        rest = iter(operands)
+        return [[next(rest) for _ in a] if isinstance(a, list) else next(rest) for a in self.sample.args]
 
     @property
-    def leaves(self) -> int:
-        """How many operands a gradient can be asked for."""
-        return sum(isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in flat(self.arrays()))
+    def is_smooth(self) -> bool:
+        return self.sample.smooth and all(_is_smooth(d) for d in flat(list(self.sample.args)))
 
 
 def _as_draw(d: Any) -> Any:
@@ -301,8 +301,23 @@ def has_kernel(op: Op) -> bool:
     return op.name in NATIVE_NUMBERS
 
 
-def differentiable(op: Op) -> bool:
-    return op.differentiable or op.kind == "composite"
+def rules_of(op: Op) -> tuple[Any, ...]:
+    """For each operand its gradient rule, or anything true where the operations that a composite is written in have theirs."""
+    return op.vjp or (op.kind == "composite",) * len(op.inputs)
+
+
+def leaves(args: Iterable[Any]) -> list[tl.Tensor]:
+    """The operands that a gradient can be asked for."""
+    return [t for t in flat(list(args)) if isinstance(t, tl.Tensor) and t.requires_grad]
+
+
+def differentiable_cases(**which: Any) -> list[Case]:
+    """Cases with a floating operand whose entry has a rule for it, or is written in operations that have."""
+
+    def has_leaf(case: Case) -> bool:
+        return any(rule and any(d.dtype == "float" for d in flat_draws([a])) for rule, a in zip(rules_of(case.op), case.sample.args, strict=True))
+
+    return [c for c in cases(where=lambda op: op.differentiable or op.kind == "composite", **which) if has_leaf(c)]
 
 
 def typical(found: list[Case], most: int = 2) -> list[Case]:

@@ -140,7 +140,7 @@ class NativeBackend:
         if array.flags.owndata and array.flags.c_contiguous and array.flags.writeable:
             return handle
         try:  # a view of an operand, a broadcast, another order: a tensor of its own
-            return checked(lib.tl_clone(lib.tl_detach(handle), 0), "adopt", array.shape)
+            return checked(lib.tl_clone(handle, 0), "adopt", array.shape)
         finally:
             lib.tl_drop(handle)
 

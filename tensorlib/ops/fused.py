@@ -374,10 +374,10 @@ _embedding = structured(
     decode=lambda node: {"padding_idx": lib.tl_node_int(node, 0)},
     samples=lambda: [
         sample((7, 3), Draw((4,), dtype="int64", values=[0, 6, 2, 2]), padding_idx=-1),
-        sample((7, 3), Draw((2, 2), dtype="int64", values=[0, 6, 2, 2]), padding_idx=2),
+        sample((7, 3), Draw((2, 2), dtype="int64", values=[0, 6, 2, 2]), padding_idx=2, smooth=False),
         sample((7, 3), Draw((), dtype="int32", values=[5]), padding_idx=-1),
         sample((7, 3), Draw((0, 2), dtype="int64", values=[]), padding_idx=-1),
-        sample((5, 70), Draw((3,), dtype="int64", values=[4, 0, 4]), padding_idx=0),
+        sample((5, 70), Draw((3,), dtype="int64", values=[4, 0, 4]), padding_idx=0, smooth=False),
     ],
     errors=[
         error(Draw((2,), dtype="int64", values=[0, 7]), (7, 3), raises=IndexError, match="index 7 is out of range"),

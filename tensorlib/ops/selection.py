@@ -23,9 +23,9 @@ _SPECIAL = (0.0, -0.0, 1.0, math.inf, -math.inf, math.nan)
 # ---- the larger, the smaller ----
 
 
-def _shared(wins: Tensor, tie: Tensor, g: Tensor) -> Tensor:
-    """The gradient goes to the operand that wins; a tie is shared by both."""
-    return where(wins, g, where(tie, g * 0.5, 0))
+def _shared(loses: Tensor, tie: Tensor, g: Tensor) -> Tensor:
+    """The gradient goes to the operand that does not lose; a tie is shared, and where one is NaN neither loses."""
+    return where(tie, g * 0.5, where(loses, 0, g))
 
 
 maximum = elementwise(
@@ -33,7 +33,7 @@ maximum = elementwise(
     inputs=("x", "y"),
     dtype=rules.promoted,
     ref=lambda xp, x, y: xp.maximum(x, y),
-    partials=(lambda x, y, g: _shared(gt(x, y), eq(x, y), g), lambda x, y, g: _shared(lt(x, y), eq(x, y), g)),
+    partials=(lambda x, y, g: _shared(lt(x, y), eq(x, y), g), lambda x, y, g: _shared(gt(x, y), eq(x, y), g)),
     samples=binary(special=_SPECIAL),
     doc="""The larger of `x` and `y`, NaN if either is. Where they are equal, each gets half of the gradient.
 
@@ -49,7 +49,7 @@ minimum = elementwise(
     inputs=("x", "y"),
     dtype=rules.promoted,
     ref=lambda xp, x, y: xp.minimum(x, y),
-    partials=(lambda x, y, g: _shared(lt(x, y), eq(x, y), g), lambda x, y, g: _shared(gt(x, y), eq(x, y), g)),
+    partials=(lambda x, y, g: _shared(gt(x, y), eq(x, y), g), lambda x, y, g: _shared(lt(x, y), eq(x, y), g)),
     samples=binary(special=_SPECIAL),
     doc="""The smaller of `x` and `y`, NaN if either is. Where they are equal, each gets half of the gradient.
 

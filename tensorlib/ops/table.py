@@ -67,6 +67,7 @@ class Sample:
 
     args: tuple[Any, ...]
     attrs: Mapping[str, Any]
+    smooth: bool = True  # False: finite differences do not show the gradient, because by definition some of it is withheld
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,9 @@ class ErrorSample:
     match: str
 
 
-def sample(*args: Any, **attrs: Any) -> Sample:
+def sample(*args: Any, smooth: bool = True, **attrs: Any) -> Sample:
     """A call's arguments: a tuple of integers draws a float tensor of that shape, a Draw anything else; keywords are attributes."""
-    return Sample(tuple(Draw(a) if _is_shape(a) else a for a in args), attrs)
+    return Sample(tuple(Draw(a) if _is_shape(a) else a for a in args), attrs, smooth)
 
 
 def error(*args: Any, raises: type[Exception], match: str, **attrs: Any) -> ErrorSample:

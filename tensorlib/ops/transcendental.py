@@ -9,7 +9,7 @@ from tensorlib import ops
 from tensorlib.dtypes import DType, complex128, float64
 from tensorlib.errors import DTypeError
 from tensorlib.ops import rules, special
-from tensorlib.ops.comparison import eq, ge, logical_and
+from tensorlib.ops.comparison import eq, ge, isnan, logical_and, logical_or
 from tensorlib.ops.declare import elementwise, to_dtype
 from tensorlib.ops.elementwise import Scalar, square, where
 from tensorlib.ops.table import Draw, Sample, binary, error, sample, unary
@@ -51,10 +51,11 @@ def _pow_ref(xp: Any, x: Any, y: Any) -> Any:
 
 
 def _pow_base(x: Any, y: Any) -> Any:
-    """y x^(y-1), and 0 instead of 0 * inf where both are 0."""
+    """y x^(y-1), and 0 where y is 0, also instead of 0 * inf and 0 * NaN."""
     if not hasattr(y, "dtype"):
         return ops.creation.zeros_like(x) if y == 0 else y * pow(x, y - 1)
-    return y * pow(x, where(logical_and(eq(x, 0), eq(y, 0)), 1, y - 1))
+    undefined = logical_and(eq(y, 0), logical_or(eq(x, 0), isnan(x)))
+    return y * pow(where(undefined, 1, x), y - 1)
 
 
 def _pow_exponent(x: Any, y: Any, out: Tensor) -> Tensor:
