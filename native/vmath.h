@@ -281,30 +281,61 @@ TL_INLINE vf vf_erf(vf x)
     vf far = 1 - vf_exp(vf_fma(r, t, -t)); /* log(erfc(t)) is smooth */
     return vf_signed(v_select(a > 0.927734375f, far, near), x);
 }
-/* The normal density at x, times sqrt(2 pi), is density * 2^n, the upper tail at |x| tail * 2^(n - 32): 2^32 too large, so that it can be scaled
- * before it meets x without becoming subnormal. It is the density over a + 3.5, times a polynomial in w = (a - 1) / (a + 3.5). */
-#define UP(c) (c * 0x1p32f)
-typedef struct { vf density, tail, n; } vf_normal;
+/* tail(a) / density(a) of the normal distribution (with density exp(-a^2 / 2)): on each of 16 intervals of [0, 15) a polynomial in a - center.
+ * a + 1 in [1, 16) has 4 exponents; with two bits of the significand they number the intervals (modulo 16). Rows: center, c0 ... c5. */
+static const float tl_tail_table[7][16] __attribute__((aligned(64))) = {
+    {1.25f, 1.75f, 2.25f, 2.75f, 3.5f, 4.5f, 5.5f, 6.5f, 8.0f, 10.0f, 12.0f, 14.0f, 0.125f, 0.375f, 0.625f, 0.875f},
+    {0.230760321f, 0.185231671f, 0.153651938f, 0.130724728f, 0.106345162f, 0.084803395f, 0.0703426972f, 0.0600156747f,
+     0.0491225496f, 0.0395066962f, 0.0330189727f, 0.0283526611f, 0.453793228f, 0.379604429f, 0.323356181f, 0.279770583f},
+    {-0.110491879f, -0.0747868642f, -0.0532254204f, -0.0394492634f, -0.0267342422f, -0.0173270162f, -0.0120574636f, -0.00884039048f,
+     -0.00596191082f, -0.0038753394f, -0.00271462742f, -0.00200503296f, -0.342218131f, -0.256590605f, -0.196844682f, -0.154143035f},
+    {0.0463214032f, 0.0271768179f, 0.0169471614f, 0.0111195398f, 0.00638715923f, 0.00341577479f, 0.00201327889f, 0.00127655163f,
+     0.000713556539f, 0.000376632583f, 0.00022171544f, 0.000141097262f, 0.205506936f, 0.14169091f, 0.100163803f, 0.0724475235f},
+    {-0.0175293759f, -0.00907546002f, -0.00503125275f, -0.00295674475f, -0.00145908433f, -0.000651788316f, -0.000328056631f,
+     -0.000180897667f, -8.42818627e-05f, -3.62778846e-05f, -1.79926683e-05f, -9.88159354e-06f, -0.105509959f, -0.0678187907f,
+     -0.0447473601f, -0.0302504208f},
+    {0.00615966041f, 0.00284539489f, 0.00141563895f, 0.000751070853f, 0.000325402216f, 0.000122136582f, 5.27143784e-05f,
+     2.53549788e-05f, 1.00246398e-05f, 3.51060453e-06f, 1.46496211e-06f, 6.93747097e-07f, 0.0482581295f, 0.0291618407f,
+     0.0181034859f, 0.0115257809f},
+    {-0.00199314672f, -0.000831508602f, -0.000375076372f, -0.00018120381f, -6.86717976e-05f, -2.19668491e-05f, -8.2095803e-06f,
+     -3.46799197e-06f, -1.15343221e-06f, -3.32190979e-07f, -1.17376786e-07f, -4.81225868e-08f, -0.0199402738f, -0.0114062019f,
+     -0.00670587644f, -0.00404571835f},
+};
+/* table[i % 16] by lane */
+TL_INLINE vf vf_lookup(const float *table, v_u32 i)
+{
+#if TL_VBYTES == 64
+    return (vf)_mm512_permutexvar_ps((__m512i)i, _mm512_load_ps(table));
+#elif TL_VBYTES == 32
+    vf low = (vf)_mm256_permutevar8x32_ps(_mm256_load_ps(table), (__m256i)i), high = (vf)_mm256_permutevar8x32_ps(_mm256_load_ps(table + 8), (__m256i)i);
+    return v_select((i & 8) != 0, high, low);
+#else
+    vf x;
+    for (int k = 0; k < VF_LANES; k++) x[k] = table[i[k] & 15];
+    return x;
+#endif
+}
+/* At a = |x| (at most 14.99, beyond which all is 0): the density times sqrt(2 pi) and the upper tail, both still to be scaled by 2^n. */
+typedef struct { vf a, density, tail, n; } vf_normal;
 TL_INLINE vf_normal vf_normal_open(vf x)
 {
-    vf a = vf_min(vf_splat(18.5f), vf_abs(x)), lo, hi = vf_square_exact(a, &lo);
+    vf a = vf_min(vf_splat(14.99f), vf_abs(x)), lo, hi = vf_square_exact(a, &lo);
     vf_exp_parts e = vf_exp_open2(-0.5f, hi, lo);
-    vf y = 1 / (a + 3.5f), w = (a - 1) * y;
-    vf r = y * POLY9(w, UP(1.177102307f), UP(-1.604518379f), UP(1.273376181f), UP(-0.4758938092f), UP(-0.0602139524f), UP(0.1014931468f),
-                     UP(0.01133799376f), UP(-0.02487930376f), UP(-0.004910911476f), UP(0.006101518003f));
-    return (vf_normal){1 + e.p, vf_fma(r, e.p, r), e.n};
+    v_u32 i = (v_u32)(a + 1) >> 21;
+    vf d = a - vf_lookup(tl_tail_table[0], i), r = vf_lookup(tl_tail_table[6], i);
+    for (int k = 5; k > 0; k--) r = vf_fma(r, d, vf_lookup(tl_tail_table[k], i));
+    return (vf_normal){a, 1 + e.p, vf_fma(r, e.p, r), e.n};
 }
-#undef UP
 TL_INLINE vf vf_gelu(vf x) /* max(x, 0) - |x| tail */
 {
     vf_normal d = vf_normal_open(x);
-    return vf_fma(vf_min(vf_splat(18.5f), vf_abs(x)) * vf_scale(d.tail, d.n), vf_splat(-0x1p-32f), vf_max(vf_splat(0), x));
+    return vf_max(vf_splat(0), x) - vf_scale(d.a * d.tail, d.n);
 }
 TL_INLINE vf vf_gelu_slope(vf x)
 {
     vf_normal d = vf_normal_open(x);
-    vf tail = vf_scale(d.tail, d.n) * 0x1p-32f;
-    return vf_fma(x * 0.3989422804f, vf_scale(d.density, d.n), v_select(x < 0, tail, 1 - tail));
+    vf tail = vf_scale(d.tail, d.n);
+    return vf_fma(vf_signed(d.a, x) * 0.3989422804f, vf_scale(d.density, d.n), v_select(x < 0, tail, 1 - tail));
 }
 /* x sigmoid(v), v = x (c1 + c2 x^2), is gelu's tanh form. v in float64: an error of v is one of the result's tail. */
 #define GELU_C1 1.5957691216057308
