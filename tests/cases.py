@@ -155,7 +155,7 @@ class Case:
                 t = t.to(device)
             return t.detach().requires_grad_() if requires_grad and rule and t.dtype.is_floating_point else t
 
-        return [tensor(a, d, r) for a, d, r in zip(self.arrays(), self.sample.args, rules_of(self.op), strict=True)]
+        return [tensor(a, d, r) for a, d, r in zip(self.arrays(), self.sample.args, rules_of(self.op), strict=False)]
 
     def call(self, *args: Any) -> Any:
         return function_of(self.op, frozenset(self.sample.attrs))(*args, **self.sample.attrs)

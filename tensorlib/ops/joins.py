@@ -30,7 +30,23 @@ _cat = structured(
     "cat", inputs=("tensors",), attrs=("dim",), variadic=True, ref=lambda xp, tensors, *, dim: xp.concatenate(tensors, dim), vjp=(_cat_rule,),
     native=lambda line, tensors, dim: lib.tl_cat([x._array for x in tensors], len(tensors), dim, line), decode=lambda node: {"dim": lib.tl_node_int(node, 0)},
     samples=lambda: [sample([(2, 3), (4, 3)], dim=0), sample([(2, 1), (2, 0), (2, 3)], dim=1), sample([(3,)], dim=0)],
+    errors=lambda: [
+        error([(2, 3), (2, 4)], dim=0, raises=ShapeError, match=r"cat: tensor 1 has shape \(2, 4\), the first \(2, 3\)"),
+        error([(), ()], dim=0, raises=ShapeError, match=r"cat: 0-d tensors.*\n  hint: use stack"),
+        error([(2,)], dim=1, raises=IndexError, match="cat: dim 1 is out of range"),
+        error([], dim=0, raises=TypeError, match="cat: expected a non-empty sequence"),
+    ],
 )  # fmt: skip
+
+
+def _listed(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+    parts = list(tensors)
+    for i, x in enumerate(parts):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}: tensor {i} is a {type(x).__name__}, expected a Tensor.")
+    if not parts:
+        raise TypeError(f"{name}: expected a non-empty sequence of tensors, got none.")
+    return parts
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -42,9 +58,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     >>> tl.cat([tl.zeros(2), tl.ones(1)])
     tensor([0., 0., 1.])
     """
-    parts = list(tensors)
-    if not parts or not all(isinstance(x, Tensor) for x in parts):
-        raise TypeError("cat: expected a non-empty sequence of tensors.")
+    parts = _listed("cat", tensors)
     some = [x for x in parts if x.ndim != 1 or x.numel()] or parts  # PyTorch lets empty 1-d tensors pass
     first = some[0].shape
     if not first:
@@ -75,9 +89,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     >>> tl.stack([tl.zeros(2), tl.ones(2)]).tolist()
     [[0.0, 0.0], [1.0, 1.0]]
     """
-    parts = list(tensors)
-    if not parts or not all(isinstance(x, Tensor) for x in parts):
-        raise TypeError("stack: expected a non-empty sequence of tensors.")
+    parts = _listed("stack", tensors)
     for i, x in enumerate(parts):
         if x.shape != parts[0].shape:
             raise ShapeError(

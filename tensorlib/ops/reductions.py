@@ -442,6 +442,7 @@ def norm(
     """
     if isinstance(p, str) and p != "fro":
         raise ValueError(f'norm: p: expected a number or "fro", got {p!r}.')
+    dim = dims_or_all("norm", dim, x)
     x = x if dtype is None and x.dtype.category > 1 else x.to(dtype or default_dtype())
     power = 2.0 if p is None or p == "fro" else float(p)
     if power == 2:
