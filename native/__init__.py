@@ -38,17 +38,17 @@ def keep(thing: Any) -> int:
 _draining = False
 
 
-def drain() -> None:
+def drain(_take: Any = lib.tl_drain_tokens, _unpack: Any = ffi.unpack, _buffer: Any = _buffer, _objects: dict[int, Any] = OBJECTS) -> None:
     """Let go of the objects whose tokens C returned. Their finalizers free more, and come back here: the outermost call works it all off, so a
-    chain of any length goes without recursion."""
+    chain of any length goes without recursion. Names are bound as defaults: at the interpreter's end, globals are None already."""
     global _draining
     if _draining:
         return
     _draining = True
     try:
-        while n := lib.tl_drain_tokens(_buffer, _DRAIN):
-            for key in ffi.unpack(_buffer, n):
-                OBJECTS.pop(key, None)
+        while n := _take(_buffer, len(_buffer)):
+            for key in _unpack(_buffer, n):
+                _objects.pop(key, None)
     finally:
         _draining = False
 

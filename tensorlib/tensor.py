@@ -48,10 +48,10 @@ class Tensor(Methods):
         lib.tl_own(made._array)
         self._array = made._array
 
-    def __del__(self, _drop: Callable[[int], int] = _drop) -> None:
+    def __del__(self, _drop: Callable[[int], int] = _drop, _drain: Callable[[], None] = drain) -> None:
         try:
             if _drop(self._array):
-                drain()
+                _drain()
         except AttributeError:  # a constructor raised before there was a handle
             pass
 

@@ -41,7 +41,7 @@ def gradcheck(
         atol, rtol: how far a gradient may lie from the difference d: atol + rtol * abs(d).
         raise_exception: raise where they differ; otherwise return False.
         nondet_tol: how far two runs of backward may differ.
-        fast_mode: one random direction for each pair of input and output, a handful of calls whatever their sizes; False: every entry of the Jacobian.
+        fast_mode: one random direction for each pair of input and output, whatever their sizes; False: every entry of the Jacobian.
 
     Raises:
         GradError: naming input, output and both numbers.
@@ -95,10 +95,19 @@ def gradgradcheck(
         outputs = [o for o in _floating(func(*first)) if o.requires_grad]
         if not outputs:
             raise GradError("gradgradcheck: no output requires a gradient.")
-        return tuple(g for g in grad(outputs, wanted, both[len(args) :], create_graph=True, allow_unused=True) if g is not None)
+        return tuple(
+            g for g in grad(outputs, wanted, both[len(args) :], create_graph=True, allow_unused=True) if g is not None
+        )
 
     return gradcheck(
-        gradients, (*args, *given), eps=eps, atol=atol, rtol=rtol, raise_exception=raise_exception, nondet_tol=nondet_tol, fast_mode=fast_mode
+        gradients,
+        (*args, *given),
+        eps=eps,
+        atol=atol,
+        rtol=rtol,
+        raise_exception=raise_exception,
+        nondet_tol=nondet_tol,
+        fast_mode=fast_mode,
     )
 
 
@@ -134,7 +143,9 @@ class _Check:
         found = grad(output, inputs, _like(output, cotangent), retain_graph=True, allow_unused=True)
         for i, x, g in zip(self.wanted, inputs, found, strict=True):
             if g is not None and (g.shape != x.shape or g.dtype is not x.dtype):
-                raise GradError(f"gradcheck: input {i} is {x.shape} {x.dtype.name}, its gradient {g.shape} {g.dtype.name}.")
+                raise GradError(
+                    f"gradcheck: input {i} is {x.shape} {x.dtype.name}, its gradient {g.shape} {g.dtype.name}."
+                )
         return [np.zeros(x.shape) if g is None else _values(g) for x, g in zip(inputs, found, strict=True)]
 
     def numeric(self, i: int, direction: Array) -> list[Array]:
@@ -169,7 +180,9 @@ class _Check:
         for k, i in enumerate(self.wanted):
             direction = _direction(rng, self.args[i].shape)
             for o, (c, d) in enumerate(zip(cotangents, self.numeric(i, direction), strict=True)):
-                yield _Difference(i, o, "along a random direction", float((gradients[o][k] * direction).sum()), float((c * d).sum()))
+                yield _Difference(
+                    i, o, "along a random direction", float((gradients[o][k] * direction).sum()), float((c * d).sum())
+                )
 
     def entry_by_entry(self) -> Iterator[_Difference]:
         outputs = self.outputs()
@@ -197,7 +210,9 @@ def _differentiable(args: Sequence[Any]) -> list[int]:
         if args[i].is_complex():
             raise ValueError(f"gradcheck: input {i} is {args[i].dtype.name}; only real inputs can be checked.")
         if args[i].dtype is not dtypes.float64:
-            warnings.warn(f"gradcheck: input {i} is {args[i].dtype.name}; finite differences need float64.", stacklevel=3)
+            warnings.warn(
+                f"gradcheck: input {i} is {args[i].dtype.name}; finite differences need float64.", stacklevel=3
+            )
     return wanted
 
 

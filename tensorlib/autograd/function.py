@@ -53,7 +53,8 @@ class Context:
         there = OBJECTS.get(self._token) is self
         for t, version in self._versions:
             if t._version != version:
-                raise GradError(f"{self._called}: a saved tensor of shape {t.shape} was overwritten in place at {describe(lib.tl_write_line(t._array))}.")
+                where = describe(lib.tl_write_line(t._array))
+                raise GradError(f"{self._called}: a saved tensor of shape {t.shape} was overwritten in place at {where}.")
         found: list[Tensor | None] = []
         for slot in self._slots:
             if isinstance(slot, tuple):

@@ -26,8 +26,8 @@ class Node:
         lib.tl_node_own(handle)
         self._handle = handle
 
-    def __del__(self) -> None:
-        lib.tl_node_free(self._handle)
+    def __del__(self, _free: Callable[[int], None] = lib.tl_node_free) -> None:
+        _free(self._handle)
 
     @property
     def name(self) -> str:
@@ -117,7 +117,7 @@ class RemovableHandle:
     def remove(self) -> None:
         self._hooks.pop(self.id, None)
 
-    def __enter__(self) -> RemovableHandle:
+    def __enter__(self) -> RemovableHandle:  # noqa: PYI034 (typing has no Self in Python 3.10)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -126,7 +126,11 @@ def test_create_graph_makes_differentiable_gradients() -> None:
 
 
 def test_broadcast_and_cast_gradients_reach_the_operands_shape_and_dtype() -> None:
-    a, b, s = tl.ones(2, 1, requires_grad=True), tl.ones(3, dtype=tl.float64, requires_grad=True), tl.tensor(2.0, requires_grad=True)
+    a, b, s = (
+        tl.ones(2, 1, requires_grad=True),
+        tl.ones(3, dtype=tl.float64, requires_grad=True),
+        tl.tensor(2.0, requires_grad=True),
+    )
     (a * b * s).sum().backward()
     assert (a.grad.shape, a.grad.dtype, a.grad.tolist()) == ((2, 1), tl.float32, [[6], [6]])
     assert (b.grad.shape, b.grad.dtype, b.grad.tolist()) == ((3,), tl.float64, [4, 4, 4])
@@ -254,7 +258,8 @@ def test_gradients_of_gradients(order: int) -> None:
         (y,) = grad(y.sum(), x, create_graph=True)
     powers = [values**3, 3 * values**2, 6 * values, np.full(3, 6.0), np.zeros(3)]
     expected = sum(
-        math.comb(order, k) * 2 ** (order - k) * np.sin(2 * values + (order - k) * np.pi / 2) * powers[k] for k in range(order + 1)
+        math.comb(order, k) * 2 ** (order - k) * np.sin(2 * values + (order - k) * np.pi / 2) * powers[k]
+        for k in range(order + 1)
     )
     np.testing.assert_allclose(y.detach().numpy(), expected, rtol=1e-10)
 

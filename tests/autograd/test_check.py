@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 
 import tensorlib as tl
 from tensorlib.autograd import gradcheck, gradgradcheck
+
+if TYPE_CHECKING:
+    import numpy as np
 
 both_modes = pytest.mark.parametrize("fast", [True, False], ids=["fast", "full"])
 
@@ -57,7 +59,9 @@ def test_right_gradients_pass(rng: np.random.Generator, fast: bool) -> None:
 def test_wrong_gradients_are_named(rng: np.random.Generator, how: str, fast: bool) -> None:
     x, y = draw(rng, 2), draw(rng, 4)
     f = lambda x, y: (x.sum(), Wrong.apply(y, how))
-    with pytest.raises(tl.GradError, match=r"input 1 of shape \(4,\), output 1, .*backward gives \S+, finite\s+differences give"):
+    with pytest.raises(
+        tl.GradError, match=r"input 1 of shape \(4,\), output 1, .*backward gives \S+, finite\s+differences give"
+    ):
         gradcheck(f, (x, y), fast_mode=fast)
     assert gradcheck(f, (x, y), fast_mode=fast, raise_exception=False) is False
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 import re
 import weakref
-from collections import namedtuple
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -125,7 +124,9 @@ def test_the_engine_checks_saved_values_for_overwriting(rng: np.random.Generator
         x = draw(rng, 2) * 1
         y = of(which).apply(x)
         {"input": x, "output": y, "intermediate": kept[0]}[which].detach().zero_()
-        with pytest.raises(tl.GradError, match=rf"`Saver` \({re.escape(__file__)}.*overwritten in place at {re.escape(__file__)}"):
+        with pytest.raises(
+            tl.GradError, match=rf"`Saver` \({re.escape(__file__)}.*overwritten in place at {re.escape(__file__)}"
+        ):
             y.sum().backward()
 
 
@@ -145,7 +146,7 @@ def test_saved_tensors_go_after_backward_unless_retained(rng: np.random.Generato
     y.sum().backward()
     with pytest.raises(tl.GradError, match="already used"):
         y.sum().backward()
-    with pytest.raises(tl.GradError, match="Kept.*saved tensors went with the graph"):
+    with pytest.raises(tl.GradError, match=r"Kept.*saved tensors went with the graph"):
         _ = contexts[0].saved_tensors
 
 
@@ -189,7 +190,9 @@ def test_needs_input_grad_and_other_arguments(rng: np.random.Generator) -> None:
     a, b = draw(rng, 2), draw(rng, 2)
     cls.apply(a, 3, b.detach(), "f", extra=2).sum().backward()
     assert seen == [((True, False, False, False), "f", 2), (True, False, False, False)] and b.grad is None
-    assert gradcheck(lambda a, b: cls.apply(a, 3, b, "f"), (a, b)) and gradgradcheck(lambda a, b: cls.apply(a, 2, b, ""), (a, b))
+    assert gradcheck(lambda a, b: cls.apply(a, 3, b, "f"), (a, b)) and gradgradcheck(
+        lambda a, b: cls.apply(a, 2, b, ""), (a, b)
+    )
     assert not cls.apply(a.detach(), 2, b.detach()).requires_grad
     with tl.no_grad():
         assert not cls.apply(a, 2, b).requires_grad
@@ -202,8 +205,12 @@ def test_trailing_nones_and_lists_are_fine(rng: np.random.Generator) -> None:
     assert x.grad.tolist() == [2, 2]
 
 
+class Pair(NamedTuple):
+    low: tl.Tensor
+    high: tl.Tensor
+
+
 def test_several_outputs(rng: np.random.Generator) -> None:
-    Pair = namedtuple("Pair", "low high")
     given: list[Any] = []
 
     def backward(ctx: Any, g_low: Any, g_high: Any) -> tl.Tensor:
@@ -248,7 +255,7 @@ def test_mark_non_differentiable(rng: np.random.Generator) -> None:
     assert y.requires_grad and not order.requires_grad and not ranks.requires_grad
     (y * ranks).sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), 2 * ranks.numpy())
-    nothing = function(lambda ctx, x: (x > 0), lambda ctx, g: g).apply(x)
+    nothing = function(lambda ctx, x: x > 0, lambda ctx, g: g).apply(x)
     assert not nothing.requires_grad and nothing.dtype is tl.bool
 
 
@@ -299,7 +306,7 @@ def test_mark_dirty_on_leaves_is_refused_before_anything_changes(rng: np.random.
     x = draw(rng, 3)
     before = x.tolist()
     for leaf in (x, x[:2]):
-        with pytest.raises(tl.GradError, match="Double: a .*leaf tensor.* can not be written in place"):
+        with pytest.raises(tl.GradError, match=r"Double: a .*leaf tensor.* can not be written in place"):
             cls.apply(leaf)
     assert x.tolist() == before
 
@@ -333,7 +340,7 @@ def test_once_differentiable(rng: np.random.Generator) -> None:
     x = draw(rng, 2)
     assert gradcheck(cls.apply, x)
     (g,) = grad((cls.apply(x) * x).sum(), x, create_graph=True)
-    with pytest.raises(tl.GradError, match="Square.*marked once_differentiable"):
+    with pytest.raises(tl.GradError, match=r"Square.*marked once_differentiable"):
         grad(g.sum(), x)
 
 
@@ -447,7 +454,9 @@ def _returns_input(ctx: Any, x: tl.Tensor) -> tl.Tensor:
 
 @pytest.mark.usefixtures("_uncollected")
 @pytest.mark.parametrize("run", ["dropped", "backward", "retained", "created"])
-@pytest.mark.parametrize("forward", [_attribute, _saved_output, _dirty, _view_of_kept, _returns_input], ids=lambda f: f.__name__[1:])
+@pytest.mark.parametrize(
+    "forward", [_attribute, _saved_output, _dirty, _view_of_kept, _returns_input], ids=lambda f: f.__name__[1:]
+)
 def test_no_leak(forward: Callable[..., Any], run: str) -> None:
     alive: list[weakref.ref[Token]] = []
 

@@ -116,7 +116,10 @@ def test_hooks_under_create_graph_are_recorded(x: tl.Tensor) -> None:
 
 def test_a_hooks_result_is_checked(x: tl.Tensor) -> None:
     for bad, match in ((tl.ones(3), r"shape \(3,\)"), (1.0, "float"), (tl.ones(2, device="reference"), "reference")):
-        with x.register_hook(lambda g, bad=bad: bad), pytest.raises((TypeError, tl.DeviceError), match=f"hook: returned.*{match}"):
+        with (
+            x.register_hook(lambda g, bad=bad: bad),
+            pytest.raises((TypeError, tl.DeviceError), match=f"hook: returned.*{match}"),
+        ):
             x.sum().backward()
     with x.register_hook(lambda g: g.double() * 3):
         x.sum().backward()
