@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import sys
 import warnings
 import zlib
@@ -39,7 +40,10 @@ ULPS_BETWEEN_ISAS = 8  # two kernels of at most 2 ulp, or sums in another order;
 FINITE_DIFFERENCES = {"eps": 1e-6, "atol": 2e-5, "rtol": 2e-5}  # of first and second order, in float64
 
 PLAIN, STRIDED, TRANSPOSED, EXPANDED = LAYOUTS = ("plain", "strided", "transposed", "expanded")
-_SHORT = {"bool": "bool", "uint8": "u8"} | {d.name: d.name[0] + d.name.lstrip("intfloacmpx") for d in ALL if d.name.startswith(("i", "f", "c"))} | {"bfloat16": "bf16"}  # fmt: skip
+_SHORT = {
+    d.name: re.sub(r"^(bfloat|uint|int|float|complex)", lambda m: {"bfloat": "bf"}.get(m[0], m[0][0]), d.name)
+    for d in ALL
+}
 
 
 # ---- one operand ----
@@ -82,7 +86,14 @@ def _is_smooth(d: Any) -> bool:
 
 
 def _can_expand(d: Any) -> bool:
-    return isinstance(d, Draw) and d.dtype == "float" and _is_smooth(d) and not d.distinct and any(n > 1 for n in d.shape) and 0 not in d.shape
+    return (
+        isinstance(d, Draw)
+        and d.dtype == "float"
+        and _is_smooth(d)
+        and not d.distinct
+        and any(n > 1 for n in d.shape)
+        and 0 not in d.shape
+    )
 
 
 def _constant_along_one(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -127,7 +138,9 @@ class Case:
     def __str__(self) -> str:
         shapes = "x".join(_describe(a, self.factor) for a in self.sample.args)
         attrs = "".join(f"-{name}={value}" for name, value in self.sample.attrs.items()).replace(" ", "")
-        return f"{self.op.name}-{_SHORT[self.dtype.name]}-{shapes}{attrs}" + (f"-{self.layout}" if self.layout != PLAIN else "")
+        return f"{self.op.name}-{_SHORT[self.dtype.name]}-{shapes}{attrs}" + (
+            f"-{self.layout}" if self.layout != PLAIN else ""
+        )
 
     def arrays(self) -> list[Any]:
         """The operands as NumPy arrays (a list of them for a variadic operand); what is no operand to draw stays as it is."""
@@ -170,7 +183,9 @@ class Case:
     def expected(self) -> tuple[list[np.ndarray[Any, Any]], list[DType]]:
         """What the reference makes of the operands in float64, and the dtypes that the results must have."""
         numbers = (int, float) if self.op.kind == "elementwise" else ()
-        compute, result = self.op.dtype(common_dtype([t for t in flat(self.args()) if isinstance(t, (tl.Tensor, *numbers))]))
+        compute, result = self.op.dtype(
+            common_dtype([t for t in flat(self.args()) if isinstance(t, (tl.Tensor, *numbers))])
+        )
         wide = self._reference(lambda a: _widened(a, compute))
         narrow = self._reference(lambda a: a if compute is None or compute.np is None else a.astype(compute.np))
         known = [result or _result_dtype(a, self.dtype) for a in narrow]
@@ -225,7 +240,11 @@ def _narrowed(wide: np.ndarray[Any, Any], narrow: np.ndarray[Any, Any], dtype: D
     """`wide` in the result's dtype; what only float64 can hold (its own largest number, say) from the reference in the dtype itself."""
     with np.errstate(all="ignore"):
         made = wide.astype(dtype.np or np.float32)
-        return np.where(np.isinf(made) & np.isfinite(narrow), narrow, made).astype(made.dtype) if dtype.category == 2 else made
+        return (
+            np.where(np.isinf(made) & np.isfinite(narrow), narrow, made).astype(made.dtype)
+            if dtype.category == 2
+            else made
+        )
 
 
 def _result_dtype(a: np.ndarray[Any, Any], run: DType) -> DType:
@@ -272,7 +291,7 @@ def cases(
         if where(op)
         for s in samples_of(op)
         for layout in layouts
-        if layout_applies(s, layout) and not ("dtype" in op.attrs)
+        if layout_applies(s, layout) and "dtype" not in op.attrs
     ]
     return [c for c in made if c.is_smooth] if smooth else made
 
@@ -315,7 +334,10 @@ def differentiable_cases(**which: Any) -> list[Case]:
     """Cases with a floating operand whose entry has a rule for it, or is written in operations that have."""
 
     def has_leaf(case: Case) -> bool:
-        return any(rule and any(d.dtype == "float" for d in flat_draws([a])) for rule, a in zip(rules_of(case.op), case.sample.args, strict=True))
+        return any(
+            rule and any(d.dtype == "float" for d in flat_draws([a]))
+            for rule, a in zip(rules_of(case.op), case.sample.args, strict=True)
+        )
 
     return [c for c in cases(where=lambda op: op.differentiable or op.kind == "composite", **which) if has_leaf(c)]
 
@@ -346,7 +368,9 @@ def takes(case: Case) -> bool | None:
 
 
 # ---- comparing ----
-def assert_close(got: tl.Tensor, want: np.ndarray[Any, Any], dtype: DType, tolerance: tuple[float, float] | None = None) -> None:
+def assert_close(
+    got: tl.Tensor, want: np.ndarray[Any, Any], dtype: DType, tolerance: tuple[float, float] | None = None
+) -> None:
     """Shape, dtype and values; floats within the table's tolerance for their dtype, everything else exactly."""
     assert got.shape == want.shape, f"shape {got.shape}, expected {want.shape}"
     assert got.dtype is dtype, f"dtype {got.dtype.name}, expected {dtype.name}"
@@ -360,4 +384,8 @@ def assert_close(got: tl.Tensor, want: np.ndarray[Any, Any], dtype: DType, toler
 
 
 def same_bits(a: tl.Tensor, b: tl.Tensor) -> bool:
-    return a.shape == b.shape and a.dtype is b.dtype and bytes(a.detach().contiguous().numpy().data) == bytes(b.detach().contiguous().numpy().data)
+    return (
+        a.shape == b.shape
+        and a.dtype is b.dtype
+        and bytes(a.detach().contiguous().numpy().data) == bytes(b.detach().contiguous().numpy().data)
+    )

@@ -33,6 +33,7 @@ from tensorlib.ops import (
     views,
 )
 from tensorlib.ops.declare import BINARY_NUMBERS, assign_, inplace_operator, operator
+from tensorlib.native import lib
 from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
@@ -43,10 +44,16 @@ MODULES: tuple[ModuleType, ...] = (
 
 
 def _twin(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
-    """``name_``: the operation, its result assigned back into the first operand."""
+    """``name_``: the operation, its result assigned back into the first operand.
+
+    Assigning saves the overwritten values for the node of the result (rescue_saved in C). Where an operation is made of several, their
+    inner nodes may have kept the operand too: they work on a copy.
+    """
+    one_node = name[:-1] in TABLE and TABLE[name[:-1]].kind != "composite"
 
     def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return assign_(self, function(self, *args, **kwargs), name, here(sys._getframe(1)))
+        recorded = not one_node and lib.tl_is_grad_enabled() and not self.is_leaf
+        return assign_(self, function(self.clone() if recorded else self, *args, **kwargs), name, here(sys._getframe(1)))  # type: ignore[attr-defined]
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"In-place version of `{name[:-1]}`."

@@ -91,7 +91,7 @@ class ErrorSample:
     match: str
 
 
-def sample(*args: Any, smooth: bool = True, **attrs: Any) -> Sample:
+def sample(*args: Any, smooth: Any = True, **attrs: Any) -> Sample:
     """A call's arguments: a tuple of integers draws a float tensor of that shape, a Draw anything else; keywords are attributes."""
     return Sample(tuple(Draw(a) if _is_shape(a) else a for a in args), attrs, smooth)
 

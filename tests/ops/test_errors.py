@@ -21,11 +21,17 @@ def call(op: Op, case: Case, args: list[object]) -> object:
     if op.kind != "structured" or public is None:
         return case.call(*args)
     named = [n for n, p in inspect.signature(public).parameters.items() if p.kind is not p.VAR_POSITIONAL]
-    return public(**dict(zip(op.inputs, args, strict=False)), **attrs) if {*op.inputs} <= {*named} else public(*args, **attrs)
+    return (
+        public(**dict(zip(op.inputs, args, strict=False)), **attrs)
+        if {*op.inputs} <= {*named}
+        else public(*args, **attrs)
+    )
 
 
 @pytest.mark.parametrize("dtype", [tl.float32, tl.float64], ids=lambda d: d.name)
-@pytest.mark.parametrize(("op", "error"), error_cases(), ids=lambda v: v.name if isinstance(v, Op) else re.sub(r"[^\w]+", " ", v.match))
+@pytest.mark.parametrize(
+    ("op", "error"), error_cases(), ids=lambda v: v.name if isinstance(v, Op) else re.sub(r"[^\w]+", " ", v.match)
+)
 def test_is_raised(op: Op, error: ErrorSample, dtype: tl.DType) -> None:
     case = Case(op, Sample(error.args, error.attrs), dtype)
     args = case.args()
@@ -60,7 +66,9 @@ def test_operands_on_two_devices(case: Case) -> None:
         case.call(here[0], *there[1:])
 
 
-@pytest.mark.parametrize("op", [op for op in entries() if op.kind == "elementwise" and len(op.inputs) > 1], ids=lambda op: op.name)
+@pytest.mark.parametrize(
+    "op", [op for op in entries() if op.kind == "elementwise" and len(op.inputs) > 1], ids=lambda op: op.name
+)
 def test_shapes_that_do_not_broadcast(op: Op) -> None:
     like = samples_of(op)[0]
     shapes = [(2, 3)] * (len(op.inputs) - 1) + [(2, 4)]

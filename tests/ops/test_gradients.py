@@ -9,7 +9,19 @@ import pytest
 
 import tensorlib as tl
 from tests.cases import (
-    FINITE_DIFFERENCES, KERNEL_AGAINST_RULE, LAYOUTS, PLAIN, STRIDED, Case, assert_close, differentiable_cases, flat, has_kernel, lay_out, leaves, typical,
+    FINITE_DIFFERENCES,
+    KERNEL_AGAINST_RULE,
+    LAYOUTS,
+    PLAIN,
+    STRIDED,
+    Case,
+    assert_close,
+    differentiable_cases,
+    flat,
+    has_kernel,
+    lay_out,
+    leaves,
+    typical,
 )  # fmt: skip
 
 Grads = list[tl.Tensor | None]
@@ -58,7 +70,10 @@ def test_finite_differences(case: Case) -> None:
 )
 def test_kernel_against_rule(case: Case) -> None:
     """With create_graph every node is served by its rule; without, by C where there is a gradient kernel."""
-    assert_same(gradients(case, case.args(requires_grad=True)), gradients(case, case.args(requires_grad=True), create_graph=True))
+    assert_same(
+        gradients(case, case.args(requires_grad=True)),
+        gradients(case, case.args(requires_grad=True), create_graph=True),
+    )
 
 
 @pytest.mark.parametrize("case", typical(differentiable_cases(dtype=tl.float64, layouts=LAYOUTS[1:]), most=3), ids=str)
