@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from tensorlib.lines import here
+from tensorlib.native import lib
 from tensorlib.ops import (
     activations,
     comparison,
@@ -33,7 +34,6 @@ from tensorlib.ops import (
     views,
 )
 from tensorlib.ops.declare import BINARY_NUMBERS, assign_, inplace_operator, operator
-from tensorlib.native import lib
 from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
@@ -53,7 +53,7 @@ def _twin(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
 
     def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         recorded = not one_node and lib.tl_is_grad_enabled() and not self.is_leaf
-        return assign_(self, function(self.clone() if recorded else self, *args, **kwargs), name, here(sys._getframe(1)))  # type: ignore[attr-defined]
+        return assign_(self, function(self.clone() if recorded else self, *args, **kwargs), name, here(sys._getframe(1)))
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"In-place version of `{name[:-1]}`."
