@@ -5,10 +5,12 @@
 
 static inline bool elsewhere(const tl_tensor *t) { return t && t->storage->kind == TL_FOREIGN; }
 
+static inline bool carries_gradient(const tl_tensor *t) { return t->dtype >= TL_F16; }
+
 /* out, with op's node on it where recording is due */
 static inline tl_tensor *recorded(int op, int n_in, tl_tensor *const *in, tl_tensor *out, int line)
 {
-    if (!out || !tl_grad_enabled || !tl_is_float(out->dtype) || tl_record(op, n_in, in, out, line, NULL)) return out;
+    if (!out || !tl_grad_enabled || !carries_gradient(out) || tl_record(op, n_in, in, out, line, NULL)) return out;
     tl_free(out);
     return NULL;
 }
@@ -79,7 +81,7 @@ tl_tensor *tl_reduce(int op, tl_tensor *x, uint32_t mask, bool keepdim, int line
     if (elsewhere(x)) return tl_fail(TL_DECLINE);
     tl_tensor *out = arr_reduce(op, x, mask, keepdim);
     tl_node *node = NULL;
-    if (out && tl_grad_enabled && tl_is_float(out->dtype)) {
+    if (out && tl_grad_enabled && carries_gradient(out)) {
         if (!tl_record(op, 1, &x, out, line, &node)) {
             tl_free(out);
             return NULL;
@@ -91,7 +93,8 @@ tl_tensor *tl_reduce(int op, tl_tensor *x, uint32_t mask, bool keepdim, int line
 
 tl_tensor *tl_cast(tl_tensor *x, int dtype, int line)
 {
-    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    bool to_complex = dtype >= TL_C64 && x->dtype < TL_C64; /* not differentiable: Python says so */
+    if (elsewhere(x) || (to_complex && tl_grad_enabled && tl_tracks(x))) return tl_fail(TL_DECLINE);
     return recorded(TL_OP_cast, 1, &x, arr_cast(x, dtype), line);
 }
 
@@ -231,7 +234,7 @@ tl_tensor *tl_cat(tl_tensor *const *xs, int n, int dim, int line)
         tracked |= tl_tracks(xs[i]);
     }
     tl_tensor *out = arr_cat((const tl_tensor *const *)xs, n, dim);
-    if (!out || !tracked || !tl_grad_enabled || !tl_is_float(out->dtype)) return out;
+    if (!out || !tracked || !tl_grad_enabled || !carries_gradient(out)) return out;
     tl_node *node = tl_record_many(TL_OP_cat, n, xs, 1, &out, 0, line);
     if (!node) {
         tl_free(out);

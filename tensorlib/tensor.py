@@ -148,9 +148,9 @@ class Tensor(Methods):
         self.requires_grad_(on)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
-        """Ask for (or stop) recording on this leaf, in place. Only floating and complex tensors can."""
-        if requires_grad and not (self.dtype.is_floating_point or self.dtype.is_complex):
-            raise DTypeError(f"requires_grad_: got a {self.dtype.name} tensor, expected a floating or complex one.")
+        """Ask for (or stop) recording on this leaf, in place. Only floating tensors can; complex ones compute, but are not differentiated."""
+        if requires_grad and not self.dtype.is_floating_point:
+            raise DTypeError(f"requires_grad_: got a {self.dtype.name} tensor, expected a floating one.")
         if not requires_grad and not self.is_leaf:
             raise GradError("requires_grad_: only a leaf's flag can be switched off.", hint="use detach()")
         if requires_grad and lib.tl_is_inference(self._array) and not lib.tl_is_inference_mode():

@@ -218,11 +218,7 @@ def reduce_to(g: Tensor, shape: tuple[int, ...], dtype: dtypes.DType) -> Tensor:
         raise ShapeError(f"backward: a rule returned a gradient of shape {have} for an operand of shape {shape}.")
     if dims:
         g = g.sum(tuple(dims), keepdim=True).reshape(shape)
-    if g.dtype is not dtype:
-        if g.dtype.is_complex and not dtype.is_complex:
-            g = g.real
-        g = g.to(dtype)
-    return g
+    return g if g.dtype is dtype else g.to(dtype)
 
 
 # ---- nodes ----

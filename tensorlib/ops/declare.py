@@ -369,6 +369,8 @@ def record(op: Op, operands: Sequence[Any], outs: Sequence[Tensor], attrs: dict[
     tracked = [x is not None and x.requires_grad for x in operands]
     if not any(tracked):
         return
+    if any(t.dtype.is_complex for t in outs):
+        raise GradError(f"{op.name}: a complex result can not be recorded; gradients go through real tensors only.", hint="detach() the operands")
     needs = 0
     if op.variadic:
         needs = sum(1 << i for i in range(len(operands))) if op.inputs[0] in op.needs[0] else 0

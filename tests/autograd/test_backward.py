@@ -360,10 +360,16 @@ def test_requires_grad() -> None:
     assert y.requires_grad_().requires_grad
     x.requires_grad = False
     assert not x.requires_grad and not (x * 2).requires_grad
-    for dtype in (tl.int64, tl.bool, tl.uint8):
+    for dtype in (tl.int64, tl.bool, tl.uint8, tl.complex64):
         with pytest.raises(tl.DTypeError, match=dtype.name):
             tl.zeros(2, dtype=dtype).requires_grad_()
-    assert tl.zeros(2, dtype=tl.complex64).requires_grad_().requires_grad
+
+
+def test_complex_results_are_not_recorded() -> None:
+    x = leaf(1, 2)
+    with pytest.raises(tl.GradError, match="cast: a complex result can not be recorded"):
+        x.to(tl.complex64)
+    assert x.detach().to(tl.complex64).tolist() == [1, 2]
 
 
 def test_detach() -> None:
