@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tensorlib import dtypes
+from tensorlib.backends import FOREIGN
 from tensorlib.errors import GradError, ShapeError
 from tensorlib.lines import describe, inherited
 from tensorlib.native import OBJECTS, ffi, lib
@@ -138,8 +139,11 @@ def _seed(t: Tensor, gradient: Tensor | None, name: str) -> Tensor:
     if not t.requires_grad:
         raise GradError(f"{name}: the tensor of shape {t.shape} does not require a gradient, nor was it made from one that does.")
     if gradient is None:
-        if lib.tl_numel(t._array) != 1:
+        handle = t._array
+        if lib.tl_numel(handle) != 1:
             raise GradError(f"{name}: the tensor has shape {t.shape}, so its gradient must be given; only one element has a default, 1.")
+        if lib.tl_storage_kind(handle) != FOREIGN:
+            return wrap(checked(lib.tl_new_filled(lib.tl_dtype_of(handle), lib.tl_ndim(handle), lib.tl_dims(handle), 1.0), name, ()))
         from tensorlib.ops.creation import ones_like
 
         return ones_like(t)
