@@ -211,7 +211,8 @@ MOST_INPUTS, MOST_OUTPUTS = 24, 8  # as many can be saved in a node's slots
 
 def _slots(ctx: Context, tensors: list[Tensor], made: list[Tensor]) -> tuple[int, list[Tensor]]:
     """Where each saved tensor goes, as the node's mask, and those that are neither inputs nor outputs: these become further inputs, detached."""
-    needs, extras = 0, []
+    needs = 0
+    extras: list[Tensor] = []
     for t in ctx._to_save:
         slot: tuple[int, int] | Tensor | None = t
         if t is not None:

@@ -68,7 +68,7 @@ def getitem(x: Tensor, index: Any) -> Tensor:
         return view if view is not x else x.view(x.shape)
     try:
         view, flat, dim, ndims = _collapsed(*_together(view, sub, x.shape))
-        return index_read(view, flat, dim=dim, ndims=ndims)  # type: ignore[no-any-return]
+        return index_read(view, flat, dim=dim, ndims=ndims)
     except IndexRangeError:
         _check_arrays(sub, x.shape)
         raise
