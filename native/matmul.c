@@ -97,7 +97,7 @@ static void cut(job *j)
 static void run_big(job *j, double each)
 {
     int64_t nr = tl_mm_k->nr[j->type];
-    if (j->path == DIRECT && j->m >= 4 * tl_mm_k->mr && each >= PACK_FROM) j->path = PACKED;
+    if (j->path == DIRECT && j->m >= 4 * tl_mm_k->mr && j->mm.k && each >= PACK_FROM) j->path = PACKED;
     cut(j);
     int64_t units = j->batch * j->row_blocks * j->col_blocks;
     double cost = each / (double)(j->row_blocks * j->col_blocks);

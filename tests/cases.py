@@ -13,7 +13,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -39,7 +39,7 @@ KERNEL_AGAINST_RULE = {tl.float64: (1e-12, 1e-13), tl.float32: (1e-5, 2e-6)}  # 
 ULPS_BETWEEN_ISAS = 8  # two kernels of at most 2 ulp, or sums in another order; against a largest element of 1
 FINITE_DIFFERENCES = {"eps": 1e-6, "atol": 2e-5, "rtol": 2e-5}  # of first and second order, in float64
 
-PLAIN, STRIDED, TRANSPOSED, EXPANDED = LAYOUTS = ("plain", "strided", "transposed", "expanded")
+PLAIN, STRIDED, TRANSPOSED, EXPANDED, UNALIGNED = LAYOUTS = ("plain", "strided", "transposed", "expanded", "unaligned")
 _SHORT = {
     d.name: re.sub(r"^(bfloat|uint|int|float|complex)", lambda m: {"bfloat": "bf"}.get(m[0], m[0][0]), d.name)
     for d in ALL
@@ -113,6 +113,8 @@ def lay_out(array: np.ndarray[Any, Any], layout: str, dtype: DType) -> tl.Tensor
     if layout == STRIDED and array.ndim:
         room = rubbish((*array.shape[:-1], 2 * array.shape[-1] + 1), dtype)
         view = room[..., 1::2]
+    elif layout == UNALIGNED:
+        view = rubbish((array.size + 2,), dtype)[1:-1].reshape(array.shape)
     elif layout == TRANSPOSED and array.ndim > 1:
         view = rubbish(array.shape[::-1], dtype).permute(tuple(reversed(range(array.ndim))))
     elif layout == EXPANDED and 0 in (s for s, n in zip(array.strides, array.shape, strict=True) if n > 1):
@@ -300,7 +302,7 @@ def layout_applies(s: Sample, layout: str) -> bool:
     draws = [_as_draw(d) for d in flat_draws(s.args)]
     if layout == EXPANDED:
         return any(_can_expand(d) for d in draws)
-    rank = {PLAIN: 0, STRIDED: 1, TRANSPOSED: 2}[layout]
+    rank = {PLAIN: 0, STRIDED: 1, TRANSPOSED: 2, UNALIGNED: 1}[layout]
     return rank == 0 or any(len(d.shape) >= rank and 0 not in d.shape for d in draws)
 
 
@@ -310,6 +312,43 @@ def flat_draws(args: Iterable[Any]) -> Iterator[Draw]:
             yield from (_as_draw(d) for d in a)
         elif isinstance(a, Draw):
             yield a
+
+
+# One below, at and above the number of lanes of every instruction set and element size, and four vectors and a tail.
+EDGE_SIZES = tuple(
+    sorted({0, 1} | {n + d for n in (2, 4, 8, 16, 32, 64) for d in (-1, 0, 1)} | {4 * n + 3 for n in (2, 4, 8, 16, 64)})
+)
+
+
+def edge_cases(op: Op, dtype: DType) -> list[Case]:
+    """An elementwise entry's operands as vectors of each of the edge sizes, at addresses that are no multiple of a vector's size."""
+    like = next(s for s in samples_of(op) if s.smooth and all(_is_smooth(d) for d in s.args))
+    return [
+        Case(
+            op,
+            Sample(tuple(replace(d, shape=(n,)) if isinstance(d, Draw) else d for d in like.args), like.attrs),
+            dtype,
+            UNALIGNED,
+        )
+        for n in EDGE_SIZES
+    ]
+
+
+def magnified(case: Case, elements: int) -> Case:
+    """The same with every size above 1 multiplied, so that the largest operand or result has at least so many elements."""
+    shapes = [d.shape for d in flat_draws(case.sample.args)] + [a.shape for a in case.expected()[0]]
+    largest = max(shapes, key=math.prod)
+    growing = sum(n > 1 for n in largest)
+    return (
+        replace(case, factor=math.ceil((elements / math.prod(largest)) ** (1 / growing)))
+        if growing and 0 not in largest
+        else case
+    )
+
+
+def states_sizes(op: Op) -> bool:
+    """Whether sizes are among the attributes, so that the samples can not be magnified."""
+    return bool({"shape", "size", "repeats"} & set(op.attrs))
 
 
 def error_cases() -> list[tuple[Op, ErrorSample]]:
