@@ -81,7 +81,7 @@ tl_node *tl_record_python(int op, int n_in, tl_tensor *const *inputs, int n_out,
 /* dispatch.c: the recording operations */
 tl_tensor *tl_unary(int op, tl_tensor *x, int line);
 tl_tensor *tl_binary(int op, tl_tensor *a, tl_tensor *b, int line);
-tl_tensor *tl_binary_scalar(int op, tl_tensor *x, double s, bool reversed, int line);
+tl_tensor *tl_binary_scalar(int op, tl_tensor *x, double s, int how, int line);
 tl_tensor *tl_ternary(int op, tl_tensor *a, tl_tensor *b, tl_tensor *c, int line);
 tl_tensor *tl_reduce(int op, tl_tensor *x, uint32_t mask, bool keepdim, int line);
 tl_tensor *tl_cast(tl_tensor *x, int dtype, int line);
@@ -99,7 +99,7 @@ tl_tensor *tl_cat(tl_tensor *const *xs, int n, int dim, int line);
 bool tl_assign(tl_tensor *x, tl_tensor *r, int line);
 bool tl_unary_inplace(int op, tl_tensor *x, int line);
 bool tl_binary_inplace(int op, tl_tensor *x, tl_tensor *b, int line);
-bool tl_binary_scalar_inplace(int op, tl_tensor *x, double s, int line);
+bool tl_binary_scalar_inplace(int op, tl_tensor *x, double s, int how, int line);
 bool tl_copy(tl_tensor *x, tl_tensor *src, int line);
 bool tl_fill(tl_tensor *x, double value, int line);
 bool tl_rewrite_history(tl_tensor *x, tl_tensor *r, int line);
@@ -118,6 +118,7 @@ tl_tensor *tl_permute(tl_tensor *x, int n, const int64_t *perm, int line);
 tl_tensor *tl_transpose(tl_tensor *x, int64_t d0, int64_t d1, int line);
 tl_tensor *tl_expand(tl_tensor *x, int ndim, const int64_t *dims, int line);
 tl_tensor *tl_select(tl_tensor *x, int64_t dim, int64_t index, int line);
+tl_tensor *tl_select_two(tl_tensor *x, int64_t i, int64_t j, int line);
 tl_tensor *tl_slice(tl_tensor *x, int64_t dim, int64_t start, int64_t stop, int64_t step, int line);
 tl_tensor *tl_diagonal(tl_tensor *x, int64_t offset, int64_t d1, int64_t d2, int line);
 tl_tensor *tl_unsqueeze(tl_tensor *x, int64_t dim, int line);

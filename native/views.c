@@ -169,6 +169,14 @@ tl_tensor *tl_select(tl_tensor *x, int64_t dim, int64_t index, int line)
     return finish(x, selected(x, dim, index), TL_OP_select, dim, index, 0, 0, line);
 }
 
+/* x[i, j] */
+tl_tensor *tl_select_two(tl_tensor *x, int64_t i, int64_t j, int line)
+{
+    tl_tensor *row = tl_select(x, 0, i, line), *v = row ? tl_select(row, 0, j, line) : NULL;
+    tl_free(row);
+    return v;
+}
+
 static tl_tensor *sliced(const tl_tensor *x, int64_t dim, int64_t start, int64_t length, int64_t step)
 {
     int64_t dims[TL_MAX_DIMS], strides[TL_MAX_DIMS];
@@ -394,6 +402,8 @@ static bool overlaps_itself(const tl_tensor *x)
     return false;
 }
 
+bool tl_overwritable(const tl_tensor *x) { return !x->storage->readonly && !overlaps_itself(x); }
+
 tl_tensor *tl_writable(tl_tensor *x)
 {
     const tl_tensor *root = x->base ? x->base : x;
@@ -420,8 +430,15 @@ static tl_node *view_node(int op, tl_tensor *x, const tl_tensor *base, int n_in,
     return n;
 }
 
-/* A base that is not contiguous has no as_strided gradient (positions in memory would not be positions in it): ints[1] says so, and backward
- * through this node is an error. */
+/* Whether v's elements have places in its base's gradient: the base is contiguous, and v (as_strided reaches all of a storage) lies in it. */
+static bool lies_in(const tl_tensor *v, const tl_tensor *base)
+{
+    int64_t first = v->offset - base->offset, last = first;
+    for (int i = 0; i < v->ndim; i++) last += (v->dims[i] - 1) * v->strides[i];
+    return tl_contiguous(base) && (!v->numel || (first >= 0 && last < base->numel));
+}
+
+/* Where the base's gradient has no place for the view's, ints[1] says so, and backward through this node is an error. */
 void tl_view_refresh(tl_tensor *v)
 {
     tl_tensor *base = v->base;
@@ -429,10 +446,9 @@ void tl_view_refresh(tl_tensor *v)
     if (!(base->flags & TL_REQUIRES_GRAD)) return;
     tl_node *n = view_node(TL_OP_as_strided, v, base, 1, base->node ? base->node->line : 0);
     if (!n) return; /* out of memory for a few hundred bytes: the next allocation reports it */
-    n->ints[1] = !tl_contiguous(base);
+    n->ints[1] = !lies_in(v, base);
     n->edges[0] = tl_edge_to(base);
-    tl_edge_shape(&n->edges[0], base);
-    tl_attach(v, 0, n);
+    if (tl_edge_shape(&n->edges[0], base)) tl_attach(v, 0, n);
     tl_node_free(n);
 }
 
@@ -443,7 +459,7 @@ bool tl_rewrites_history(tl_tensor *x, tl_tensor *r)
 
 bool tl_history_fits(tl_tensor *x, tl_tensor *r)
 {
-    if (x->base && !tl_contiguous(x->base) && tl_rewrites_history(x, r)) return tl_fail_with(TL_DECLINE, 3, 0, 0);
+    if (x->base && tl_rewrites_history(x, r) && !lies_in(x, x->base)) return tl_fail_with(TL_DECLINE, 3, 0, 0);
     return true;
 }
 

@@ -31,12 +31,12 @@ from tensorlib.tensor import Tensor, wrap
 Scalar = bool | int | float
 
 __all__ = ["index_put", "take"]
-_frame, _line_of, _select, _slice, _END = sys._getframe, KNOWN.get, lib.tl_select, lib.tl_slice, 2**63 - 1
 METHODS = ("index_put", "take")
 INPLACE = ("index_put",)
 
 _frame, _line_of = sys._getframe, KNOWN.get
-_select, _slice, _unsqueeze, _ndim, _drop = lib.tl_select, lib.tl_slice, lib.tl_unsqueeze, lib.tl_ndim, lib.tl_drop
+_select, _select_two, _slice, _unsqueeze = lib.tl_select, lib.tl_select_two, lib.tl_slice, lib.tl_unsqueeze
+_ndim, _drop = lib.tl_ndim, lib.tl_drop
 _END = 2**63 - 1
 _WHOLE = (0, _END, 1)
 
@@ -58,6 +58,9 @@ def getitem(x: Tensor, index: Any) -> Tensor:
     elif kind is slice and index.step is None and type(index.start) is int and type(index.stop) is int:
         start, stop = index.start, index.stop
         handle = _slice(x._array, 0, start, stop, 1, line) if -_END < start < _END and -_END < stop < _END else 0
+    elif kind is tuple and len(index) == 2 and type(index[0]) is int and type(index[1]) is int:
+        i, j = index
+        handle = _select_two(x._array, i, j, line) if -_END < i < _END and -_END < j < _END else 0
     else:
         handle = _basic(x._array, index if kind is tuple else (index,), line)
     if handle:
