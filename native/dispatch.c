@@ -39,10 +39,14 @@ tl_tensor *tl_binary(int op, tl_tensor *a, tl_tensor *b, int line)
     return recorded(op, 2, in, arr_binary(op, a, b), line);
 }
 
-/* A Python scalar as a 0-d operand beside x: declined where x's dtype can not hold it exactly enough (promotion is Python's). */
-static tl_tensor *scalar_operand(const tl_tensor *x, double s)
+/* how a Python number stands beside a tensor (ops/declare.py passes them): it comes first; it is a float */
+enum { REVERSED = 1, REAL = 2 };
+
+/* A Python number as a 0-d operand beside x: declined where it raises x's dtype, or x's dtype can not hold it (promotion is Python's). */
+static tl_tensor *scalar_operand(const tl_tensor *x, double s, int how)
 {
     if (!tl_is_float(x->dtype)) {
+        if (how & REAL) return tl_fail(TL_DECLINE);
         static const double most[] = {[TL_U8] = 255, [TL_I8] = 127, [TL_I16] = 32767, [TL_I32] = 2147483647, [TL_I64] = 9007199254740992};
         if (x->dtype < TL_U8 || x->dtype > TL_I64 || s != (double)(int64_t)(s > 1e16 || s < -1e16 ? 0 : s)) return tl_fail(TL_DECLINE);
         if (s > most[x->dtype] || s < (x->dtype == TL_U8 ? 0 : -most[x->dtype])) return tl_fail(TL_DECLINE);
@@ -58,11 +62,12 @@ static tl_tensor *scalar_operand(const tl_tensor *x, double s)
     return t;
 }
 
-tl_tensor *tl_binary_scalar(int op, tl_tensor *x, double s, bool reversed, int line)
+tl_tensor *tl_binary_scalar(int op, tl_tensor *x, double s, int how, int line)
 {
+    bool reversed = how & REVERSED;
     if (elsewhere(x)) return tl_fail(TL_DECLINE);
-    if (op == TL_OP_pow && !reversed && (s == 2 || s == 0.5)) return tl_unary(s == 2 ? TL_OP_square : TL_OP_sqrt, x, line);
-    tl_tensor *b = scalar_operand(x, s);
+    if (op == TL_OP_pow && !reversed && (s == 2 || s == 0.5) && (tl_is_float(x->dtype) || !(how & REAL))) return tl_unary(s == 2 ? TL_OP_square : TL_OP_sqrt, x, line);
+    tl_tensor *b = scalar_operand(x, s, how);
     if (!b) return NULL;
     tl_tensor *out = reversed ? tl_binary(op, b, x, line) : tl_binary(op, x, b, line);
     tl_free(b);
@@ -270,7 +275,9 @@ static bool rescue_saved(tl_node *n, const tl_tensor *x)
 bool tl_assign(tl_tensor *x, tl_tensor *r, int line)
 {
     if (!fits_in_place(x, r)) return tl_fail(TL_DECLINE);
-    if (!tl_writable(x) || elsewhere(x) || elsewhere(r) || !tl_history_fits(x, r)) return false;
+    if (!tl_writable(x)) return false;
+    if (elsewhere(x) || elsewhere(r)) return tl_fail(TL_DECLINE);
+    if (!tl_history_fits(x, r)) return false;
     if (tl_grad_enabled && tl_tracks(r) && !rescue_saved(r->node, x)) return false;
     if (!arr_copy_into(x, r)) return false;
     tl_written(x, line);
@@ -292,10 +299,10 @@ bool tl_binary_inplace(int op, tl_tensor *x, tl_tensor *b, int line)
     return true;
 }
 
-bool tl_binary_scalar_inplace(int op, tl_tensor *x, double s, int line)
+bool tl_binary_scalar_inplace(int op, tl_tensor *x, double s, int how, int line)
 {
     if (elsewhere(x)) return tl_fail(TL_DECLINE);
-    tl_tensor *b = scalar_operand(x, s);
+    tl_tensor *b = scalar_operand(x, s, how);
     bool ok = b && tl_binary_inplace(op, x, b, line);
     tl_free(b);
     return ok;

@@ -345,7 +345,11 @@ class Tensor(Methods):
         return html(self)
 
     def __copy__(self) -> Tensor:
-        return self.detach().requires_grad_(self.requires_grad) if self.is_leaf else self.detach()
+        """Another tensor over the same memory: a leaf of its own, or with the same history."""
+        if not self.is_leaf:
+            return self.reshape(self.shape)
+        made: Tensor = type(self)._rebuild(self, self.requires_grad)
+        return made
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:

@@ -33,7 +33,7 @@ from tensorlib.ops import (
     transcendental,
     views,
 )
-from tensorlib.ops.declare import BINARY_NUMBERS, assign_, inplace_operator, operator
+from tensorlib.ops.declare import BINARY_NUMBERS, OPERANDS, assign_, inplace_operator, operator
 from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
@@ -90,7 +90,9 @@ _OPERATORS = {
 _COMPARISONS = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
 
 
-def _rmatmul(self: Tensor, other: Any) -> Tensor:
+def _rmatmul(self: Tensor, other: Any) -> Any:
+    if not isinstance(other, OPERANDS):
+        return NotImplemented
     return linalg.matmul(creation.as_tensor(other), self)
 
 

@@ -75,12 +75,9 @@ def _described(data: Any) -> str:
         return "an integer beyond 64 bits"
     if not isinstance(data, (list, tuple)):
         return f"an object of type {type(data).__name__}"
-    odd = next((x for x in _leaves(data) if not isinstance(x, (bool, int, float, complex, np.generic))), None)
-    return (
-        f"a sequence that holds a {type(odd).__name__}"
-        if odd is not None
-        else "a sequence with integers beyond 64 bits"
-    )
+    known = (bool, int, float, complex, np.generic)
+    odd = next((type(x).__name__ for x in _leaves(data) if not isinstance(x, known)), None)
+    return f"a sequence that holds a {odd}" if odd else "a sequence with integers beyond 64 bits"
 
 
 def _leaves(data: Any) -> Any:

@@ -28,6 +28,7 @@ _frame, _new, _line_of = sys._getframe, object.__new__, KNOWN.get
 _unary, _binary, _scalar, _ternary = lib.tl_unary, lib.tl_binary, lib.tl_binary_scalar, lib.tl_ternary
 Function = TypeVar("Function", bound=Callable[..., Any])
 NULL = ffi.NULL
+REAL = 2  # how a number stands beside a tensor, for C: as a float; 1: it comes first
 EXACT = 2**53  # integers up to here are exact as the double that C takes
 
 
@@ -59,8 +60,10 @@ def _fast_binary(op: Op) -> Callable[..., Any]:
         line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
         kind = type(b)
         try:
-            if kind is float or (kind is int and -EXACT <= b <= EXACT):
-                handle = _scalar(number, a._array, b, False, line)
+            if kind is float:
+                handle = _scalar(number, a._array, b, REAL, line)
+            elif kind is int and -EXACT <= b <= EXACT:
+                handle = _scalar(number, a._array, b, 0, line)
             else:
                 handle = _binary(number, a._array, b._array, line)
         except AttributeError:
@@ -111,7 +114,7 @@ _FAST = {1: _fast_unary, 2: _fast_binary, 3: _fast_ternary}
 
 def operator(op: Op, *, reverse: bool = False) -> Callable[[Tensor, Any], Any]:
     """The method behind a Python operator: as the function, but foreign operands get their own say (NotImplemented)."""
-    fast, number = _FAST[2](op) if op.number in BINARY_NUMBERS else None, op.number
+    fast, number, real = _FAST[2](op) if op.number in BINARY_NUMBERS else None, op.number, REAL | reverse
 
     def slow(a: Tensor, b: Any, line: int) -> Any:
         if not isinstance(b, OPERANDS):
@@ -122,7 +125,9 @@ def operator(op: Op, *, reverse: bool = False) -> Callable[[Tensor, Any], Any]:
         frame = _frame(1)
         line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
         kind = type(b)
-        if kind is float or (kind is int and -EXACT <= b <= EXACT):
+        if kind is float:
+            handle = _scalar(number, a._array, b, real, line)
+        elif kind is int and -EXACT <= b <= EXACT:
             handle = _scalar(number, a._array, b, reverse, line)
         elif reverse:
             handle = 0
@@ -152,8 +157,10 @@ def inplace_operator(op: Op) -> Callable[[Tensor, Any], Tensor]:
         line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
         kind = type(other)
         try:
-            if kind is float or (kind is int and -EXACT <= other <= EXACT):
-                done = scalar_into(number, x._array, other, line)
+            if kind is float:
+                done = scalar_into(number, x._array, other, REAL, line)
+            elif kind is int and -EXACT <= other <= EXACT:
+                done = scalar_into(number, x._array, other, 0, line)
             else:
                 done = into(number, x._array, other._array, line)
         except AttributeError:
@@ -257,7 +264,7 @@ def _one_device(op: Op, tensors: Sequence[Tensor]) -> Device:
 def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -> Any:
     """Any operation on any operands: promote, try the kernel again, else the reference; record."""
     line = line or here(_frame(1))
-    if lib.tl_status() not in (OK, DECLINE) and op.number in NATIVE_NUMBERS_SET:
+    if lib.tl_status() not in (OK, DECLINE):
         _raise_if_final(op, inputs)
     given = list(inputs[0]) if op.variadic else list(inputs)
     names = op.inputs * len(given) if op.variadic else op.inputs

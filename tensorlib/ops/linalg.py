@@ -15,7 +15,7 @@ from tensorlib.errors import DTypeError, ShapeError
 from tensorlib.lines import KNOWN, here
 from tensorlib.native import lib
 from tensorlib.ops import elementwise, rearrange, reductions, rules, shape
-from tensorlib.ops.declare import composite, run, structured
+from tensorlib.ops.declare import OPERANDS, composite, run, structured
 from tensorlib.ops.shape import normalize_dim
 from tensorlib.ops.table import Draw, error, sample
 from tensorlib.tensor import Tensor, wrap
@@ -63,8 +63,11 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
     try:
         handle = _native(a._array, b._array, line)
-    except AttributeError:  # not a Tensor
+    except AttributeError:
         handle = 0
+        for x in (a, b):
+            if not isinstance(x, OPERANDS):
+                raise DTypeError(f"matmul: got a {type(x).__name__}, expected a Tensor.") from None
     return wrap(handle) if handle else run(_matmul.op, (a, b), {}, line)
 
 
