@@ -397,6 +397,7 @@ bool tl_grad_view_write(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 /* ---- writing ---- */
 static bool overlaps_itself(const tl_tensor *x)
 {
+    if (x->numel == 0) return false;
     for (int i = 0; i < x->ndim; i++)
         if (x->strides[i] == 0 && x->dims[i] > 1) return true;
     return false;
