@@ -12,8 +12,8 @@ import pytest
 import tensorlib as tl
 from tensorlib.dtypes import ALL
 
-ORDER = "bool uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64 complex128".split()
-SHORT = dict(zip("b u1 i1 i2 i4 i8 f2 bf f4 f8 c8 c16".split(), ORDER, strict=True))
+ORDER = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64", "complex128"]
+SHORT = dict(zip(["b", "u1", "i1", "i2", "i4", "i8", "f2", "bf", "f4", "f8", "c8", "c16"], ORDER, strict=True))
 # torch.promote_types, row by column, in ORDER; the table is symmetric
 TABLE = """
 b   u1  i1  i2  i4  i8  f2  bf  f4  f8  c8  c16
@@ -64,7 +64,11 @@ def test_0d_tensors_only_raise_the_category(a: str, b: str, expected: str) -> No
 @each
 def test_python_scalars_only_raise_the_category(dtype: tl.DType) -> None:
     x = some(dtype)
-    names = {0: ("bool", "int64", "float32", "complex64"), 1: (None, None, "float32", "complex64"), 2: (None, None, None, "complex64")}
+    names = {
+        0: ("bool", "int64", "float32", "complex64"),
+        1: (None, None, "float32", "complex64"),
+        2: (None, None, None, "complex64"),
+    }
     wanted = [n or dtype.name for n in names.get(dtype.category, (None,) * 4)]
     if dtype is tl.float64:
         wanted[3] = "complex128"
@@ -82,7 +86,10 @@ def test_the_default_dtype_is_what_python_floats_become() -> None:
             tl.set_default_dtype(bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("function", [tl.sin, tl.exp, tl.sigmoid, tl.sqrt, lambda x: x / 2, lambda x: x.mean() if x.is_floating_point() else x / x])
+@pytest.mark.parametrize(
+    "function",
+    [tl.sin, tl.exp, tl.sigmoid, tl.sqrt, lambda x: x / 2, lambda x: x.mean() if x.is_floating_point() else x / x],
+)
 def test_integers_become_the_default_float(function: Any) -> None:
     for dtype in (tl.uint8, tl.int64, tl.bool):
         assert function(some(dtype)).dtype is tl.float32
@@ -114,7 +121,10 @@ def test_conversions_agree_with_numpy(a: str, b: str) -> None:
     array = np.asarray(x)
     if source.is_complex and not target.is_complex and target.category:
         array = array.real
-    np.testing.assert_array_equal(np.asarray(made), array.astype(np.float32 if target is tl.bfloat16 else target.np).astype(np.asarray(made).dtype))
+    np.testing.assert_array_equal(
+        np.asarray(made),
+        array.astype(np.float32 if target is tl.bfloat16 else target.np).astype(np.asarray(made).dtype),
+    )
 
 
 def test_floats_to_integers_truncate_and_integers_wrap() -> None:
@@ -126,7 +136,12 @@ def test_floats_to_integers_truncate_and_integers_wrap() -> None:
 
 
 def test_half_precision_rounds_to_nearest_even(rng: np.random.Generator) -> None:
-    x = np.concatenate([rng.standard_normal(1000) * 10.0 ** rng.integers(-10, 6, 1000), [0.0, -0.0, np.inf, -np.inf, 65504, 65520, 1e-8, 6e-8, 1e38]]).astype(np.float32)
+    x = np.concatenate(
+        [
+            rng.standard_normal(1000) * 10.0 ** rng.integers(-10, 6, 1000),
+            [0.0, -0.0, np.inf, -np.inf, 65504, 65520, 1e-8, 6e-8, 1e38],
+        ]
+    ).astype(np.float32)
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(np.asarray(tl.tensor(x).half()), x.astype(np.float16))
     bits = x.view(np.uint32).astype(np.uint64)
@@ -144,7 +159,13 @@ def test_named_conversions() -> None:
     for name, dtype in names.items():
         assert getattr(x, name)().dtype is dtype
     assert x.type_as(tl.zeros(1, dtype=tl.int8)).dtype is tl.int8
-    assert tl.float is tl.float32 and tl.double is tl.float64 and tl.half is tl.float16 and tl.long is tl.int64 and tl.int is tl.int32
+    assert (
+        tl.float is tl.float32
+        and tl.double is tl.float64
+        and tl.half is tl.float16
+        and tl.long is tl.int64
+        and tl.int is tl.int32
+    )
 
 
 def test_to() -> None:
@@ -214,7 +235,13 @@ def test_complex_arithmetic(dtype: tl.DType) -> None:
     a = np.array([1 + 2j, -3j, 0.5], dtype.np)
     x = tl.tensor(a)
     assert x.dtype is dtype
-    for ours, theirs in [(x * x, a * a), (x / (x + 1), a / (a + 1)), (x.abs(), np.abs(a)), (x.sum(), a.sum()), (x @ x, a @ a)]:
+    for ours, theirs in [
+        (x * x, a * a),
+        (x / (x + 1), a / (a + 1)),
+        (x.abs(), np.abs(a)),
+        (x.sum(), a.sum()),
+        (x @ x, a @ a),
+    ]:
         np.testing.assert_allclose(np.asarray(ours), theirs, rtol=1e-6)
     assert complex(x[0]) == 1 + 2j and x.tolist() == a.tolist()
     for record in (lambda: x.requires_grad_(), lambda: tl.zeros(1, dtype=dtype, requires_grad=True)):
