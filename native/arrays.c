@@ -219,19 +219,19 @@ void tl_own(tl_tensor *t)
 void tl_free(tl_tensor *t)
 {
     while (t) {
-        tl_tensor *base = NULL;
+        tl_tensor *grad = NULL;
         if (--t->owners == 0) {
             tl_node *node = t->node;
-            tl_tensor *grad = t->grad;
-            base = t->base;
+            tl_tensor *base = t->base;
+            grad = t->grad;
             t->node = NULL;
             t->grad = t->base = NULL;
             if (t->hooks) tl_token_died(t->hooks);
             t->hooks = 0;
             if (node) tl_node_free(node);
-            if (grad) tl_free(grad); /* a gradient may carry a graph (create_graph), which tl_node_free walks without recursion */
+            tl_free(base); /* a base is never a view: one level deep */
         }
         tl_unkeep(t);
-        t = base; /* a base is never a view: at most one step */
+        t = grad; /* in a loop: gradients may have gradients of their own, to any depth */
     }
 }

@@ -212,8 +212,15 @@ bool tl_accumulate_grad(tl_tensor *leaf, tl_tensor *g)
     } else {
         tl_tensor *held = leaf->grad;
         tl_own(held); /* another thread may replace leaf->grad while the addition runs without the GIL */
-        ok = arr_binary_into(TL_OP_add, held, held, g);
-        tl_written(held, 0);
+        if (tl_overwritable(held)) {
+            ok = arr_binary_into(TL_OP_add, held, held, g);
+            if (ok) tl_written(held, 0);
+        } else { /* the user put it there: an expanded tensor, or memory that is not ours to write */
+            tl_tensor *sum = arr_binary(TL_OP_add, held, g);
+            ok = sum;
+            if (sum) tl_set_grad(leaf, sum);
+            tl_free(sum);
+        }
         tl_free(held);
         tl_free(g);
     }
@@ -464,6 +471,15 @@ static int deliver_leaf(tl_run *r, tl_tensor *t, tl_tensor *g)
     return added == ADD_ASK ? ask(r, TL_ASK_ADD) : added;
 }
 
+/* Whether summing over broadcast dimensions makes g's shape m's. */
+static bool reducible(const tl_tensor *g, const tl_meta *m)
+{
+    int lead = g->ndim - m->ndim;
+    for (int i = 0; lead >= 0 && i < m->ndim; i++)
+        if (m->dims[i] != 1 && m->dims[i] != g->dims[lead + i]) return false;
+    return lead >= 0;
+}
+
 static bool fits(const tl_tensor *g, const tl_meta *m)
 {
     return !m || (g->dtype == m->dtype && g->ndim == m->ndim && memcmp(g->dims, m->dims, m->ndim * sizeof *m->dims) == 0);
@@ -488,7 +504,7 @@ static int deliver_all(tl_run *r)
         tl_tensor *g = r->gin[i];
         if (r->delivered % 2 == 0 && e->to && g) {
             if (!fits(g, e->meta)) {
-                if (!in_c(r, g) || !tl_is_float(e->meta->dtype)) {
+                if (!in_c(r, g) || !tl_is_float(e->meta->dtype) || !reducible(g, e->meta)) {
                     r->ask_a = g, r->ask_meta = e->meta;
                     return ask(r, TL_ASK_REDUCE);
                 }

@@ -86,7 +86,7 @@ tl_node *tl_node_new(int op, int n_in, int n_saved, int line)
     n->op = (uint16_t)op;
     n->seq = next_seq++;
     n->line = line;
-    n->n_in = (uint16_t)n_in;
+    n->n_in = n_in;
     n->n_out = 1;
     n->n_saved = (uint16_t)n_saved;
     n->cls = classed ? CLASSED : 0;
@@ -246,6 +246,7 @@ bool tl_record(int op, int n_in, tl_tensor *const *inputs, tl_tensor *out, int l
 
 tl_node *tl_record_many(int op, int n_in, tl_tensor *const *inputs, int n_out, tl_tensor *const *outs, uint64_t needs, int line)
 {
+    if (n_out > UINT16_MAX) return tl_fail(TL_NOMEM); /* an edge counts outputs in 16 bits */
     if (inference_among(n_in, inputs)) return tl_fail(TL_INFERENCE);
     tl_node *n = tl_node_new(op, n_in, __builtin_popcountll(needs), line);
     if (!n) return NULL;

@@ -165,7 +165,8 @@ struct tl_node {
     uint16_t flags;
     uint64_t seq;                                           /* newest first: a consumer always has a higher number than what it consumed */
     int32_t line;
-    uint16_t n_in, n_out, n_saved, cls;
+    int32_t n_in;
+    uint16_t n_out, n_saved, cls;
     int32_t busy;                                           /* runs inside its gradient right now: saved values stay until the last leaves */
     int32_t hooks;                                          /* key of Python's hook list, 0: none */
     int64_t token;                                          /* Python object with the attributes of a Python-recorded node */
@@ -211,6 +212,7 @@ void tl_saved_set(tl_node *n, int slot, tl_tensor *t, int kind, int index);
 int64_t tl_saved_stale(const tl_node *n);                /* slot whose value was overwritten since, or -1 */
 
 /* ---- views.c ---- */
+bool tl_overwritable(const tl_tensor *x);            /* its memory may be written, and every element has a place of its own there */
 /* x will be overwritten: NULL if that is forbidden (status says why), else x. */
 tl_tensor *tl_writable(tl_tensor *x);
 void tl_written(tl_tensor *x, int line);             /* version and line of the write */

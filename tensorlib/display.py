@@ -71,7 +71,7 @@ def _formatter(array: np.ndarray[Any, Any]) -> Any:
     sample = sample.astype(np.float64)
     finite = np.abs(sample[np.isfinite(sample)])
     nonzero = finite[finite > 0]
-    scientific = nonzero.size > 0 and (nonzero.max() >= 1e8 or nonzero.min() < 1e-4 or nonzero.max() / nonzero.min() > 1e3 and nonzero.min() < 1e-3)
+    scientific = nonzero.size > 0 and (nonzero.max() >= 1e8 or nonzero.min() < 1e-4 or (nonzero.max() / nonzero.min() > 1e3 and nonzero.min() < 1e-3))
     whole = not scientific and bool((finite == np.floor(finite)).all())
 
     def one(v: Any) -> str:
@@ -89,7 +89,9 @@ def _corners(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         return array
     for axis in range(array.ndim):
         if array.shape[axis] > 2 * EDGE:
-            array = np.concatenate([array.take(range(EDGE), axis), array.take(range(-EDGE, 0), axis)], axis)
+            before = (slice(None),) * axis  # slices: take() would copy all of an expanded tensor
+            low, high = (*before, slice(EDGE)), (*before, slice(-EDGE, None))
+            array = np.concatenate([array[low], array[high]], axis)
     return array
 
 

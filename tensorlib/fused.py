@@ -7,28 +7,39 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from tensorlib import lines
 from tensorlib.native import ffi, lib
 from tensorlib.status import DECLINE, raise_status
-
-if TYPE_CHECKING:
-    from tensorlib.tensor import Tensor
+from tensorlib.tensor import Tensor
 
 __all__ = ["adam_", "scale_", "sgd_", "sum_of_squares", "zero_grad_"]
 
 _NULL = ffi.NULL
 
 
-def _handles(tensors: Sequence[Tensor | None] | None) -> object:
-    """What C reads as an array of handles; an entry None becomes 0, None in all NULL."""
+def _handles(name: str, tensors: Sequence[Tensor | None] | None, n: int) -> object:
+    """What C reads as an array of n handles; an entry None becomes 0, None in all NULL. Of a list or tuple, which keeps the tensors alive."""
     if tensors is None:
         return _NULL
+    if not isinstance(tensors, (list, tuple)) or len(tensors) != n:
+        got = f"{len(tensors)}" if isinstance(tensors, (list, tuple)) else type(tensors).__name__
+        raise TypeError(f"{name}: got {got}, expected a list of {n} tensors.")
     try:
         return [t._array for t in tensors]  # type: ignore[union-attr]
     except AttributeError:
-        return [0 if t is None else t._array for t in tensors]
+        pass
+    for t in tensors:
+        if t is not None and not isinstance(t, Tensor):
+            raise TypeError(f"{name}: got a {type(t).__name__} among the tensors.")
+    return [0 if t is None else t._array for t in tensors]
+
+
+def _count(name: str, tensors: Sequence[Tensor]) -> int:
+    """How many there are; each is a Tensor."""
+    if not isinstance(tensors, (list, tuple)) or not all(isinstance(t, Tensor) for t in tensors):
+        raise TypeError(f"{name}: got {type(tensors).__name__}, expected a list of tensors.")
+    return len(tensors)
 
 
 def _done(name: str, served: bool) -> bool:
@@ -57,9 +68,10 @@ def sgd_(
     >>> tl.fused.sgd_([w], [g], None, lr=0.5), w.tolist()
     (True, [0.5, 1.5])
     """
+    n = _count("sgd_", params)
     served = lib.tl_sgd(
-        len(params), _handles(params), _handles(grads), _handles(momentum_buffers), lr, momentum, dampening, weight_decay, nesterov, maximize,
-        lines.here(sys._getframe(1)),
+        n, _handles("sgd_", params, n), _handles("sgd_", grads, n), _handles("sgd_", momentum_buffers, n),
+        lr, momentum, dampening, weight_decay, nesterov, maximize, lines.here(sys._getframe(1)),
     )  # fmt: skip
     return _done("sgd_", served)
 
@@ -87,8 +99,11 @@ def adam_(
     >>> tl.fused.adam_([w], [g], [m], [v], None, [t], lr=0.25), round(w.item(), 4), t.item()
     (True, 0.75, 1.0)
     """
+    n = _count("adam_", params)
+    if steps is None:
+        raise TypeError("adam_: got no steps, expected a list of tensors.")
     served = lib.tl_adam(
-        len(params), _handles(params), _handles(grads), _handles(exp_avgs), _handles(exp_avg_sqs), _handles(max_exp_avg_sqs), _handles(steps),
+        n, *(_handles("adam_", t, n) for t in (params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps)),
         lr, beta1, beta2, eps, weight_decay, decoupled, maximize, lines.here(sys._getframe(1)),
     )  # fmt: skip
     return _done("adam_", served)
@@ -103,8 +118,9 @@ def zero_grad_(params: Sequence[Tensor], set_to_none: bool = True) -> None:
     >>> w.grad is None
     True
     """
+    n = _count("zero_grad_", params)
     if set_to_none:
-        lib.tl_clear_grads(len(params), _handles(params))
+        lib.tl_clear_grads(n, _handles("zero_grad_", params, n))
         return
     for p in params:
         if p.grad is not None:
@@ -117,8 +133,8 @@ def sum_of_squares(tensors: Sequence[Tensor]) -> float | None:
     >>> tl.fused.sum_of_squares([tl.tensor([3.0]), tl.tensor([4.0])])
     25.0
     """
-    out = ffi.new("double *")
-    return out[0] if _done("sum_of_squares", lib.tl_sum_of_squares(len(tensors), _handles(tensors), out)) else None
+    n, out = _count("sum_of_squares", tensors), ffi.new("double *")
+    return out[0] if _done("sum_of_squares", lib.tl_sum_of_squares(n, _handles("sum_of_squares", tensors, n), out)) else None
 
 
 def scale_(tensors: Sequence[Tensor], factor: float) -> bool:
@@ -128,4 +144,5 @@ def scale_(tensors: Sequence[Tensor], factor: float) -> bool:
     >>> tl.fused.scale_([w], 2.0), w.item()
     (True, 6.0)
     """
-    return _done("scale_", lib.tl_scale(len(tensors), _handles(tensors), factor, lines.here(sys._getframe(1))))
+    n = _count("scale_", tensors)
+    return _done("scale_", lib.tl_scale(n, _handles("scale_", tensors, n), factor, lines.here(sys._getframe(1))))

@@ -160,6 +160,8 @@ def _draw(
     n = 1
     for size in dims:
         n *= size
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(f"{name}: generator is a {type(generator).__name__}, expected a Generator.")
     key, counter = (generator or _default).next(n, _words_each(kind, dtype))
     if where.type == "cpu":
         handle = lib.tl_random(kind, key, counter, dtype.number, len(dims), dims, a, b)
@@ -217,6 +219,8 @@ def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator 
     """
     if size is not None:
         return _draw("normal", NORMAL, _shape("normal", (size,)), _float("normal", dtype), _place(device), generator, float(mean), float(std))
+    if not isinstance(mean, Tensor) and not isinstance(std, Tensor):
+        raise TypeError(f"normal: got {type(mean).__name__} and {type(std).__name__} without a size, expected a Tensor among them.")
     spread = mean + std * 0
     return randn(spread.shape, generator=generator, dtype=spread.dtype, device=spread.device) * std + mean
 
@@ -242,12 +246,18 @@ def randint(
     return _finish(made if kind is dtypes.int64 else made.to(kind), requires_grad)
 
 
+def _need_tensor(name: str, x: Any) -> None:
+    if not isinstance(x, Tensor):
+        raise DTypeError(f"{name}: got a {type(x).__name__}, expected a Tensor.")
+
+
 def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """`rand` with a tensor's shape, dtype and device.
 
     >>> tl.rand_like(tl.zeros(2)).shape
     (2,)
     """
+    _need_tensor("rand_like", input)
     return rand(input.shape, generator=generator, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
@@ -257,6 +267,7 @@ def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any 
     >>> tl.randn_like(tl.zeros(2)).shape
     (2,)
     """
+    _need_tensor("randn_like", input)
     return randn(input.shape, generator=generator, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
 
 
@@ -266,6 +277,7 @@ def randint_like(input: Tensor, low: int, high: int | None = None, *, generator:
     >>> tl.randint_like(tl.zeros(2), 3).dtype
     tensorlib.float32
     """
+    _need_tensor("randint_like", input)
     first, last = (0, low) if high is None else (low, high)
     return randint(first, last, input.shape, generator=generator, dtype=dtype or input.dtype, device=input.device)
 
@@ -290,6 +302,7 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
     >>> tl.bernoulli(tl.tensor([0.0, 1.0]))
     tensor([0., 1.])
     """
+    _need_tensor("bernoulli", input)
     if p is not None:
         if not 0 <= p <= 1:
             raise ShapeError(f"bernoulli: p is {p}, expected 0 to 1.")
@@ -312,6 +325,7 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     >>> tl.multinomial(tl.tensor([0.0, 1.0]), 3, replacement=True)
     tensor([1, 1, 1])
     """
+    _need_tensor("multinomial", input)
     if input.ndim not in (1, 2) or not input.dtype.is_floating_point:
         raise ShapeError(f"multinomial: got {input.shape} {input.dtype.name}, expected floating weights of shape (C,) or (N, C).")
     weights = np.atleast_2d(input.detach().to("cpu").to(dtypes.float64).numpy())

@@ -41,7 +41,8 @@ def raise_status(name: str, shape: Sequence[int] | None = None) -> NoReturn:
     if code == DECLINE and lib.tl_detail(0) == OVERLAPPING:
         raise GradError(f"{name}: several elements of this expanded tensor{about} are one place in memory.", hint="clone() it before writing")
     if code == DECLINE and lib.tl_detail(0) == STRIDED_BASE:
-        raise GradError(f"{name}: the written view's base is not contiguous, so its gradient has no place.", hint="call contiguous() first")
+        what = "the written view's base is not contiguous or does not hold all of it, so its gradient has no place."
+        raise GradError(f"{name}: {what}", hint="write to a clone()")
     raise TensorlibError(f"{name}: failed{about} (status {code}).")
 
 

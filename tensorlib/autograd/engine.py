@@ -163,7 +163,7 @@ def _run(
     grad_mode = lib.tl_set_grad_enabled(create_graph)
     try:
         for t in inputs or ():
-            lib.tl_run_capture(run, t._array)
+            _done(lib.tl_run_capture(run, t._array))
         if inputs is not None or _hooked_leaves:
             _done(lib.tl_run_count(run, [t._array for t in roots], len(roots)))
         for t, g in zip(roots, seeds, strict=True):

@@ -100,8 +100,9 @@ class ArrayBackend:
         dtype = dtype or dtypes.from_numpy_dtype(array.dtype)
         flat = self.xp.array(array, dtype=_carried(dtype).np).reshape(-1)  # always a copy: a result may be a view of an operand
         token = keep((self.device, flat))
+        nbytes = max(flat.size * dtype.itemsize, 1)  # as if bfloat16 took its two bytes
         return checked(
-            lib.tl_adopt(0, max(flat.nbytes, 1), FOREIGN, token, False, dtype.number, array.ndim, array.shape, ffi.NULL), "adopt", array.shape
+            lib.tl_adopt(0, nbytes, FOREIGN, token, False, dtype.number, array.ndim, array.shape, ffi.NULL), "adopt", array.shape
         )
 
     def from_numpy(self, array: Any, dtype: DType | None = None) -> int:

@@ -9,10 +9,10 @@ from tensorlib.errors import DTypeError
 from tensorlib.ops import rules
 from tensorlib.ops.declare import composite, elementwise
 from tensorlib.ops.table import Draw, Sample, binary, error, sample, unary
+from tensorlib.tensor import Tensor
 
 if TYPE_CHECKING:
     from tensorlib.dtypes import DType
-    from tensorlib.tensor import Tensor
 
 __all__ = [
     "allclose", "bitwise_and", "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "eq", "equal", "ge",
@@ -154,6 +154,8 @@ def equal(x: Tensor, y: Tensor) -> bool:
     >>> tl.equal(tl.zeros(2), tl.zeros(2)), tl.equal(tl.zeros(2), tl.zeros(1))
     (True, False)
     """
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+        raise DTypeError(f"equal: got a {type(x).__name__} and a {type(y).__name__}, expected two Tensors.")
     return x.shape == y.shape and bool(eq(x, y).all().item())
 
 

@@ -94,6 +94,8 @@ def _all(terms: Sequence[Labels]) -> set[Label]:
 
 def _parse(equation: str, tensors: Sequence[Tensor]) -> tuple[list[Labels], Labels]:
     """The labels of each operand, and of the result."""
+    if not isinstance(equation, str):
+        raise TypeError(f"einsum: the equation is a {type(equation).__name__}, expected a string.")
     text = equation.replace(" ", "")
     left, arrow, right = text.partition("->")
     parts = left.split(",")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tensorlib.ops import rules
 from tensorlib.ops.comparison import eq, ge, gt, isfinite, isnan, logical_or, lt
 from tensorlib.ops.declare import composite, elementwise
 from tensorlib.ops.elementwise import Scalar, numeric, where
 from tensorlib.ops.table import Draw, Sample, binary, sample, unary
-
-if TYPE_CHECKING:
-    from tensorlib.tensor import Tensor
+from tensorlib.tensor import Tensor
 
 __all__ = ["clamp", "clamp_max", "clamp_min", "clip", "fmax", "fmin", "heaviside", "maximum", "minimum", "nan_to_num"]
 METHODS = tuple(__all__)
@@ -156,7 +154,7 @@ def clamp_max(x: Tensor, max: Tensor | Scalar) -> Tensor:
 
 
 def _is_float(*operands: Any) -> bool:
-    return any(isinstance(o, float) or (hasattr(o, "dtype") and o.dtype.is_floating_point) for o in operands)
+    return any(isinstance(o, float) or (isinstance(o, Tensor) and o.dtype.is_floating_point) for o in operands)
 
 
 clip = clamp

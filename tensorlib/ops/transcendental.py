@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tensorlib import ops
 from tensorlib.dtypes import DType, complex128, float64
@@ -13,9 +13,7 @@ from tensorlib.ops.comparison import eq, ge, isnan, logical_and, logical_or
 from tensorlib.ops.declare import elementwise, to_dtype
 from tensorlib.ops.elementwise import Scalar, square, where
 from tensorlib.ops.table import Draw, Sample, binary, error, sample, unary
-
-if TYPE_CHECKING:
-    from tensorlib.tensor import Tensor
+from tensorlib.tensor import Tensor
 
 __all__ = [
     "acos", "acosh", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "asin", "asinh", "atan", "atan2", "atanh", "cos",
@@ -114,7 +112,7 @@ def float_power(x: Tensor | Scalar, y: Tensor | Scalar) -> Tensor:
     """
 
     def wide(v: Any) -> Any:
-        return to_dtype(v, complex128 if v.dtype.is_complex else float64) if hasattr(v, "dtype") else v
+        return to_dtype(v, complex128 if v.dtype.is_complex else float64) if isinstance(v, Tensor) else v
 
     return pow(wide(x), wide(y))
 
