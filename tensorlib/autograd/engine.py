@@ -42,7 +42,8 @@ def backward(
     Args:
         gradient: the gradient of this tensor itself, of its shape; may be left out for a tensor with one element.
         retain_graph: keep saved values, so that backward can run again; default: `create_graph`.
-        create_graph: record the gradients' own computation, for gradients of gradients.
+        create_graph: record the gradients' own computation, for gradients of gradients. A leaf and its `.grad` then keep each other alive
+            until `.grad` is set to None; `autograd.grad` makes no such cycle.
         inputs: accumulate only into these tensors.
 
     Raises:
@@ -98,7 +99,11 @@ def grad(
     """
     outs, ins = _listed("grad", outputs), _listed("grad", inputs)
     given: list[Tensor | None] = (
-        [None] * len(outs) if grad_outputs is None else [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
+        [None] * len(outs)
+        if grad_outputs is None
+        else [grad_outputs]
+        if isinstance(grad_outputs, Tensor)
+        else list(grad_outputs)
     )
     if len(given) != len(outs):
         raise ShapeError(f"grad: got {len(given)} grad_outputs for {len(outs)} outputs.")
@@ -109,7 +114,10 @@ def grad(
     found = _run(outs, seeds, create_graph if retain_graph is None else retain_graph, create_graph, ins)
     for i, (t, g) in enumerate(zip(ins, found, strict=True)):
         if g is None and not allow_unused:
-            raise GradError(f"grad: input {i} of shape {t.shape} was not used to compute the outputs.", hint="pass allow_unused=True to get None")
+            raise GradError(
+                f"grad: input {i} of shape {t.shape} was not used to compute the outputs.",
+                hint="pass allow_unused=True to get None",
+            )
         if g is None and materialize_grads:
             from tensorlib.ops.creation import zeros_like
 
@@ -137,13 +145,21 @@ def _seed(t: Tensor, gradient: Tensor | None, name: str) -> Tensor:
     if not isinstance(t, Tensor):
         raise TypeError(f"{name}: got a {type(t).__name__}, expected a Tensor.")
     if not t.requires_grad:
-        raise GradError(f"{name}: the tensor of shape {t.shape} does not require a gradient, nor was it made from one that does.")
+        raise GradError(
+            f"{name}: the tensor of shape {t.shape} does not require a gradient, nor was it made from one that does."
+        )
     if gradient is None:
         handle = t._array
         if lib.tl_numel(handle) != 1:
-            raise GradError(f"{name}: the tensor has shape {t.shape}, so its gradient must be given; only one element has a default, 1.")
+            raise GradError(
+                f"{name}: the tensor has shape {t.shape}, so its gradient must be given; only one element has a default, 1."
+            )
         if lib.tl_storage_kind(handle) != FOREIGN:
-            return wrap(checked(lib.tl_new_filled(lib.tl_dtype_of(handle), lib.tl_ndim(handle), lib.tl_dims(handle), 1.0), name, ()))
+            return wrap(
+                checked(
+                    lib.tl_new_filled(lib.tl_dtype_of(handle), lib.tl_ndim(handle), lib.tl_dims(handle), 1.0), name, ()
+                )
+            )
         from tensorlib.ops.creation import ones_like
 
         return ones_like(t)
@@ -195,7 +211,9 @@ def _serve(run: int, code: int, create_graph: bool) -> None:
         return
     if code == ERROR:
         node = lib.tl_run_node(run)
-        raise_run_error(type(OBJECTS[lib.tl_node_token(node)]).__name__ if node and lib.tl_node_op(node) == FUNCTION else None)
+        raise_run_error(
+            type(OBJECTS[lib.tl_node_token(node)]).__name__ if node and lib.tl_node_op(node) == FUNCTION else None
+        )
     if code == ASK_NODE:
         _serve_node(run)
     elif code == ASK_ADD:
@@ -236,7 +254,9 @@ def _serve_node(run: int) -> None:
     before, inherited.line = inherited.line, line
     try:
         if number == FUNCTION:
-            grads = OBJECTS[lib.tl_node_token(node)].run_backward([_gradient(run, j) for j in range(lib.tl_node_outputs(node))])
+            grads = OBJECTS[lib.tl_node_token(node)].run_backward(
+                [_gradient(run, j) for j in range(lib.tl_node_outputs(node))]
+            )
         else:
             op = BY_NUMBER.get(number)
             if op is None or (op.vjp is None and op.name not in _NO_RULE):
@@ -348,7 +368,9 @@ def accumulate(leaf: Tensor, g: Tensor, *, create_graph: bool = False) -> None:
     elif create_graph:
         leaf.grad = held + g
     elif held.device.type == "cpu" and held.dtype.number in _IN_C:
-        _done(lib.tl_accumulate_grad_copy(leaf._array, g._array))  # under the engine's lock: another thread may be at the same leaf
+        _done(
+            lib.tl_accumulate_grad_copy(leaf._array, g._array)
+        )  # under the engine's lock: another thread may be at the same leaf
     else:
         held.add_(g)
 

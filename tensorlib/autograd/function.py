@@ -54,13 +54,18 @@ class Context:
         for t, version in self._versions:
             if t._version != version:
                 where = describe(lib.tl_write_line(t._array))
-                raise GradError(f"{self._called}: a saved tensor of shape {t.shape} was overwritten in place at {where}.")
+                raise GradError(
+                    f"{self._called}: a saved tensor of shape {t.shape} was overwritten in place at {where}."
+                )
         found: list[Tensor | None] = []
         for slot in self._slots:
             if isinstance(slot, tuple):
                 handle = lib.tl_node_saved(self._node, *slot) if there else 0
                 if not handle:
-                    raise GradError(f"{self._called}: the saved tensors went with the graph.", hint="the first time, pass retain_graph=True")
+                    raise GradError(
+                        f"{self._called}: the saved tensors went with the graph.",
+                        hint="the first time, pass retain_graph=True",
+                    )
                 slot = wrap(handle)
             found.append(slot)
         return tuple(found)
@@ -94,7 +99,11 @@ class Context:
     @property
     def _called(self) -> str:
         """Name and line, for messages."""
-        return f"{self._name} ({describe(lib.tl_node_line(self._node))})" if OBJECTS.get(self._token) is self else self._name
+        return (
+            f"{self._name} ({describe(lib.tl_node_line(self._node))})"
+            if OBJECTS.get(self._token) is self
+            else self._name
+        )
 
     def run_backward(self, grads: list[Tensor | None]) -> list[Tensor | None]:
         from tensorlib.ops.creation import zeros
@@ -108,7 +117,9 @@ class Context:
         while len(results) > len(self._inputs) and results[-1] is None:
             results.pop()
         if len(results) != len(self._inputs):
-            raise GradError(f"{self._called}: backward returned {len(results)} gradients for {len(self._inputs)} inputs.")
+            raise GradError(
+                f"{self._called}: backward returned {len(results)} gradients for {len(self._inputs)} inputs."
+            )
         kept: list[Tensor | None] = []
         for i, (g, shape) in enumerate(zip(results, self._inputs, strict=True)):
             self._check(i, g, shape)
@@ -122,7 +133,9 @@ class Context:
         if not isinstance(g, Tensor):
             raise TypeError(f"{self._called}: gradient {i} is a {type(g).__name__}, expected a Tensor or None.")
         if shape is None:
-            raise GradError(f"{self._called}: argument {i} is no tensor, but backward returned a gradient of shape {g.shape} for it; expected None.")
+            raise GradError(
+                f"{self._called}: argument {i} is no tensor, but backward returned a gradient of shape {g.shape} for it; expected None."
+            )
         have = g.shape[max(g.ndim - len(shape), 0) :]
         if len(have) != len(shape) or any(n not in (1, m) for n, m in zip(shape, have, strict=True)):
             raise ShapeError(f"{self._called}: gradient {i} has shape {g.shape}, expected the argument's, {shape}.")
@@ -245,7 +258,9 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
         if not recording or not any(isinstance(g, Tensor) and g.requires_grad for g in grads):
             return made
         several = isinstance(made, (tuple, list))
-        marked = [_Once.apply(ctx._called, m, *grads) if isinstance(m, Tensor) else m for m in (made if several else [made])]
+        marked = [
+            _Once.apply(ctx._called, m, *grads) if isinstance(m, Tensor) else m for m in (made if several else [made])
+        ]
         return tuple(marked) if several else marked[0]
 
     return wrapped
@@ -259,4 +274,6 @@ class _Once(Function):
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
-        raise GradError(f"{ctx.name}: its backward is marked once_differentiable, so it can not be differentiated twice.")
+        raise GradError(
+            f"{ctx.name}: its backward is marked once_differentiable, so it can not be differentiated twice."
+        )

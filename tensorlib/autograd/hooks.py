@@ -15,6 +15,9 @@ from .node import Hook, RemovableHandle, hooks_of
 def register_hook(self: Tensor, hook: Hook) -> RemovableHandle:
     """Call ``hook(grad)`` when this tensor's gradient is known; a returned tensor takes its place.
 
+    Hooks of a leaf see the sum over all its uses, also where `autograd.grad` returns it. A hook lives until it is removed or its tensor goes: one
+    that refers back to the tensor keeps both alive until it is removed.
+
     >>> x = tl.ones(2, requires_grad=True)
     >>> handle = x.register_hook(lambda g: g * 10)
     >>> x.sum().backward()
@@ -27,7 +30,9 @@ def register_hook(self: Tensor, hook: Hook) -> RemovableHandle:
         note_leaf_hooks()
     from collections import OrderedDict
 
-    return RemovableHandle(hooks_of(self).by_output.setdefault(0 if self.is_leaf else lib.tl_out_nr(self._array), OrderedDict()), hook)
+    return RemovableHandle(
+        hooks_of(self).by_output.setdefault(0 if self.is_leaf else lib.tl_out_nr(self._array), OrderedDict()), hook
+    )
 
 
 def register_post_accumulate_grad_hook(self: Tensor, hook: Hook) -> RemovableHandle:

@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 
 from tensorlib.native import lib
 
-__all__ = ["enable_grad", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_grad_enabled"]
+__all__ = [
+    "enable_grad",
+    "inference_mode",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
+    "no_grad",
+    "set_grad_enabled",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,7 +44,9 @@ class _Mode:
 
     def __call__(self, function: F) -> F:
         if inspect.isgeneratorfunction(function):
-            raise TypeError(f"{type(self).__name__}: can not decorate a generator function; put a with block inside it.")
+            raise TypeError(
+                f"{type(self).__name__}: can not decorate a generator function; put a with block inside it."
+            )
 
         @functools.wraps(function)
         def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -84,7 +84,9 @@ class Hooks:
 
     def __init__(self) -> None:
         self.by_output: dict[int, OrderedDict[int, Hook]] = {}
-        self.retaining: dict[int, list[weakref.ref[Tensor]]] = {}  # who wants to see the gradient that all hooks agreed on
+        self.retaining: dict[
+            int, list[weakref.ref[Tensor]]
+        ] = {}  # who wants to see the gradient that all hooks agreed on
         self.accumulated: OrderedDict[int, Hook] = OrderedDict()
 
     def run(self, output: int, g: Tensor) -> Tensor:
@@ -99,7 +101,9 @@ class Hooks:
                 g = made if made.dtype is g.dtype else made.to(g.dtype)
         for ref in self.retaining.get(output, ()):
             t = ref()
-            if t is not None and hooks_of(t) is self:  # else it was overwritten in place, and this was its former value's
+            if (
+                t is not None and hooks_of(t) is self
+            ):  # else it was overwritten in place, and this was its former value's
                 t.grad = g if t.grad is None else t.grad + g
         return g
 

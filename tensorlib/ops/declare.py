@@ -180,7 +180,9 @@ def assign_(x: Tensor, result: Tensor, name: str = "assign_", line: int = 0) -> 
         raise ShapeError(f"{name}: the result has shape {result.shape}, which does not fit into {x.shape}.")
     if result.dtype is not x.dtype:
         if result.dtype.category > x.dtype.category:
-            raise DTypeError(f"{name}: the result is {result.dtype.name}, which can not be stored in a {x.dtype.name} tensor.")
+            raise DTypeError(
+                f"{name}: the result is {result.dtype.name}, which can not be stored in a {x.dtype.name} tensor."
+            )
         result = to_dtype(result, x.dtype)
     if not lib.tl_assign(x._array, result._array, line):
         if lib.tl_status() != DECLINE or lib.tl_detail(0):
@@ -221,6 +223,8 @@ def common_dtype(operands: Sequence[Any]) -> DType:
             scalar = max(scalar, result_category(x))
     found = full
     if zero is not None and (found is None or zero.category > found.category):
+        if found is not None and found.is_floating_point:  # a complex number of the width that x has
+            zero = dtypes.complex64
         found = zero if found is None else PROMOTION[found, zero]
     if found is None or scalar > found.category:
         natural = (dtypes.bool_, dtypes.int64, dtypes.default_dtype(), dtypes.complex64)[max(scalar, 0)]
@@ -250,7 +254,9 @@ def _operand(op: Op, name: str, x: Any) -> Any:
         return as_tensor(x)
     if isinstance(x, np.generic):
         return x.item()
-    raise DTypeError(f"{op.name}: {name} is a {type(x).__name__}, expected a Tensor{'' if op.kind == 'structured' else ' or a number'}.")
+    raise DTypeError(
+        f"{op.name}: {name} is a {type(x).__name__}, expected a Tensor{'' if op.kind == 'structured' else ' or a number'}."
+    )
 
 
 def _one_device(op: Op, tensors: Sequence[Tensor]) -> Device:
@@ -268,7 +274,10 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
         _raise_if_final(op, inputs)
     given = list(inputs[0]) if op.variadic else list(inputs)
     names = op.inputs * len(given) if op.variadic else op.inputs
-    operands = [None if x is None and op.kind != "elementwise" else _operand(op, name, x) for name, x in zip(names, given, strict=True)]
+    operands = [
+        None if x is None and op.kind != "elementwise" else _operand(op, name, x)
+        for name, x in zip(names, given, strict=True)
+    ]
     tensors = [x for x in operands if isinstance(x, Tensor)]
     if not tensors:
         from tensorlib.ops.creation import tensor
@@ -281,7 +290,13 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
     if op.kind == "elementwise":
         _check_broadcast(op, tensors)
     operands = [
-        _converted(x, dtypes.bool_ if name == "condition" else compute or common, keep_dtype=compute is None, where=where, line=line)
+        _converted(
+            x,
+            dtypes.bool_ if name == "condition" else compute or common,
+            keep_dtype=compute is None,
+            where=where,
+            line=line,
+        )
         for name, x in zip(names, operands, strict=False)
     ]
     handle = _retry(op, operands, line) if where.type == "cpu" else 0
@@ -304,7 +319,9 @@ def _check_broadcast(op: Op, tensors: Sequence[Tensor]) -> None:
         np.broadcast_shapes(*shapes)
     except ValueError:
         listed = " and ".join(str(s) for s in shapes)
-        raise ShapeError(f"{op.name}: shapes {listed} do not broadcast; expected sizes that are equal or 1, compared from the last.") from None
+        raise ShapeError(
+            f"{op.name}: shapes {listed} do not broadcast; expected sizes that are equal or 1, compared from the last."
+        ) from None
 
 
 def _converted(x: Any, dtype: DType, *, keep_dtype: bool, where: Device, line: int) -> Any:
@@ -329,7 +346,9 @@ def _retry(op: Op, operands: Sequence[Any], line: int) -> int:
     return int(_ternary(op.number, handles[0], handles[1], handles[2], line))
 
 
-def _reference(op: Op, operands: Sequence[Any], attrs: dict[str, Any], result: DType | None, where: Device, line: int) -> Any:
+def _reference(
+    op: Op, operands: Sequence[Any], attrs: dict[str, Any], result: DType | None, where: Device, line: int
+) -> Any:
     there = NATIVE if where.type == "cpu" else backend(where)
     arrays = [None if x is None else there.view(x._array, x.dtype) for x in operands]
     bf16 = any(x is not None and x.dtype is dtypes.bfloat16 for x in operands)
@@ -377,7 +396,10 @@ def record(op: Op, operands: Sequence[Any], outs: Sequence[Tensor], attrs: dict[
     if not any(tracked):
         return
     if any(t.dtype.is_complex for t in outs):
-        raise GradError(f"{op.name}: a complex result can not be recorded; gradients go through real tensors only.", hint="detach() the operands")
+        raise GradError(
+            f"{op.name}: a complex result can not be recorded; gradients go through real tensors only.",
+            hint="detach() the operands",
+        )
     needs = 0
     if op.variadic:
         needs = sum(1 << i for i in range(len(operands))) if op.inputs[0] in op.needs[0] else 0
@@ -390,13 +412,21 @@ def record(op: Op, operands: Sequence[Any], outs: Sequence[Tensor], attrs: dict[
 
 
 def record_node(
-    name: str, number: int, operands: Sequence[Tensor | None], outs: Sequence[Tensor], needs: int, extra: object, line: int
+    name: str,
+    number: int,
+    operands: Sequence[Tensor | None],
+    outs: Sequence[Tensor],
+    needs: int,
+    extra: object,
+    line: int,
 ) -> int:
     """The node that makes `outs` of `operands` and holds `extra`; 0 where no output can carry a gradient."""
     handles = [0 if x is None else x._array for x in operands]
     token = 0 if extra is None else keep(extra)
     lib.tl_clear_status()
-    node = int(lib.tl_record_python(number, len(handles), handles, len(outs), [t._array for t in outs], needs, token, line))
+    node = int(
+        lib.tl_record_python(number, len(handles), handles, len(outs), [t._array for t in outs], needs, token, line)
+    )
     if not node:
         OBJECTS.pop(token, None)
         if lib.tl_status() != OK:
@@ -423,9 +453,25 @@ def elementwise(
     defaults: dict[str, Any] | None = None,
 ) -> Callable[..., Tensor]:
     """Declare an elementwise operation and get its public function. `partials`: d out / d input, or with a parameter `g` the whole gradient."""
-    vjp = None if partials is None or not any(partials) else tuple(None if p is None else _from_partial(p) for p in partials)
+    vjp = (
+        None
+        if partials is None or not any(partials)
+        else tuple(None if p is None else _from_partial(p) for p in partials)
+    )
     op = register(
-        Op(name, inputs, ref, attrs, dtype=dtype, vjp=vjp, samples=samples, errors=errors, private=private, kind="elementwise", doc=doc)
+        Op(
+            name,
+            inputs,
+            ref,
+            attrs,
+            dtype=dtype,
+            vjp=vjp,
+            samples=samples,
+            errors=errors,
+            private=private,
+            kind="elementwise",
+            doc=doc,
+        )
     )
     if op.number in NATIVE_NUMBERS_SET and not attrs:
         if len(inputs) == 2:
@@ -446,8 +492,14 @@ def _slow(op: Op, defaults: dict[str, Any]) -> Callable[..., Any]:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         named = dict(zip((*op.inputs, *op.attrs), args, strict=False)) | kwargs
-        if len(args) > n + len(op.attrs) or not set(named) <= {*op.inputs, *op.attrs} or len(named) < len(args) + len(kwargs):
-            raise TypeError(f"{op.name}() takes {', '.join((*op.inputs, *op.attrs))}; got {len(args)} positional, and {', '.join(kwargs)}.")
+        if (
+            len(args) > n + len(op.attrs)
+            or not set(named) <= {*op.inputs, *op.attrs}
+            or len(named) < len(args) + len(kwargs)
+        ):
+            raise TypeError(
+                f"{op.name}() takes {', '.join((*op.inputs, *op.attrs))}; got {len(args)} positional, and {', '.join(kwargs)}."
+            )
         missing = [i for i in op.inputs if i not in named]
         if missing:
             raise TypeError(f"{op.name}() misses {', '.join(missing)}.")
@@ -512,7 +564,22 @@ def structured(
 ) -> Structured:
     """Declare a structured operation; the public wrapper beside it owns the signature, the docstring and the errors."""
     op = Op(
-        name, inputs, ref, attrs, outputs, variadic, dtype, vjp, samples, errors, private, "structured", doc, native, composite, nondeterministic
+        name,
+        inputs,
+        ref,
+        attrs,
+        outputs,
+        variadic,
+        dtype,
+        vjp,
+        samples,
+        errors,
+        private,
+        "structured",
+        doc,
+        native,
+        composite,
+        nondeterministic,
     )
     op.module = _frame(1).f_globals["__name__"]
     op.decode = decode
@@ -537,7 +604,21 @@ def composite(
     module = _frame(1).f_globals["__name__"]
 
     def enter(function: Function) -> Function:
-        op = Op(name, inputs, ref, attrs, outputs, variadic, dtype, None, samples, errors, private, "composite", function.__doc__ or "")
+        op = Op(
+            name,
+            inputs,
+            ref,
+            attrs,
+            outputs,
+            variadic,
+            dtype,
+            None,
+            samples,
+            errors,
+            private,
+            "composite",
+            function.__doc__ or "",
+        )
         op.composite, op.module = function, module
         op.call = lambda *given, **attrs: function(**dict(zip(inputs, given, strict=True)), **attrs)
         register(op)
@@ -549,4 +630,7 @@ def composite(
 def require_grad_mode_off(x: Tensor, name: str) -> None:
     """For writes that can not be recorded."""
     if lib.tl_is_grad_enabled() and x.requires_grad:
-        raise GradError(f"{name}: the tensor requires a gradient and this write can not be recorded.", hint="do it under tl.no_grad()")
+        raise GradError(
+            f"{name}: the tensor requires a gradient and this write can not be recorded.",
+            hint="do it under tl.no_grad()",
+        )
