@@ -38,7 +38,12 @@ def keep(thing: Any) -> int:
 _draining = False
 
 
-def drain(_take: Any = lib.tl_drain_tokens, _unpack: Any = ffi.unpack, _buffer: Any = _buffer, _objects: dict[int, Any] = OBJECTS) -> None:
+def drain(
+    _take: Any = lib.tl_drain_tokens,
+    _unpack: Any = ffi.unpack,
+    _buffer: Any = _buffer,
+    _objects: dict[int, Any] = OBJECTS,
+) -> None:
     """Let go of the objects whose tokens C returned. Their finalizers free more, and come back here: the outermost call works it all off, so a
     chain of any length goes without recursion. Names are bound as defaults: at the interpreter's end, globals are None already."""
     global _draining

@@ -45,7 +45,9 @@ def prototypes() -> list[tuple[str, str, list[str]]]:
         match = re.fullmatch(r"([\w ]+?[ *]+)(tl_\w+)\((.*)\);", line)
         if match:
             result, name, parameters = match.groups()
-            types = [] if parameters == "void" else [re.sub(r"\w+$", "", p.strip()).strip() for p in parameters.split(",")]
+            types = (
+                [] if parameters == "void" else [re.sub(r"\w+$", "", p.strip()).strip() for p in parameters.split(",")]
+            )
             found.append((result.strip(), name, types))
     return found
 
@@ -79,7 +81,16 @@ def require_compiler() -> None:
 
 def make_builder() -> cffi.FFI:
     sanitize, strict = (os.environ.get(v) == "1" for v in ("TENSORLIB_SANITIZE", "TENSORLIB_WERROR"))
-    flags = ["-std=gnu11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra", "-pthread"]
+    flags = [
+        "-std=gnu11",
+        "-O3",
+        "-ffp-contract=off",
+        "-fno-math-errno",
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wextra",
+        "-pthread",
+    ]
     flags += ["-Werror"] if strict else []
     link = ["-pthread", "-lm"]
     if sanitize:
@@ -89,7 +100,9 @@ def make_builder() -> cffi.FFI:
     else:
         flags += ["-g0"]
         link += ["-Wl,-s"] if sys.platform == "linux" else []
-    sources = sorted(p.name for p in HERE.glob("*.c") if not p.name.endswith(".inc.c") and not p.name.startswith("isa_"))
+    sources = sorted(
+        p.name for p in HERE.glob("*.c") if not p.name.endswith(".inc.c") and not p.name.startswith("isa_")
+    )
     cdef, macros = declarations()
     builder = cffi.FFI()
     builder.cdef(cdef)

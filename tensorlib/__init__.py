@@ -23,8 +23,17 @@ from tensorlib.tensor import Tensor
 
 from tensorlib import ops as _ops  # isort: skip  fills the table and Tensor's methods
 from tensorlib import autograd, random  # isort: skip
-from tensorlib.autograd import enable_grad, inference_mode, is_grad_enabled, is_inference_mode_enabled, no_grad, set_grad_enabled  # isort: skip
+from tensorlib.autograd import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)  # isort: skip
+
 from tensorlib.random import *  # noqa: F403  # isort: skip
+from tensorlib.ops.guard import guarded as _guarded  # isort: skip
 from tensorlib.threads import get_num_threads, set_num_threads  # isort: skip
 
 __version__ = "0.1.0.dev0"
@@ -40,7 +49,7 @@ __all__ = [  # noqa: F405  (three are loaded on first use; the operations' names
 __all__ += [*_dtypes.__all__, *errors.__all__, *random.__all__]  # noqa: PLE0604
 for _module in _ops.MODULES:
     for _name in _module.__all__:
-        globals()[_name] = getattr(_module, _name)
+        globals()[_name] = _guarded(getattr(_module, _name))
     __all__ += _module.__all__
 del _module, _name
 

@@ -28,7 +28,9 @@ def text(t: Tensor) -> str:
     parts = [_values(t, len("tensor("))]
     if t.numel() == 0 and t.shape != (0,):
         parts.append(f"size={t.shape}")
-    if t.dtype not in (dtypes.default_dtype(), dtypes.int64, dtypes.bool_) or (t.numel() == 0 and t.dtype is not dtypes.default_dtype()):
+    if t.dtype not in (dtypes.default_dtype(), dtypes.int64, dtypes.bool_) or (
+        t.numel() == 0 and t.dtype is not dtypes.default_dtype()
+    ):
         parts.append(f"dtype={t.dtype!r}")
     if t.device.type != "cpu":
         parts.append(f"device='{t.device}'")
@@ -71,7 +73,9 @@ def _formatter(array: np.ndarray[Any, Any]) -> Any:
     sample = sample.astype(np.float64)
     finite = np.abs(sample[np.isfinite(sample)])
     nonzero = finite[finite > 0]
-    scientific = nonzero.size > 0 and (nonzero.max() >= 1e8 or nonzero.min() < 1e-4 or (nonzero.max() / nonzero.min() > 1e3 and nonzero.min() < 1e-3))
+    scientific = nonzero.size > 0 and (
+        nonzero.max() >= 1e8 or nonzero.min() < 1e-4 or (nonzero.max() / nonzero.min() > 1e3 and nonzero.min() < 1e-3)
+    )
     whole = not scientific and bool((finite == np.floor(finite)).all())
 
     def one(v: Any) -> str:
@@ -110,7 +114,10 @@ def html(t: Tensor) -> str:
         rows += [("NaN", str(int(np.isnan(figures).sum()))), ("inf", str(int(np.isinf(figures).sum())))]
     if t.requires_grad:
         rows.append(("grad_fn", "leaf, requires grad" if t.is_leaf else f"{t.grad_fn.name} ({t.grad_fn.where})"))
-    cells = "".join(f'<tr><th style="text-align:left">{k}</th><td style="text-align:left">{_html.escape(v)}</td></tr>' for k, v in rows)
+    cells = "".join(
+        f'<tr><th style="text-align:left">{k}</th><td style="text-align:left">{_html.escape(v)}</td></tr>'
+        for k, v in rows
+    )
     body = f"<pre>{_html.escape(text(t))}</pre>" if t.numel() <= 64 else ""
     return f'<div><table style="display:inline-table">{cells}</table>{picture}{body}</div>'
 
@@ -134,6 +141,4 @@ def _histogram(values: np.ndarray[Any, Any]) -> str:
         for i, h in enumerate(_HEIGHT * counts / counts.max())
         if h
     )
-    return (
-        f'<svg width="{_BINS * _BAR}" height="{_HEIGHT}" role="img" aria-label="histogram" style="fill:currentColor;margin-left:1em">{bars}</svg>'
-    )
+    return f'<svg width="{_BINS * _BAR}" height="{_HEIGHT}" role="img" aria-label="histogram" style="fill:currentColor;margin-left:1em">{bars}</svg>'

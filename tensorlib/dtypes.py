@@ -9,8 +9,23 @@ import numpy as np
 from tensorlib.errors import DTypeError
 
 __all__ = [
-    "bfloat16", "bool_", "complex64", "complex128", "default_dtype", "DType", "float16", "float32", "float64", "get_default_dtype", "int8",
-    "int16", "int32", "int64", "promote_types", "result_category", "set_default_dtype", "uint8",
+    "DType",
+    "bfloat16",
+    "bool_",
+    "complex64",
+    "complex128",
+    "float16",
+    "float32",
+    "float64",
+    "get_default_dtype",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "promote_types",
+    "result_category",
+    "set_default_dtype",
+    "uint8",
 ]  # fmt: skip
 
 _CATEGORIES = ("bool", "integer", "float", "complex")
@@ -48,7 +63,8 @@ _ROWS = [
     ("float16", 2, 2), ("bfloat16", 2, 2), ("float32", 4, 2), ("float64", 8, 2), ("complex64", 8, 3), ("complex128", 16, 3),
 ]  # fmt: skip
 ALL = [
-    DType(i, name, size, category, np.dtype(name) if name != "bfloat16" else None) for i, (name, size, category) in enumerate(_ROWS)
+    DType(i, name, size, category, np.dtype(name) if name != "bfloat16" else None)
+    for i, (name, size, category) in enumerate(_ROWS)
 ]
 BY_NAME = {d.name: d for d in ALL}
 _BY_NUMPY = {d.np: d for d in ALL if d.np is not None}

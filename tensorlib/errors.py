@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["DeviceError", "DTypeError", "GradError", "IndexRangeError", "MemoryLimitError", "ReadOnlyError", "ShapeError", "TensorlibError"]
+__all__ = [
+    "DTypeError",
+    "DeviceError",
+    "GradError",
+    "IndexRangeError",
+    "MemoryLimitError",
+    "ReadOnlyError",
+    "ShapeError",
+    "TensorlibError",
+]
 
 
 class TensorlibError(Exception):

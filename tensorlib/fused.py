@@ -26,7 +26,7 @@ def _handles(name: str, tensors: Sequence[Tensor | None] | None, n: int) -> obje
         got = f"{len(tensors)}" if isinstance(tensors, (list, tuple)) else type(tensors).__name__
         raise TypeError(f"{name}: got {got}, expected a list of {n} tensors.")
     try:
-        return [t._array for t in tensors]  # type: ignore[union-attr]
+        return [t._array for t in tensors]
     except AttributeError:
         pass
     for t in tensors:
@@ -134,7 +134,11 @@ def sum_of_squares(tensors: Sequence[Tensor]) -> float | None:
     25.0
     """
     n, out = _count("sum_of_squares", tensors), ffi.new("double *")
-    return out[0] if _done("sum_of_squares", lib.tl_sum_of_squares(n, _handles("sum_of_squares", tensors, n), out)) else None
+    return (
+        out[0]
+        if _done("sum_of_squares", lib.tl_sum_of_squares(n, _handles("sum_of_squares", tensors, n), out))
+        else None
+    )
 
 
 def scale_(tensors: Sequence[Tensor], factor: float) -> bool:

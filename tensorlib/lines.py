@@ -11,7 +11,9 @@ import threading
 from pathlib import Path
 from types import CodeType, FrameType
 
-_ROOTS = tuple(str(Path(__file__).resolve().parent.parent / p) + "/" for p in ("tensorlib", "nn", "optim", "distributed"))
+_ROOTS = tuple(
+    str(Path(__file__).resolve().parent.parent / p) + "/" for p in ("tensorlib", "nn", "optim", "distributed")
+)
 _PACKAGE = str(Path(__file__).resolve().parent) + "/"
 
 KNOWN: dict[tuple[int, int], int] = {}  # (id(code), instruction) -> number; 0: a frame of the library

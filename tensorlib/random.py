@@ -73,7 +73,9 @@ class Generator:
     def set_state(self, state: Tensor) -> Generator:
         """Go on from where `get_state` was called."""
         if state.dtype is not dtypes.uint8 or state.shape != (16,):
-            raise ShapeError(f"set_state: got {state.shape} {state.dtype.name}, expected what get_state returned, (16,) uint8.")
+            raise ShapeError(
+                f"set_state: got {state.shape} {state.dtype.name}, expected what get_state returned, (16,) uint8."
+            )
         key, counter = np.ascontiguousarray(state.numpy()).view(np.uint64)
         self._key, self._counter = int(key), int(counter)
         return self
@@ -155,7 +157,14 @@ def _words_each(kind: int, dtype: DType) -> int:
 
 
 def _draw(
-    name: str, kind: int, dims: Sequence[int], dtype: DType, where: Device, generator: Generator | None, a: float, b: float
+    name: str,
+    kind: int,
+    dims: Sequence[int],
+    dtype: DType,
+    where: Device,
+    generator: Generator | None,
+    a: float,
+    b: float,
 ) -> Tensor:
     n = 1
     for size in dims:
@@ -190,37 +199,70 @@ def _place(where: Device | str | None) -> Device:
 
 
 def rand(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Device | str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """Uniform in [0, 1).
 
     >>> tl.rand(2, 3).shape
     (2, 3)
     """
-    return _finish(_draw("rand", UNIFORM, _shape("rand", size), _float("rand", dtype), _place(device), generator, 0.0, 1.0), requires_grad)
+    return _finish(
+        _draw("rand", UNIFORM, _shape("rand", size), _float("rand", dtype), _place(device), generator, 0.0, 1.0),
+        requires_grad,
+    )
 
 
 def randn(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+    *size: Any,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Device | str | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """Normal with mean 0 and standard deviation 1.
 
     >>> tl.randn(2, 3).shape
     (2, 3)
     """
-    return _finish(_draw("randn", NORMAL, _shape("randn", size), _float("randn", dtype), _place(device), generator, 0.0, 1.0), requires_grad)
+    return _finish(
+        _draw("randn", NORMAL, _shape("randn", size), _float("randn", dtype), _place(device), generator, 0.0, 1.0),
+        requires_grad,
+    )
 
 
-def normal(mean: Any, std: Any = 1.0, size: Any = None, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
+def normal(
+    mean: Any,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+) -> Tensor:
     """Normal with given mean and standard deviation: numbers with a size, or tensors that broadcast.
 
     >>> tl.normal(0.0, 2.0, (3,)).shape
     (3,)
     """
     if size is not None:
-        return _draw("normal", NORMAL, _shape("normal", (size,)), _float("normal", dtype), _place(device), generator, float(mean), float(std))
+        return _draw(
+            "normal",
+            NORMAL,
+            _shape("normal", (size,)),
+            _float("normal", dtype),
+            _place(device),
+            generator,
+            float(mean),
+            float(std),
+        )
     if not isinstance(mean, Tensor) and not isinstance(std, Tensor):
-        raise TypeError(f"normal: got {type(mean).__name__} and {type(std).__name__} without a size, expected a Tensor among them.")
+        raise TypeError(
+            f"normal: got {type(mean).__name__} and {type(std).__name__} without a size, expected a Tensor among them."
+        )
     spread = mean + std * 0
     return randn(spread.shape, generator=generator, dtype=spread.dtype, device=spread.device) * std + mean
 
@@ -251,27 +293,55 @@ def _need_tensor(name: str, x: Any) -> None:
         raise DTypeError(f"{name}: got a {type(x).__name__}, expected a Tensor.")
 
 
-def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def rand_like(
+    input: Tensor,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """`rand` with a tensor's shape, dtype and device.
 
     >>> tl.rand_like(tl.zeros(2)).shape
     (2,)
     """
     _need_tensor("rand_like", input)
-    return rand(input.shape, generator=generator, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return rand(
+        input.shape,
+        generator=generator,
+        dtype=dtype or input.dtype,
+        device=device or input.device,
+        requires_grad=requires_grad,
+    )
 
 
-def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def randn_like(
+    input: Tensor,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """`randn` with a tensor's shape, dtype and device.
 
     >>> tl.randn_like(tl.zeros(2)).shape
     (2,)
     """
     _need_tensor("randn_like", input)
-    return randn(input.shape, generator=generator, dtype=dtype or input.dtype, device=device or input.device, requires_grad=requires_grad)
+    return randn(
+        input.shape,
+        generator=generator,
+        dtype=dtype or input.dtype,
+        device=device or input.device,
+        requires_grad=requires_grad,
+    )
 
 
-def randint_like(input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None) -> Tensor:
+def randint_like(
+    input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None
+) -> Tensor:
     """`randint` with a tensor's shape, dtype and device.
 
     >>> tl.randint_like(tl.zeros(2), 3).dtype
@@ -306,7 +376,9 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
     if p is not None:
         if not 0 <= p <= 1:
             raise ShapeError(f"bernoulli: p is {p}, expected 0 to 1.")
-        return _draw("bernoulli", BERNOULLI, input.shape, dtypes.float32, input.device, generator, p, 1.0).to(input.dtype)
+        return _draw("bernoulli", BERNOULLI, input.shape, dtypes.float32, input.device, generator, p, 1.0).to(
+            input.dtype
+        )
     if not input.dtype.is_floating_point:
         raise DTypeError(f"bernoulli: probabilities are {input.dtype.name}, expected a floating dtype.")
     if input.numel() and not bool(((input >= 0) & (input <= 1)).all()):
@@ -316,7 +388,9 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
     return (u < input.detach()).to(input.dtype)
 
 
-def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None) -> Tensor:
+def multinomial(
+    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
+) -> Tensor:
     """Positions drawn with probabilities proportional to the weights of each row.
 
     Shapes:
@@ -327,7 +401,9 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     """
     _need_tensor("multinomial", input)
     if input.ndim not in (1, 2) or not input.dtype.is_floating_point:
-        raise ShapeError(f"multinomial: got {input.shape} {input.dtype.name}, expected floating weights of shape (C,) or (N, C).")
+        raise ShapeError(
+            f"multinomial: got {input.shape} {input.dtype.name}, expected floating weights of shape (C,) or (N, C)."
+        )
     weights = np.atleast_2d(input.detach().to("cpu").to(dtypes.float64).numpy())
     if not np.isfinite(weights).all() or (weights < 0).any() or (weights.sum(-1) <= 0).any():
         raise ShapeError("multinomial: each row needs finite weights >= 0 with a sum above 0.")
@@ -338,8 +414,12 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
     if replacement:
         u = _draw("multinomial", UNIFORM, (rows, num_samples), dtypes.float64, CPU, generator, 0.0, 1.0).numpy()
         total = np.cumsum(weights, -1)
-        last = weights.shape[-1] - 1 - np.argmax(weights[:, ::-1] > 0, -1)  # rounding may not pick a weight of zero at the end
-        picked = np.stack([np.minimum(np.searchsorted(c, v * c[-1], side="right"), m) for c, v, m in zip(total, u, last, strict=True)])
+        last = (
+            weights.shape[-1] - 1 - np.argmax(weights[:, ::-1] > 0, -1)
+        )  # rounding may not pick a weight of zero at the end
+        picked = np.stack(
+            [np.minimum(np.searchsorted(c, v * c[-1], side="right"), m) for c, v, m in zip(total, u, last, strict=True)]
+        )
     else:  # the exponential race: the smallest e / w win, in order
         u = _draw("multinomial", UNIFORM, weights.shape, dtypes.float64, CPU, generator, 0.0, 1.0).numpy()
         with np.errstate(divide="ignore"):
@@ -370,7 +450,9 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Gen
 
 def bernoulli_(self: Tensor, p: float = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with 1 (with probability p) and 0."""
-    return _redraw(self, "bernoulli_", _draw("bernoulli_", BERNOULLI, self.shape, dtypes.float32, self.device, generator, p, 1.0))
+    return _redraw(
+        self, "bernoulli_", _draw("bernoulli_", BERNOULLI, self.shape, dtypes.float32, self.device, generator, p, 1.0)
+    )
 
 
 def random_(self: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None) -> Tensor:

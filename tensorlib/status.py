@@ -31,15 +31,27 @@ def raise_status(name: str, shape: Sequence[int] | None = None) -> NoReturn:
         raise MemoryLimitError(f"{name}: could not allocate a result{about}: {allocated:,} bytes are in use{limit}.")
     if code == LEAF:
         what = "a view of a leaf tensor" if lib.tl_detail(0) else "a leaf tensor"
-        raise GradError(f"{name}: {what} that requires a gradient can not be written in place.", hint="do it under tl.no_grad(), or on a clone()")
+        raise GradError(
+            f"{name}: {what} that requires a gradient can not be written in place.",
+            hint="do it under tl.no_grad(), or on a clone()",
+        )
     if code == INFERENCE and lib.tl_detail(0):
-        raise GradError(f"{name}: a tensor made under inference_mode can not be written in place outside of it.", hint="clone() it outside")
+        raise GradError(
+            f"{name}: a tensor made under inference_mode can not be written in place outside of it.",
+            hint="clone() it outside",
+        )
     if code == INFERENCE:
-        raise GradError(f"{name}: a tensor made under inference_mode can not take part in a recorded operation.", hint="clone() it outside")
+        raise GradError(
+            f"{name}: a tensor made under inference_mode can not take part in a recorded operation.",
+            hint="clone() it outside",
+        )
     if code == DECLINE and lib.tl_detail(0) == READONLY:
         raise ReadOnlyError(f"{name}: the tensor's memory is read-only.", hint="clone() it")
     if code == DECLINE and lib.tl_detail(0) == OVERLAPPING:
-        raise GradError(f"{name}: several elements of this expanded tensor{about} are one place in memory.", hint="clone() it before writing")
+        raise GradError(
+            f"{name}: several elements of this expanded tensor{about} are one place in memory.",
+            hint="clone() it before writing",
+        )
     if code == DECLINE and lib.tl_detail(0) == STRIDED_BASE:
         what = "the written view's base is not contiguous or does not hold all of it, so its gradient has no place."
         raise GradError(f"{name}: {what}", hint="write to a clone()")
@@ -53,7 +65,10 @@ def raise_run_error(function: str | None = None) -> NoReturn:
     name = function or ffi.string(lib.tl_op_name(op)).decode() or _python_name(op)
     where = f"`{name}` ({describe(line)})"
     if code == SPENT:
-        raise GradError(f"backward: the graph at {where} was already used and its saved values freed.", hint="the first time, pass retain_graph=True")
+        raise GradError(
+            f"backward: the graph at {where} was already used and its saved values freed.",
+            hint="the first time, pass retain_graph=True",
+        )
     if code == STALE:
         written = lib.tl_detail(2)
         raise GradError(

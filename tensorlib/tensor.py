@@ -154,7 +154,10 @@ class Tensor(Methods):
         if not requires_grad and not self.is_leaf:
             raise GradError("requires_grad_: only a leaf's flag can be switched off.", hint="use detach()")
         if requires_grad and lib.tl_is_inference(self._array) and not lib.tl_is_inference_mode():
-            raise GradError("requires_grad_: a tensor made under inference_mode can not require a gradient.", hint="clone() it outside")
+            raise GradError(
+                "requires_grad_: a tensor made under inference_mode can not require a gradient.",
+                hint="clone() it outside",
+            )
         if requires_grad and not self.requires_grad:
             lib.tl_set_requires_grad(self._array, True)
         elif not requires_grad:
@@ -219,7 +222,9 @@ class Tensor(Methods):
             raise GradError("data: only a leaf's memory can be replaced.", hint="use detach()")
         held = self.grad
         if held is not None and (held.shape != value.shape or held.dtype is not value.dtype):
-            raise ShapeError(f"data: got {value.shape} {value.dtype.name}, but the gradient is {held.shape} {held.dtype.name}.")
+            raise ShapeError(
+                f"data: got {value.shape} {value.dtype.name}, but the gradient is {held.shape} {held.dtype.name}."
+            )
         old, made = self._array, checked(lib.tl_detach(value._array), "data", value.shape)
         lib.tl_set_requires_grad(made, lib.tl_requires_grad(old))
         lib.tl_set_hooks(made, lib.tl_hooks(old))
@@ -258,7 +263,9 @@ class Tensor(Methods):
             GradError: if the tensor requires a gradient: detach() it first.
         """
         if self.requires_grad:
-            raise GradError("numpy: the tensor requires a gradient, and NumPy can not record.", hint="use detach().numpy()")
+            raise GradError(
+                "numpy: the tensor requires a gradient, and NumPy can not record.", hint="use detach().numpy()"
+            )
         array: np.ndarray[Any, Any] = backend_of(self._array).to_numpy(self._array, self.dtype)
         return array
 
@@ -303,7 +310,9 @@ class Tensor(Methods):
 
     def __bool__(self) -> bool:
         if self.numel() != 1:
-            raise ShapeError(f"bool: a tensor of shape {self.shape} is neither true nor false.", hint="use any() or all()")
+            raise ShapeError(
+                f"bool: a tensor of shape {self.shape} is neither true nor false.", hint="use any() or all()"
+            )
         return bool(self.item())
 
     def __int__(self) -> int:
@@ -329,7 +338,11 @@ class Tensor(Methods):
         return bool((self == value).any())
 
     def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec and self.ndim == 0 else format(repr(self) if spec == "" and self.ndim else str(self), spec)
+        return (
+            format(self.item(), spec)
+            if spec and self.ndim == 0
+            else format(repr(self) if spec == "" and self.ndim else str(self), spec)
+        )
 
     def __str__(self) -> str:
         return repr(self)
@@ -353,7 +366,9 @@ class Tensor(Methods):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
-            raise GradError("deepcopy: only leaf tensors can be copied with their state.", hint="use detach() or clone()")
+            raise GradError(
+                "deepcopy: only leaf tensors can be copied with their state.", hint="use detach() or clone()"
+            )
         made = memo.get(id(self))
         if made is None:
             made = type(self)._rebuild(self.detach().clone(), self.requires_grad)

@@ -87,10 +87,8 @@ def methods_stub() -> str:
     }
     known |= {"DType": "tensorlib.dtypes", "Device": "tensorlib.device", "Tensor": "tensorlib.tensor"}
     unknown = set()
-    for (
-        _,
-        value,
-    ) in installed():  # whatever else annotations speak of: a class from where it is defined, an alias as Any
+    # Whatever else annotations speak of: a class from where it is defined, an alias as Any.
+    for _, value in installed():
         function = value.fget if isinstance(value, property) else value
         for word in re.findall(r"(?<![\w.])[A-Z]\w+", str(inspect.signature(function))):
             if word not in {*known, "Scalar", "Dims", "None", "True", "False"}:
@@ -121,6 +119,7 @@ def names_stub() -> str:
     imports, declared, modules = [], [], []
     for name in sorted(set(tl.__all__)):
         value = getattr(tl, name)
+        value = inspect.unwrap(value) if inspect.isfunction(value) else value  # as its module defines it
         if isinstance(value, ModuleType):
             modules.append(name)
         elif (module := home(name, value)) is not None:

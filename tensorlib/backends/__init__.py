@@ -79,7 +79,9 @@ def adopt_numpy(array: Any, *, readonly: bool | None = None) -> int:
     fixed = not array.flags.writeable if readonly is None else readonly
     strides = [s // size for s in array.strides]
     return checked(
-        lib.tl_adopt(low, nbytes, ADOPTED, keep(array), fixed, dtype.number, array.ndim, array.shape, strides), "from_numpy", array.shape
+        lib.tl_adopt(low, nbytes, ADOPTED, keep(array), fixed, dtype.number, array.ndim, array.shape, strides),
+        "from_numpy",
+        array.shape,
     )
 
 
@@ -98,11 +100,15 @@ class ArrayBackend:
     def adopt(self, array: Any, dtype: DType | None = None) -> int:
         array = self.xp.asarray(array)
         dtype = dtype or dtypes.from_numpy_dtype(array.dtype)
-        flat = self.xp.array(array, dtype=_carried(dtype).np).reshape(-1)  # always a copy: a result may be a view of an operand
+        flat = self.xp.array(array, dtype=_carried(dtype).np).reshape(
+            -1
+        )  # always a copy: a result may be a view of an operand
         token = keep((self.device, flat))
         nbytes = max(flat.size * dtype.itemsize, 1)  # as if bfloat16 took its two bytes
         return checked(
-            lib.tl_adopt(0, nbytes, FOREIGN, token, False, dtype.number, array.ndim, array.shape, ffi.NULL), "adopt", array.shape
+            lib.tl_adopt(0, nbytes, FOREIGN, token, False, dtype.number, array.ndim, array.shape, ffi.NULL),
+            "adopt",
+            array.shape,
         )
 
     def from_numpy(self, array: Any, dtype: DType | None = None) -> int:
@@ -172,7 +178,9 @@ def _import_cupy(where: Device) -> Any:
     try:
         import cupy
     except ImportError as error:
-        raise DeviceError(f"device {where}: CuPy can not be imported ({error}).", hint="pip install cupy-cuda12x") from error
+        raise DeviceError(
+            f"device {where}: CuPy can not be imported ({error}).", hint="pip install cupy-cuda12x"
+        ) from error
     return cupy
 
 
@@ -180,4 +188,14 @@ def backend_of(handle: int) -> Any:
     return NATIVE if lib.tl_storage_kind(handle) != FOREIGN else backend(device_of(handle))
 
 
-__all__ = ["NATIVE", "adopt_numpy", "backend", "backend_of", "device", "device_of", "shape_of", "strides_of", "view_numpy"]
+__all__ = [
+    "NATIVE",
+    "adopt_numpy",
+    "backend",
+    "backend_of",
+    "device",
+    "device_of",
+    "shape_of",
+    "strides_of",
+    "view_numpy",
+]

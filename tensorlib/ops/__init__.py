@@ -53,7 +53,9 @@ def _twin(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
 
     def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         recorded = not one_node and lib.tl_is_grad_enabled() and not self.is_leaf
-        return assign_(self, function(self.clone() if recorded else self, *args, **kwargs), name, here(sys._getframe(1)))
+        return assign_(
+            self, function(self.clone() if recorded else self, *args, **kwargs), name, here(sys._getframe(1))
+        )
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"In-place version of `{name[:-1]}`."

@@ -22,7 +22,14 @@ structured(
 )  # fmt: skip
 
 
-def to(self: Tensor, *args: Any, dtype: Any = None, device: Device | str | None = None, non_blocking: bool = False, copy: bool = False) -> Tensor:
+def to(
+    self: Tensor,
+    *args: Any,
+    dtype: Any = None,
+    device: Device | str | None = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+) -> Tensor:
     """This tensor with another dtype, device, or those of another tensor; itself where nothing changes. Recorded.
 
     >>> tl.ones(2).to(tl.int64)

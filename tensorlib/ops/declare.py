@@ -350,8 +350,8 @@ def _reference(
     op: Op, operands: Sequence[Any], attrs: dict[str, Any], result: DType | None, where: Device, line: int
 ) -> Any:
     there = NATIVE if where.type == "cpu" else backend(where)
-    arrays = [None if x is None else there.view(x._array, x.dtype) for x in operands]
-    bf16 = any(x is not None and x.dtype is dtypes.bfloat16 for x in operands)
+    arrays = [None if x is None else _widened(there.view(x._array, x.dtype)) for x in operands]
+    half = next((x.dtype for x in operands if x is not None and x.dtype in HALVES), None)
     try:
         with np.errstate(all="ignore"):
             made = op.ref(there.xp, arrays, **attrs) if op.variadic else op.ref(there.xp, *arrays, **attrs)
@@ -368,15 +368,24 @@ def _reference(
         shapes = ", ".join(str(x.shape) for x in operands if x is not None)
         raise ShapeError(f"{op.name}: operands of shapes {shapes} do not fit: {error}.") from None
     several = len(op.outputs) > 1 or isinstance(made, (tuple, list))
-    outs = [wrap(there.adopt(a, _result_dtype(a, result, bf16=bf16))) for a in (made if several else (made,))]
+    with np.errstate(all="ignore"):
+        outs = [wrap(there.adopt(a, _result_dtype(a, result, half))) for a in (made if several else (made,))]
     record(op, operands, outs, attrs, line)
     return tuple(outs) if several else outs[0]
 
 
-def _result_dtype(array: Any, result: DType | None, *, bf16: bool) -> DType | None:
+HALVES = (dtypes.float16, dtypes.bfloat16)
+
+
+def _widened(array: Any) -> Any:
+    """References compute 16-bit floats in float32, so that their sums and steps are as exact as their results can be."""
+    return array.astype("float32") if array.dtype == "float16" else array
+
+
+def _result_dtype(array: Any, result: DType | None, half: DType | None) -> DType | None:
     if result is not None:
         return result
-    return dtypes.bfloat16 if bf16 and array.dtype == np.float32 else None
+    return half if array.dtype == np.float32 else None
 
 
 class Recorded:

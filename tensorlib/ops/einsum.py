@@ -74,8 +74,12 @@ def einsum(equation: str, *operands: Any) -> Tensor:
     errors=[
         error([(2, 3), (4, 5)], equation="ij,jk->ik", raises=ValueError, match="einsum: label 'j' has sizes 3 and 4"),
         error([(2, 3)], equation="ij,jk->ik", raises=ValueError, match="einsum: 'ij,jk->ik' names 2 operands, got 1"),
-        error([(2, 3)], equation="ijk->i", raises=ValueError, match="einsum: 'ijk' has 3 labels for operand 0 of shape"),
-        error([(2, 3)], equation="ij->k", raises=ValueError, match="einsum: the result's label 'k' appears in no operand"),
+        error(
+            [(2, 3)], equation="ijk->i", raises=ValueError, match="einsum: 'ijk' has 3 labels for operand 0 of shape"
+        ),
+        error(
+            [(2, 3)], equation="ij->k", raises=ValueError, match="einsum: the result's label 'k' appears in no operand"
+        ),
         error([(2, 3)], equation="ij->ii", raises=ValueError, match="einsum: the result's label 'i' appears twice"),
         error([(2, 3)], equation="i$->i", raises=ValueError, match="einsum: unexpected character"),
         error([(2, 3)], equation="i.->i", raises=ValueError, match="einsum: unexpected character"),
@@ -101,13 +105,18 @@ def _parse(equation: str, tensors: Sequence[Tensor]) -> tuple[list[Labels], Labe
     parts = left.split(",")
     if len(parts) != len(tensors):
         raise ShapeError(f"einsum: {equation!r} names {len(parts)} operands, got {len(tensors)}.")
-    terms = [_labels(equation, part, t.ndim, f"operand {i} of shape {t.shape}") for i, (part, t) in enumerate(zip(parts, tensors, strict=True))]
+    terms = [
+        _labels(equation, part, t.ndim, f"operand {i} of shape {t.shape}")
+        for i, (part, t) in enumerate(zip(parts, tensors, strict=True))
+    ]
     longest = max([0, *(-label for term in terms for label in term if isinstance(label, int))])
     dots: Labels = list(range(-longest, 0))
     if not arrow:
         letters = "".join(parts).replace(".", "")
         return terms, [*dots, *sorted(c for c in set(letters) if letters.count(c) == 1)]
-    result = _labels(equation, right, len(right.replace("...", "")) + longest if "..." in right else len(right), "the result")
+    result = _labels(
+        equation, right, len(right.replace("...", "")) + longest if "..." in right else len(right), "the result"
+    )
     for label in result:
         if result.count(label) > 1:
             raise ShapeError(f"einsum: the result's label {label!r} appears twice in {equation!r}.")
@@ -120,7 +129,9 @@ def _labels(equation: str, term: str, ndim: int, owner: str) -> Labels:
     before, dots, after = term.partition("...")
     for c in before + after:
         if not (c.isascii() and c.isalpha()):
-            raise ShapeError(f"einsum: unexpected character {c!r} in {equation!r}; expected letters, commas, '...' and '->'.")
+            raise ShapeError(
+                f"einsum: unexpected character {c!r} in {equation!r}; expected letters, commas, '...' and '->'."
+            )
     hidden = ndim - len(before) - len(after)
     if hidden < 0 or (hidden and not dots):
         raise ShapeError(f"einsum: {term!r} has {len(before) + len(after)} labels for {owner}.")
@@ -184,10 +195,16 @@ def _pair(a: Tensor, a_labels: Labels, b: Tensor, b_labels: Labels, needed: set[
     a = a.permute([a_labels.index(x) for x in batch + rows + inner])
     b = b.permute([b_labels.index(x) for x in batch + inner + columns])
     n_batch, n_rows, n_inner = len(batch), len(rows), len(inner)
-    batch_shape, row_shape, column_shape = a.shape[:n_batch], a.shape[n_batch : n_batch + n_rows], b.shape[n_batch + n_inner :]
+    batch_shape, row_shape, column_shape = (
+        a.shape[:n_batch],
+        a.shape[n_batch : n_batch + n_rows],
+        b.shape[n_batch + n_inner :],
+    )
     labels = batch + rows + columns
     if not inner:  # nothing to sum: a product of elements
-        return elementwise.mul(a.reshape(a.shape + (1,) * len(columns)), b.reshape((*batch_shape, *(1,) * n_rows, *column_shape))), labels
+        return elementwise.mul(
+            a.reshape(a.shape + (1,) * len(columns)), b.reshape((*batch_shape, *(1,) * n_rows, *column_shape))
+        ), labels
     k = math.prod(b.shape[n_batch : n_batch + n_inner])
     lead = (math.prod(batch_shape),) if batch else ()
     product = linalg.matmul(a.reshape((*lead, math.prod(row_shape), k)), b.reshape((*lead, k, math.prod(column_shape))))

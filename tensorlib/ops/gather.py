@@ -32,7 +32,9 @@ INPLACE = ("scatter", "scatter_add", "scatter_reduce")
 
 
 def range_error(name: str, bad: int, dim: int, size: int, low: int = 0) -> IndexRangeError:
-    return IndexRangeError(f"{name}: index {bad} is out of range for dimension {dim} of size {size}; expected {low} <= index < {size}.")
+    return IndexRangeError(
+        f"{name}: index {bad} is out of range for dimension {dim} of size {size}; expected {low} <= index < {size}."
+    )
 
 
 def check_range(name: str, index: Any, dim: int, size: int) -> None:
@@ -54,7 +56,9 @@ def as_positions(name: str, index: Tensor) -> Tensor:
 
 def same_dtype(name: str, x: Tensor, role: str, other: Tensor) -> None:
     if other.dtype is not x.dtype:
-        raise DTypeError(f"{name}: dtypes differ: x is {x.dtype.name}, {role} is {other.dtype.name}; expected the same.")
+        raise DTypeError(
+            f"{name}: dtypes differ: x is {x.dtype.name}, {role} is {other.dtype.name}; expected the same."
+        )
 
 
 def decode_dim(node: int) -> dict[str, Any]:
@@ -77,7 +81,9 @@ def _along(xp: Any, index: Any, dim: int) -> tuple[Any, ...]:
 
 
 def _check_along(name: str, x: Tensor, dim: int, index: Tensor) -> None:
-    fits = index.ndim == x.ndim and all(d == dim or i <= n for d, (i, n) in enumerate(zip(index.shape, x.shape, strict=True)))
+    fits = index.ndim == x.ndim and all(
+        d == dim or i <= n for d, (i, n) in enumerate(zip(index.shape, x.shape, strict=True))
+    )
     if not fits:
         raise ShapeError(
             f"{name}: index of shape {index.shape} does not fit x of shape {x.shape}; expected as many dimensions, none larger except dim {dim}."
@@ -126,9 +132,23 @@ def _along_errors(name: str, src: bool) -> list[Any]:
         return [shape] * src
 
     return [
-        error((2, 3), index(0, 3), *more(1, 2), dim=1, raises=IndexError, match=f"{name}: index 3 is out of range for dimension 1 of size 3"),
+        error(
+            (2, 3),
+            index(0, 3),
+            *more(1, 2),
+            dim=1,
+            raises=IndexError,
+            match=f"{name}: index 3 is out of range for dimension 1 of size 3",
+        ),
         error((2, 3), index(0, -1), *more(1, 2), dim=1, raises=IndexError, match=f"{name}: index -1 is out of range"),
-        error((2, 3), Draw((3,), 0, 2, dtype="int64"), *more(3), dim=0, raises=ValueError, match=f"{name}: index of shape .3,. does not fit"),
+        error(
+            (2, 3),
+            Draw((3,), 0, 2, dtype="int64"),
+            *more(3),
+            dim=0,
+            raises=ValueError,
+            match=f"{name}: index of shape .3,. does not fit",
+        ),
         error((2, 3), (2, 3), *more(2, 3), dim=0, raises=TypeError, match=f"{name}: index must hold integers"),
     ]
 
@@ -160,8 +180,12 @@ def take_along_dim(x: Tensor, indices: Tensor, dim: int | None = None) -> Tensor
     if dim is None:
         return gather(x.reshape(-1), 0, indices.reshape(-1))
     dim = normalize_dim("take_along_dim", dim, x.ndim)
-    if indices.ndim != x.ndim or any(d != dim and i != n and 1 not in (i, n) for d, (i, n) in enumerate(zip(indices.shape, x.shape, strict=True))):
-        raise ShapeError(f"take_along_dim: indices of shape {indices.shape} do not broadcast with x of shape {x.shape} outside dim {dim}.")
+    if indices.ndim != x.ndim or any(
+        d != dim and i != n and 1 not in (i, n) for d, (i, n) in enumerate(zip(indices.shape, x.shape, strict=True))
+    ):
+        raise ShapeError(
+            f"take_along_dim: indices of shape {indices.shape} do not broadcast with x of shape {x.shape} outside dim {dim}."
+        )
     common = [n if i == 1 else i for i, n in zip(indices.shape, x.shape, strict=True)]
 
     def spread(t: Tensor) -> Tensor:
@@ -174,7 +198,9 @@ def _source(name: str, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tenso
     """`src`, cut to the shape of `index`, as scatter and its kin read it."""
     _check_along(name, x, dim, index)
     if src.ndim != index.ndim or any(i > n for i, n in zip(index.shape, src.shape, strict=True)):
-        raise ShapeError(f"{name}: src of shape {src.shape} is smaller than index of shape {index.shape}; expected at least its size.")
+        raise ShapeError(
+            f"{name}: src of shape {src.shape} is smaller than index of shape {index.shape}; expected at least its size."
+        )
     same_dtype(name, x, "src", src)
     for d, n in enumerate(index.shape):
         if src.shape[d] != n:
@@ -286,7 +312,10 @@ last_writer = structured(
     attrs=("dim", "size"),
     dtype=rules.boolean,
     ref=_last_writer_ref,
-    samples=[sample(Draw((9,), 0, 4, dtype="int64"), dim=0, size=4), sample(Draw((3, 5), 0, 3, dtype="int64"), dim=1, size=3)],
+    samples=[
+        sample(Draw((9,), 0, 4, dtype="int64"), dim=0, size=4),
+        sample(Draw((3, 5), 0, 3, dtype="int64"), dim=1, size=3),
+    ],
     private=True,
 )
 
@@ -364,7 +393,9 @@ def _neutral(x: Tensor, reduce: str) -> Scalar:
     return 2**bits - 1 if sign > 0 else (-(2**bits) if x.dtype.is_signed else 0)
 
 
-def scatter_reduce(x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True) -> Tensor:
+def scatter_reduce(
+    x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Tensor:
     """All elements of `src` that `index` sends to one place, reduced, together with what x holds there unless `include_self` is False.
 
     `reduce` is "sum", "prod", "mean", "amax" or "amin". Places that nothing is sent to keep x.
@@ -381,7 +412,9 @@ def scatter_reduce(x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str,
     src = _source("scatter_reduce", x, dim, index, src)
     start = x
     if not include_self:
-        start = _scatter(x, index, ops.creation.full(index.shape, _neutral(x, reduce), dtype=x.dtype, device=x.device), dim=dim)
+        start = _scatter(
+            x, index, ops.creation.full(index.shape, _neutral(x, reduce), dtype=x.dtype, device=x.device), dim=dim
+        )
     if reduce == "prod":
         return _scatter_prod(start, index, src, dim=dim)
     if reduce in ("amax", "amin"):

@@ -212,7 +212,9 @@ def index_put(x: Tensor, indices: Sequence[Any], values: Tensor | Scalar, accumu
     """
     sub = _parse(x, tuple(indices))
     if sub.view is not x or sub.flips or not sub.arrays:
-        raise IndexRangeError("index_put: indices must be integer or bool tensors, one for each of the first dimensions.")
+        raise IndexRangeError(
+            "index_put: indices must be integer or bool tensors, one for each of the first dimensions."
+        )
     if isinstance(values, Tensor):
         same_dtype("index_put", x, "values", values)
     return _written(x, sub, _as_value(x, values), x.shape, accumulate=accumulate)
@@ -318,7 +320,9 @@ def _sliced(view: Tensor, dim: int, item: slice, size: int) -> tuple[Tensor, boo
 
 
 def _range_error(i: int, source: int, whole: tuple[int, ...]) -> IndexRangeError:
-    return IndexRangeError(f"indexing: index {i} is out of range for dimension {source} of size {whole[source]} (shape {whole}).")
+    return IndexRangeError(
+        f"indexing: index {i} is out of range for dimension {source} of size {whole[source]} (shape {whole})."
+    )
 
 
 def _selected(view: Tensor, dim: int, i: int, source: int, whole: tuple[int, ...]) -> Tensor:
@@ -333,7 +337,9 @@ def _add_array(sub: _Subscript, dim: int, item: Tensor, source: int, whole: tupl
     if item.dtype.category == 0:
         n = item.ndim
         if item.shape != whole[source : source + n]:
-            raise IndexRangeError(f"indexing: a mask of shape {item.shape} does not fit dimensions {source} to {source + n - 1} of shape {whole}.")
+            raise IndexRangeError(
+                f"indexing: a mask of shape {item.shape} does not fit dimensions {source} to {source + n - 1} of shape {whole}."
+            )
         if n == 0:  # a single bool adds a dimension, of size 1 where True and 0 where False
             sub.view, n = sub.view.unsqueeze(dim), 1
             item = ops.creation.zeros((int(item.item()),), dtype=int64, device=item.device)
@@ -358,7 +364,9 @@ def _check_arrays(sub: _Subscript, whole: tuple[int, ...]) -> list[Tensor]:
 
 def _range(index: Tensor) -> tuple[int, int]:
     """The least and the greatest element."""
-    low, high = (lib.tl_reduce(TABLE[name].number, index._array, (1 << index.ndim) - 1, False, 0) for name in ("amin", "amax"))
+    low, high = (
+        lib.tl_reduce(TABLE[name].number, index._array, (1 << index.ndim) - 1, False, 0) for name in ("amin", "amax")
+    )
     if low and high:
         return int(wrap(low).item()), int(wrap(high).item())
     return int(index.amin().item()), int(index.amax().item())
@@ -420,7 +428,9 @@ def _fitted(value: Tensor, target: tuple[int, ...]) -> Tensor:
     extra = len(given) - len(target)
     if extra > 0 and all(n == 1 for n in given[:extra]):
         value = value.reshape(given[extra:])
-    fits = value.ndim <= len(target) and all(n in (1, t) for n, t in zip(reversed(value.shape), reversed(target), strict=False))
+    fits = value.ndim <= len(target) and all(
+        n in (1, t) for n, t in zip(reversed(value.shape), reversed(target), strict=False)
+    )
     if not fits:
         raise ShapeError(f"setitem: a value of shape {given} does not fit the indexed part, of shape {target}.")
     return value.expand(target)

@@ -28,7 +28,8 @@ def _cat_rule(g: Tensor, tensors_shape: list[tuple[int, ...]], dim: int) -> list
 
 _cat = structured(
     "cat", inputs=("tensors",), attrs=("dim",), variadic=True, ref=lambda xp, tensors, *, dim: xp.concatenate(tensors, dim), vjp=(_cat_rule,),
-    native=lambda line, tensors, dim: lib.tl_cat([x._array for x in tensors], len(tensors), dim, line), decode=lambda node: {"dim": lib.tl_node_int(node, 0)},
+    native=lambda line, tensors, dim: lib.tl_cat([x._array for x in tensors], len(tensors), dim, line),
+    decode=lambda node: {"dim": lib.tl_node_int(node, 0)},
     samples=lambda: [sample([(2, 3), (4, 3)], dim=0), sample([(2, 1), (2, 0), (2, 3)], dim=1), sample([(3,)], dim=0)],
     errors=lambda: [
         error([(2, 3), (2, 4)], dim=0, raises=ShapeError, match=r"cat: tensor 1 has shape \(2, 4\), the first \(2, 3\)"),

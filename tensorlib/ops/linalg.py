@@ -34,7 +34,9 @@ INPLACE = ("addbmm", "addmm", "addmv", "addr", "baddbmm")
 # ---- matmul ----
 
 
-_conjugate = structured("conjugate", inputs=("x",), ref=lambda xp, x: xp.conj(x), vjp=(lambda g: _conj(g),), private=True)
+_conjugate = structured(
+    "conjugate", inputs=("x",), ref=lambda xp, x: xp.conj(x), vjp=(lambda g: _conj(g),), private=True
+)
 
 
 def _conj(x: Tensor) -> Tensor:
@@ -84,12 +86,16 @@ def check_product(a: tuple[int, ...], b: tuple[int, ...]) -> None:
         )
     for m, n in zip(reversed(a[:-2]), reversed(b[:-2]), strict=False):
         if m != n and 1 not in (m, n):
-            raise ShapeError(f"matmul: batch dimensions do not broadcast: {a} @ {b}; expected {a[:-2]} and {b[:-2]} to be equal or 1 in each place.")
+            raise ShapeError(
+                f"matmul: batch dimensions do not broadcast: {a} @ {b}; expected {a[:-2]} and {b[:-2]} to be equal or 1 in each place."
+            )
 
 
 def _matmul_ref(xp: Any, a: Any, b: Any) -> Any:
     if a.dtype != b.dtype:
-        raise DTypeError(f"matmul: dtypes differ: {a.dtype} and {b.dtype}; expected the same.", hint="convert one with .to(dtype)")
+        raise DTypeError(
+            f"matmul: dtypes differ: {a.dtype} and {b.dtype}; expected the same.", hint="convert one with .to(dtype)"
+        )
     check_product(a.shape, b.shape)
     return xp.matmul(a, b)
 
@@ -107,7 +113,9 @@ def _matmul_grad_b(g: Tensor, a: Tensor, b_shape: tuple[int, ...]) -> Tensor:
         return _conj(a) * g if len(b_shape) == 1 else _conj(a).unsqueeze(-1) * g.unsqueeze(-2)
     if len(b_shape) == 1:
         g = g.unsqueeze(-1)
-    if a.ndim > 2 and len(b_shape) <= 2:  # one product over the whole batch instead of a batch of products that the engine would sum
+    if (
+        a.ndim > 2 and len(b_shape) <= 2
+    ):  # one product over the whole batch instead of a batch of products that the engine would sum
         a, g = a.reshape(math.prod(a.shape[:-1]), a.shape[-1]), g.reshape(math.prod(g.shape[:-1]), g.shape[-1])
     out = _matmul(_conj_t(a), g)
     return out.squeeze(-1) if len(b_shape) == 1 else out
@@ -151,7 +159,13 @@ def _product_errors(name: str, good: tuple[int, ...], b: tuple[int, ...]) -> lis
     return [error((2, 3, 4, 5), b, raises=ValueError, match=f"{name}: a must have {len(good)} dimension")]
 
 
-@composite("mm", inputs=("a", "b"), ref=_matmul_ref, samples=[sample((2, 3), (3, 4))], errors=_product_errors("mm", (2, 3), (5, 2)))
+@composite(
+    "mm",
+    inputs=("a", "b"),
+    ref=_matmul_ref,
+    samples=[sample((2, 3), (3, 4))],
+    errors=_product_errors("mm", (2, 3), (5, 2)),
+)
 def mm(a: Tensor, b: Tensor) -> Tensor:
     """The product of two matrices.
 
@@ -165,7 +179,13 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
     return matmul(a, b)
 
 
-@composite("bmm", inputs=("a", "b"), ref=_matmul_ref, samples=[sample((5, 2, 3), (5, 3, 4))], errors=_product_errors("bmm", (5, 2, 3), (5, 3, 4)))
+@composite(
+    "bmm",
+    inputs=("a", "b"),
+    ref=_matmul_ref,
+    samples=[sample((5, 2, 3), (5, 3, 4))],
+    errors=_product_errors("bmm", (5, 2, 3), (5, 3, 4)),
+)
 def bmm(a: Tensor, b: Tensor) -> Tensor:
     """The products of two batches of matrices, without broadcasting.
 
@@ -181,7 +201,9 @@ def bmm(a: Tensor, b: Tensor) -> Tensor:
     return matmul(a, b)
 
 
-@composite("mv", inputs=("a", "b"), ref=_matmul_ref, samples=[sample((2, 3), (3,))], errors=_product_errors("mv", (2, 3), (5,)))
+@composite(
+    "mv", inputs=("a", "b"), ref=_matmul_ref, samples=[sample((2, 3), (3,))], errors=_product_errors("mv", (2, 3), (5,))
+)
 def mv(a: Tensor, b: Tensor) -> Tensor:
     """A matrix times a vector.
 
@@ -195,7 +217,9 @@ def mv(a: Tensor, b: Tensor) -> Tensor:
     return matmul(a, b)
 
 
-@composite("dot", inputs=("a", "b"), ref=_matmul_ref, samples=[sample((3,), (3,))], errors=_product_errors("dot", (3,), (5,)))
+@composite(
+    "dot", inputs=("a", "b"), ref=_matmul_ref, samples=[sample((3,), (3,))], errors=_product_errors("dot", (3,), (5,))
+)
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """The sum of the products of two vectors' elements.
 
@@ -209,7 +233,12 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return matmul(a, b)
 
 
-@composite("vdot", inputs=("a", "b"), ref=lambda xp, a, b: xp.matmul(xp.conj(a) if a.dtype.kind == "c" else a, b), samples=[sample((3,), (3,))])
+@composite(
+    "vdot",
+    inputs=("a", "b"),
+    ref=lambda xp, a, b: xp.matmul(xp.conj(a) if a.dtype.kind == "c" else a, b),
+    samples=[sample((3,), (3,))],
+)
 def vdot(a: Tensor, b: Tensor) -> Tensor:
     """As `dot`, with the first vector conjugated.
 
@@ -220,7 +249,12 @@ def vdot(a: Tensor, b: Tensor) -> Tensor:
     return matmul(_conj(a), b)
 
 
-@composite("inner", inputs=("a", "b"), ref=lambda xp, a, b: xp.inner(a, b), samples=[sample((3,), (3,)), sample((2, 3), (4, 5, 3)), sample((), (3,))])
+@composite(
+    "inner",
+    inputs=("a", "b"),
+    ref=lambda xp, a, b: xp.inner(a, b),
+    samples=[sample((3,), (3,)), sample((2, 3), (4, 5, 3)), sample((), (3,))],
+)
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """Sums of products along both last dimensions.
 
@@ -235,7 +269,9 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
     return tensordot(a, b, ([a.ndim - 1], [b.ndim - 1]))
 
 
-@composite("outer", inputs=("a", "b"), ref=lambda xp, a, b: xp.outer(a, b), samples=[sample((3,), (4,)), sample((0,), (2,))])
+@composite(
+    "outer", inputs=("a", "b"), ref=lambda xp, a, b: xp.outer(a, b), samples=[sample((3,), (4,)), sample((0,), (2,))]
+)
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """All products of an element of a with one of b.
 
@@ -272,7 +308,9 @@ _SCALES: list[dict[str, Any]] = [{"beta": 1, "alpha": 1}, {"beta": 0.5, "alpha":
 
 
 def _check_added(name: str, x: Tensor, expected: tuple[int, ...]) -> None:
-    fits = x.ndim <= len(expected) and all(n in (1, e) for n, e in zip(reversed(x.shape), reversed(expected), strict=False))
+    fits = x.ndim <= len(expected) and all(
+        n in (1, e) for n, e in zip(reversed(x.shape), reversed(expected), strict=False)
+    )
     if not fits:
         raise ShapeError(f"{name}: x of shape {x.shape} does not broadcast to the product's shape {expected}.")
 
@@ -283,7 +321,17 @@ def _check_added(name: str, x: Tensor, expected: tuple[int, ...]) -> None:
     attrs=("beta", "alpha"),
     ref=_added_ref,
     samples=lambda: [sample(x, (2, 3), (3, 4), **s) for x in [(2, 4), (4,), (2, 1), ()] for s in _SCALES],
-    errors=[error((3, 4), (2, 3), (3, 4), beta=1, alpha=1, raises=ValueError, match=r"addmm: x of shape \(3, 4\) does not broadcast")],
+    errors=[
+        error(
+            (3, 4),
+            (2, 3),
+            (3, 4),
+            beta=1,
+            alpha=1,
+            raises=ValueError,
+            match=r"addmm: x of shape \(3, 4\) does not broadcast",
+        )
+    ],
 )
 def addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
     """``beta * x + alpha * (a @ b)``. With beta 0, NaN and inf in x do not spread.
@@ -391,10 +439,15 @@ def addbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar =
 def _tensordot_dims(a: Tensor, b: Tensor, dims: Any) -> tuple[list[int], list[int]]:
     if isinstance(dims, int):
         if not 0 <= dims <= min(a.ndim, b.ndim):
-            raise ShapeError(f"tensordot: dims is {dims}, expected 0 to {min(a.ndim, b.ndim)} for shapes {a.shape} and {b.shape}.")
+            raise ShapeError(
+                f"tensordot: dims is {dims}, expected 0 to {min(a.ndim, b.ndim)} for shapes {a.shape} and {b.shape}."
+            )
         return list(range(a.ndim - dims, a.ndim)), list(range(dims))
     over_a, over_b = ([d] if isinstance(d, int) else list(d) for d in dims)
-    over_a, over_b = [normalize_dim("tensordot", d, a.ndim) for d in over_a], [normalize_dim("tensordot", d, b.ndim) for d in over_b]
+    over_a, over_b = (
+        [normalize_dim("tensordot", d, a.ndim) for d in over_a],
+        [normalize_dim("tensordot", d, b.ndim) for d in over_b],
+    )
     sizes = [a.shape[d] for d in over_a], [b.shape[d] for d in over_b]
     if sizes[0] != sizes[1] or len(set(over_a)) < len(over_a) or len(set(over_b)) < len(over_b):
         raise ShapeError(
@@ -414,7 +467,9 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Any] = 2) -> Tensor:
     """
     over_a, over_b = _tensordot_dims(a, b, dims)
     if isinstance(dims, int) and [a.shape[d] for d in over_a] != [b.shape[d] for d in over_b]:
-        raise ShapeError(f"tensordot: the last {dims} dimensions of {a.shape} differ from the first {dims} of {b.shape}.")
+        raise ShapeError(
+            f"tensordot: the last {dims} dimensions of {a.shape} differ from the first {dims} of {b.shape}."
+        )
     keep_a = [d for d in range(a.ndim) if d not in over_a]
     keep_b = [d for d in range(b.ndim) if d not in over_b]
     rows, columns = [a.shape[d] for d in keep_a], [b.shape[d] for d in keep_b]
@@ -428,7 +483,13 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Any] = 2) -> Tensor:
     "kron",
     inputs=("a", "b"),
     ref=lambda xp, a, b: xp.kron(a, b),
-    samples=[sample((2, 3), (4, 2)), sample((3,), (2,)), sample((3,), (2, 2)), sample((2, 1, 3), (2,)), sample((), (2,))],
+    samples=[
+        sample((2, 3), (4, 2)),
+        sample((3,), (2,)),
+        sample((3,), (2, 2)),
+        sample((2, 1, 3), (2,)),
+        sample((), (2,)),
+    ],
 )
 def kron(a: Tensor, b: Tensor) -> Tensor:
     """The Kronecker product: b, scaled by each element of a, side by side.
@@ -446,7 +507,9 @@ def kron(a: Tensor, b: Tensor) -> Tensor:
     return elementwise.mul(spread_a, spread_b).reshape([m * n for m, n in zip(left, right, strict=True)])
 
 
-@composite("trace", inputs=("x",), ref=lambda xp, x: xp.trace(x), samples=[sample((3, 3)), sample((2, 4)), sample((0, 3))])
+@composite(
+    "trace", inputs=("x",), ref=lambda xp, x: xp.trace(x), samples=[sample((3, 3)), sample((2, 4)), sample((0, 3))]
+)
 def trace(x: Tensor) -> Tensor:
     """The sum of the main diagonal of a matrix.
 
@@ -488,7 +551,9 @@ def cross(a: Tensor, b: Tensor, dim: int | None = None) -> Tensor:
     dim = normalize_dim("cross", dim, a.ndim)
     for x in (a, b):
         if x.ndim != a.ndim or x.shape[dim] != 3:
-            raise ShapeError(f"cross: dim {dim} has size {x.shape[dim] if dim < x.ndim else 'none'} in {x.shape}; expected 3, in as many dimensions.")
+            raise ShapeError(
+                f"cross: dim {dim} has size {x.shape[dim] if dim < x.ndim else 'none'} in {x.shape}; expected 3, in as many dimensions."
+            )
     after, before = (rearrange.roll(x, -1, dim) for x in (a, b)), (rearrange.roll(x, 1, dim) for x in (b, a))
     (a1, b1), (b2, a2) = tuple(after), tuple(before)
     return elementwise.sub(elementwise.mul(a1, b2), elementwise.mul(a2, b1))
@@ -545,11 +610,15 @@ def chain_matmul(*matrices: Tensor) -> Tensor:
     for i, x in enumerate(given):
         _need_ndim("chain_matmul", **{f"matrix {i}": (x, 2)})
     sizes = [given[0].shape[0], *(x.shape[1] for x in given)]
-    best: dict[tuple[int, int], tuple[int, int]] = {(i, i): (0, i) for i in range(len(given))}  # (first, last) -> (cost, where to split)
+    best: dict[tuple[int, int], tuple[int, int]] = {
+        (i, i): (0, i) for i in range(len(given))
+    }  # (first, last) -> (cost, where to split)
     for length in range(1, len(given)):
         for i in range(len(given) - length):
             j = i + length
-            best[i, j] = min((best[i, s][0] + best[s + 1, j][0] + sizes[i] * sizes[s + 1] * sizes[j + 1], s) for s in range(i, j))
+            best[i, j] = min(
+                (best[i, s][0] + best[s + 1, j][0] + sizes[i] * sizes[s + 1] * sizes[j + 1], s) for s in range(i, j)
+            )
 
     def product(i: int, j: int) -> Tensor:
         split = best[i, j][1]

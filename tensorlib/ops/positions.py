@@ -74,15 +74,33 @@ take_slices = structured(
     attrs=("dim",),
     dtype=rules.as_is,
     ref=lambda xp, x, index, *, dim: x[_block(xp, "index_select", index, x.shape, dim, 1)],
-    vjp=(lambda g, index, x_shape, *, dim: index_write(zeros_for(g, x_shape), index, g, dim=dim, ndims=1, accumulate=True), None),
+    vjp=(
+        lambda g, index, x_shape, *, dim: index_write(
+            zeros_for(g, x_shape), index, g, dim=dim, ndims=1, accumulate=True
+        ),
+        None,
+    ),
     native=lambda line, x, index, dim: lib.tl_index_select(x._array, dim, index._array, line),
     decode=decode_dim,
     samples=lambda: [
-        sample(s, Draw((k,), 0, s[d], dtype="int64"), dim=d) for s, k, d in [((5,), 3, 0), ((3, 4), 6, 1), ((2, 3, 4), 2, 1), ((3, 4), 0, 0)]
+        sample(s, Draw((k,), 0, s[d], dtype="int64"), dim=d)
+        for s, k, d in [((5,), 3, 0), ((3, 4), 6, 1), ((2, 3, 4), 2, 1), ((3, 4), 0, 0)]
     ],
     errors=[
-        error((2, 3), Draw((2,), dtype="int64", values=[0, 5]), dim=1, raises=IndexError, match="index_select: index 5 is out of range"),
-        error((2, 3), Draw((1, 1), dtype="int64", values=[[0]]), dim=0, raises=ValueError, match="index must have 1 dimension"),
+        error(
+            (2, 3),
+            Draw((2,), dtype="int64", values=[0, 5]),
+            dim=1,
+            raises=IndexError,
+            match="index_select: index 5 is out of range",
+        ),
+        error(
+            (2, 3),
+            Draw((1, 1), dtype="int64", values=[[0]]),
+            dim=0,
+            raises=ValueError,
+            match="index must have 1 dimension",
+        ),
         error((2, 3), (1,), dim=0, raises=TypeError, match="index_select: index must hold integers"),
     ],
 )
@@ -100,7 +118,9 @@ def _block_samples(value: bool, **attrs: Any) -> list[Sample]:
     for s, picked, dim, ndims in cases:
         n = math.prod(s[dim : dim + ndims])
         operands: list[Any] = [s, Draw(picked, -n, n, dtype="int64")]
-        made.append(sample(*operands, *([(*s[:dim], *picked, *s[dim + ndims :])] * value), dim=dim, ndims=ndims, **attrs))
+        made.append(
+            sample(*operands, *([(*s[:dim], *picked, *s[dim + ndims :])] * value), dim=dim, ndims=ndims, **attrs)
+        )
     return made
 
 
@@ -113,10 +133,14 @@ index_read = structured(
     dtype=rules.as_is,
     ref=_index_ref,
     vjp=(
-        lambda g, index, x_shape, *, dim, ndims: index_write(zeros_for(g, x_shape), index, g, dim=dim, ndims=ndims, accumulate=True),
+        lambda g, index, x_shape, *, dim, ndims: index_write(
+            zeros_for(g, x_shape), index, g, dim=dim, ndims=ndims, accumulate=True
+        ),
         None,
     ),
-    native=lambda line, x, index, dim, ndims: lib.tl_index_select(x._array, dim, index._array, line) if ndims == 1 else 0,
+    native=lambda line, x, index, dim, ndims: (
+        lib.tl_index_select(x._array, dim, index._array, line) if ndims == 1 else 0
+    ),
     samples=lambda: _block_samples(value=False),
     private=True,
 )
@@ -132,7 +156,9 @@ def _index_write_ref(xp: Any, x: Any, index: Any, value: Any, *, dim: int, ndims
     return out
 
 
-def _index_write_x_grad(g: Tensor, index: Tensor, value_shape: tuple[int, ...], *, dim: int, ndims: int, accumulate: bool) -> Tensor:
+def _index_write_x_grad(
+    g: Tensor, index: Tensor, value_shape: tuple[int, ...], *, dim: int, ndims: int, accumulate: bool
+) -> Tensor:
     return g if accumulate else index_write(g, index, zeros_for(g, value_shape), dim=dim, ndims=ndims, accumulate=False)
 
 
@@ -160,7 +186,9 @@ index_write = structured(
 def _check_slices(name: str, x: Tensor, dim: int, index: Tensor, source: Tensor) -> None:
     expected = (*x.shape[:dim], index.shape[0], *x.shape[dim + 1 :])
     if source.shape != expected:
-        raise ShapeError(f"{name}: source of shape {source.shape} does not fit; expected {expected}, x's shape with one slice per index.")
+        raise ShapeError(
+            f"{name}: source of shape {source.shape} does not fit; expected {expected}, x's shape with one slice per index."
+        )
     same_dtype(name, x, "source", source)
 
 
@@ -182,8 +210,24 @@ def _slices_samples(**attrs: Any) -> list[Sample]:
 def _slices_errors(name: str, **attrs: Any) -> list[Any]:
     zero_five = Draw((2,), dtype="int64", values=[0, 5])
     return [
-        error((2, 3), zero_five, (2, 2), dim=1, raises=IndexError, match="index 5 is out of range for dimension 1 of size 3", **attrs),
-        error((2, 3), zero_five, (2, 3), dim=1, raises=ValueError, match=f"{name}: source of shape .2, 3. does not fit; expected .2, 2.", **attrs),
+        error(
+            (2, 3),
+            zero_five,
+            (2, 2),
+            dim=1,
+            raises=IndexError,
+            match="index 5 is out of range for dimension 1 of size 3",
+            **attrs,
+        ),
+        error(
+            (2, 3),
+            zero_five,
+            (2, 3),
+            dim=1,
+            raises=ValueError,
+            match=f"{name}: source of shape .2, 3. does not fit; expected .2, 2.",
+            **attrs,
+        ),
     ]
 
 
@@ -275,7 +319,8 @@ def _need_mask(name: str, mask: Tensor) -> None:
     attrs=("value",),
     ref=lambda xp, x, mask, *, value: xp.where(mask, xp.asarray(value, x.dtype), x),
     samples=lambda: [
-        sample(s, Draw(m, dtype="bool"), value=-1.5) for s, m in [((3, 4), (3, 4)), ((3, 4), (4,)), ((4,), (3, 1)), ((), ()), ((0, 3), (3,))]
+        sample(s, Draw(m, dtype="bool"), value=-1.5)
+        for s, m in [((3, 4), (3, 4)), ((3, 4), (4,)), ((4,), (3, 1)), ((), ()), ((0, 3), (3,))]
     ],
     errors=[error((3,), (3,), value=0, raises=TypeError, match="masked_fill: mask must be bool")],
 )
@@ -323,8 +368,12 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     places = nonzero(mask.reshape(-1)).reshape(-1)
     count = places.shape[0]
     if source.numel() < count:
-        raise ShapeError(f"masked_scatter: source has {source.numel()} elements for {count} places where the mask is True.")
-    filled = index_write(x.reshape(-1), places, ops.shape.narrow(source.reshape(-1), 0, 0, count), dim=0, ndims=1, accumulate=False)
+        raise ShapeError(
+            f"masked_scatter: source has {source.numel()} elements for {count} places where the mask is True."
+        )
+    filled = index_write(
+        x.reshape(-1), places, ops.shape.narrow(source.reshape(-1), 0, 0, count), dim=0, ndims=1, accumulate=False
+    )
     return filled.reshape(x.shape)
 
 
@@ -334,8 +383,10 @@ _nonzero = structured(
     dtype=rules.index,
     ref=lambda xp, x: xp.argwhere(x),
     native=lambda line, x: lib.tl_nonzero(x._array),
-    samples=lambda: [sample(Draw(s, 0, 2, dtype="int64")) for s in [(), (5,), (3, 4), (2, 3, 4), (0, 3)]]
-    + [sample(Draw((3, 4), dtype="bool")), sample(Draw((4,), values=[0.0, -0.0, math.nan, 1.0]))],
+    samples=lambda: (
+        [sample(Draw(s, 0, 2, dtype="int64")) for s in [(), (5,), (3, 4), (2, 3, 4), (0, 3)]]
+        + [sample(Draw((3, 4), dtype="bool")), sample(Draw((4,), values=[0.0, -0.0, math.nan, 1.0]))]
+    ),
 )
 
 

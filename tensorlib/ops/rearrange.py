@@ -24,7 +24,20 @@ __all__ = [
     "flipud", "hstack", "meshgrid", "one_hot", "repeat", "repeat_interleave", "roll", "rot90", "row_stack", "tile", "tril", "tril_indices",
     "triu", "triu_indices", "vstack",
 ]  # fmt: skip
-METHODS = ("diag", "diag_embed", "flip", "fliplr", "flipud", "repeat", "repeat_interleave", "roll", "rot90", "tile", "tril", "triu")
+METHODS = (
+    "diag",
+    "diag_embed",
+    "flip",
+    "fliplr",
+    "flipud",
+    "repeat",
+    "repeat_interleave",
+    "roll",
+    "rot90",
+    "tile",
+    "tril",
+    "triu",
+)
 INPLACE = ("tril", "triu")
 
 
@@ -61,7 +74,12 @@ _flip = structured(
     dtype=rules.promoted,
     ref=lambda xp, x, *, dims: xp.flip(x, axis=dims).copy(),
     vjp=(lambda g, *, dims: _flip(g, dims=dims),),
-    samples=[sample((5,), dims=(0,)), sample((2, 3, 4), dims=(0, 2)), sample((0, 3), dims=(1,)), sample((2, 2), dims=())],
+    samples=[
+        sample((5,), dims=(0,)),
+        sample((2, 3, 4), dims=(0, 2)),
+        sample((0, 3), dims=(1,)),
+        sample((2, 2), dims=()),
+    ],
     errors=[error((2, 3), dims=(2,), raises=IndexError, match="flip.*2")],
 )
 
@@ -179,7 +197,9 @@ def repeat(x: Tensor, repeats: Any, *more: int) -> Tensor:
     times = _ints(repeats, more)
     extra = len(times) - x.ndim
     if extra < 0:
-        raise ShapeError(f"repeat: {len(times)} repeats for {x.ndim} dimensions (shape {x.shape}); expected at least one per dimension.")
+        raise ShapeError(
+            f"repeat: {len(times)} repeats for {x.ndim} dimensions (shape {x.shape}); expected at least one per dimension."
+        )
     if any(n < 0 for n in times):
         raise ShapeError(f"repeat: repeats must not be negative, got {times}.")
     old = (1,) * extra + x.shape
@@ -242,7 +262,9 @@ def repeat_interleave(x: Tensor, repeats: int | Sequence[int] | Tensor, dim: int
         before, after = x.shape[:dim], x.shape[dim + 1 :]
         return x.unsqueeze(dim + 1).expand((*before, size, times, *after)).reshape((*before, size * times, *after))
     if counts.shape != (size,):
-        raise ShapeError(f"repeat_interleave: {counts.size} repeats for dimension {dim} of size {size}; expected one, or one per element.")
+        raise ShapeError(
+            f"repeat_interleave: {counts.size} repeats for dimension {dim} of size {size}; expected one, or one per element."
+        )
     places = np.repeat(np.arange(size), counts)
     return ops.positions.index_select(x, dim, ops.creation.tensor(places, device=x.device))
 
@@ -263,7 +285,9 @@ def diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Te
         raise ShapeError("diag_embed: expected at least 1 dimension, got a tensor of shape ().")
     a, b = (normalize_dim("diag_embed", d, x.ndim + 1) for d in (dim1, dim2))
     if a == b:
-        raise ShapeError(f"diag_embed: dim1 and dim2 are the same dimension: {dim1} and {dim2}; expected two different ones.")
+        raise ShapeError(
+            f"diag_embed: dim1 and dim2 are the same dimension: {dim1} and {dim2}; expected two different ones."
+        )
     return _diag_embed(x, offset=offset, dim1=a, dim2=b)
 
 
@@ -299,7 +323,13 @@ _diag_embed = structured(
     inputs=("x",),
     attrs=("diagonal",),
     ref=lambda xp, x, *, diagonal: xp.diag(x, k=diagonal),
-    samples=[sample((3,), diagonal=0), sample((3,), diagonal=-2), sample((3, 4), diagonal=1), sample((3, 4), diagonal=-1), sample((0,), diagonal=0)],
+    samples=[
+        sample((3,), diagonal=0),
+        sample((3,), diagonal=-2),
+        sample((3, 4), diagonal=1),
+        sample((3, 4), diagonal=-1),
+        sample((0,), diagonal=0),
+    ],
     errors=[error((2, 3, 4), diagonal=0, raises=ValueError, match="diag: expected 1 or 2 dimensions, got 3")],
 )
 def diag(x: Tensor, diagonal: int = 0) -> Tensor:
@@ -326,7 +356,12 @@ def _triangle(name: str) -> Any:
         dtype=rules.promoted,
         ref=lambda xp, x, *, diagonal: getattr(xp, name)(x, diagonal),
         vjp=(lambda g, *, diagonal: op(g, diagonal=diagonal),),
-        samples=[sample((3, 3), diagonal=0), sample((2, 3, 4), diagonal=1), sample((4, 3), diagonal=-2), sample((0, 3), diagonal=0)],
+        samples=[
+            sample((3, 3), diagonal=0),
+            sample((2, 3, 4), diagonal=1),
+            sample((4, 3), diagonal=-2),
+            sample((0, 3), diagonal=0),
+        ],
         errors=[error((3,), diagonal=0, raises=ValueError, match=f"{name}: expected at least 2 dimensions")],
     )
     return op
@@ -557,7 +592,9 @@ def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
 def _one_hot_ref(xp: Any, x: Any, *, num_classes: int) -> Any:
     if x.size and (x.min() < 0 or x.max() >= num_classes):
         bad = int(x.min()) if x.min() < 0 else int(x.max())
-        raise IndexRangeError(f"one_hot: class {bad} is out of range for num_classes {num_classes}; expected 0 <= class < num_classes.")
+        raise IndexRangeError(
+            f"one_hot: class {bad} is out of range for num_classes {num_classes}; expected 0 <= class < num_classes."
+        )
     return (x[..., None] == xp.arange(num_classes)).astype(xp.int64)
 
 
@@ -574,7 +611,12 @@ _one_hot = structured(
     ref=_one_hot_ref,
     samples=_one_hot_samples,
     errors=[
-        error(Draw((3,), dtype="int64", values=[0, 4, 1]), num_classes=3, raises=IndexError, match="one_hot: class 4 is out of range"),
+        error(
+            Draw((3,), dtype="int64", values=[0, 4, 1]),
+            num_classes=3,
+            raises=IndexError,
+            match="one_hot: class 4 is out of range",
+        ),
         error((3,), num_classes=3, raises=TypeError, match="one_hot: expected integer class numbers"),
     ],
 )

@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 from tensorlib.dtypes import DType, bool_, default_dtype, int64
 
-DTypeRule = Callable[[DType], tuple["DType | None", "DType | None"]]  # result None: whatever dtype the reference returns
+DTypeRule = Callable[
+    [DType], tuple["DType | None", "DType | None"]
+]  # result None: whatever dtype the reference returns
 
 
 def promoted(common: DType) -> tuple[DType | None, DType | None]:

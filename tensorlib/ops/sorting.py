@@ -30,7 +30,9 @@ INPLACE: tuple[str, ...] = ()
 
 
 _named: Any = namedtuple  # noqa: PYI024  a NamedTuple class could not be called `sort`, as the function is
-_sort_result, _topk_result, _kthvalue_result = (_named(name, ("values", "indices")) for name in ("sort", "topk", "kthvalue"))
+_sort_result, _topk_result, _kthvalue_result = (
+    _named(name, ("values", "indices")) for name in ("sort", "topk", "kthvalue")
+)
 
 
 # ---- sorting ----
@@ -77,7 +79,14 @@ def _distinct(shape: tuple[int, ...]) -> Draw:
 
 
 def _sort_samples(**attrs: Any) -> list[Sample]:
-    shapes: list[tuple[tuple[int, ...], int]] = [((5,), 0), ((3, 4), 0), ((2, 3, 4), 1), ((2, 67), 1), ((0, 3), 0), ((0, 3), 1)]
+    shapes: list[tuple[tuple[int, ...], int]] = [
+        ((5,), 0),
+        ((3, 4), 0),
+        ((2, 3, 4), 1),
+        ((2, 67), 1),
+        ((0, 3), 0),
+        ((0, 3), 1),
+    ]
     return [sample(_distinct(s), dim=d, descending=down, **attrs) for s, d in shapes for down in (False, True)]
 
 
@@ -127,7 +136,12 @@ _argsort = structured(
 )
 
 
-@composite("msort", inputs=("x",), ref=lambda xp, x: xp.sort(x, axis=0), samples=lambda: [sample(_distinct((5,))), sample(_distinct((3, 4)))])
+@composite(
+    "msort",
+    inputs=("x",),
+    ref=lambda xp, x: xp.sort(x, axis=0),
+    samples=lambda: [sample(_distinct((5,))), sample(_distinct((3, 4)))],
+)
 def msort(x: Tensor) -> Tensor:
     """The elements in order along the first dimension.
 
@@ -152,7 +166,9 @@ def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = 
     row = _as_row(x)
     dim = normalize_dim("topk", dim, row.ndim)
     if not 0 <= k <= row.shape[dim]:
-        raise ShapeError(f"topk: k is {k}, expected 0 to {row.shape[dim]}, the size of dimension {dim} (shape {x.shape}).")
+        raise ShapeError(
+            f"topk: k is {k}, expected 0 to {row.shape[dim]}, the size of dimension {dim} (shape {x.shape})."
+        )
     values, indices = _topk(row, k=k, dim=dim, largest=bool(largest))
     return _topk_result(values, indices) if x.ndim or k == 0 else _topk_result(values.reshape(()), indices.reshape(()))
 
@@ -191,7 +207,9 @@ def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     row = _as_row(x)
     dim = normalize_dim("kthvalue", dim, row.ndim)
     if not 1 <= k <= row.shape[dim]:
-        raise ShapeError(f"kthvalue: k is {k}, expected 1 to {row.shape[dim]}, the size of dimension {dim} (shape {x.shape}).")
+        raise ShapeError(
+            f"kthvalue: k is {k}, expected 1 to {row.shape[dim]}, the size of dimension {dim} (shape {x.shape})."
+        )
     both = (shape.narrow(t, dim, k - 1, 1) for t in _topk(row, k=k, dim=dim, largest=False))
     return _kthvalue_result(*(t if keepdim and x.ndim else t.squeeze(dim) for t in both))
 
@@ -267,7 +285,10 @@ def _distinct_entry(name: str, ref: Any) -> Any:
     )
 
 
-_unique, _unique_consecutive = _distinct_entry("unique_all", _unique_ref), _distinct_entry("unique_consecutive_all", _consecutive_ref)
+_unique, _unique_consecutive = (
+    _distinct_entry("unique_all", _unique_ref),
+    _distinct_entry("unique_consecutive_all", _consecutive_ref),
+)
 
 
 def _asked(entry: Any, name: str, x: Tensor, return_inverse: bool, return_counts: bool, dim: int | None) -> Any:
@@ -277,7 +298,9 @@ def _asked(entry: Any, name: str, x: Tensor, return_inverse: bool, return_counts
     return (values, *([inverse] * return_inverse), *([counts] * return_counts))
 
 
-def unique(x: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
+def unique(
+    x: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+) -> Any:
     """The distinct elements (or, with `dim`, slices) in ascending order, whatever `sorted` says; NaN equals nothing, not even NaN.
 
     Shapes:
@@ -291,7 +314,9 @@ def unique(x: Tensor, sorted: bool = True, return_inverse: bool = False, return_
     return _asked(_unique, "unique", x, return_inverse, return_counts, dim)
 
 
-def unique_consecutive(x: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> Any:
+def unique_consecutive(
+    x: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+) -> Any:
     """One element (or, with `dim`, slice) of each run of equal ones.
 
     Shapes:
@@ -308,7 +333,9 @@ def unique_consecutive(x: Tensor, return_inverse: bool = False, return_counts: b
     inputs=("x", "y"),
     ref=lambda xp, x, y: xp.isin(x, y),
     samples=lambda: [
-        sample(Draw(s, 0, 9, dtype="int64"), Draw(t, 0, 9, dtype="int64")) for s in [(), (5,), (3, 4)] for t in [(0,), (1,), (4,), (2, 3)]
+        sample(Draw(s, 0, 9, dtype="int64"), Draw(t, 0, 9, dtype="int64"))
+        for s in [(), (5,), (3, 4)]
+        for t in [(0,), (1,), (4,), (2, 3)]
     ],
 )
 def isin(x: Tensor, y: Tensor | Scalar, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
@@ -324,7 +351,9 @@ def isin(x: Tensor, y: Tensor | Scalar, *, assume_unique: bool = False, invert: 
     return ops.comparison.logical_not(found) if invert else found
 
 
-_isin = structured("isin_any", inputs=("x", "y"), dtype=rules.comparison, ref=lambda xp, x, y: xp.isin(x, y), private=True)
+_isin = structured(
+    "isin_any", inputs=("x", "y"), dtype=rules.comparison, ref=lambda xp, x, y: xp.isin(x, y), private=True
+)
 
 
 # ---- places in a sorted sequence ----
@@ -348,7 +377,9 @@ def searchsorted(
     [1, 2]
     """
     if side not in (None, "left", "right") or (side == "left" and right):
-        raise ShapeError(f'searchsorted: side must be "left" or "right" and agree with right, got side={side!r}, right={right}.')
+        raise ShapeError(
+            f'searchsorted: side must be "left" or "right" and agree with right, got side={side!r}, right={right}.'
+        )
     if sorter is not None:
         sorted_sequence = gathering.gather(sorted_sequence, -1, sorter)
     return _search(sorted_sequence, values, right or side == "right", out_int32)
@@ -382,7 +413,11 @@ def _searchsorted_ref(xp: Any, x: Any, values: Any, *, right: bool) -> Any:
             f"searchsorted: sequences of shape {x.shape} do not fit values of shape {values.shape}; expected 1 dimension, or all but the last equal."
         )
     out = xp.empty(values.shape, dtype=xp.int64)
-    sequences, wanted, found = x.reshape(-1, x.shape[-1]), values.reshape(-1, values.shape[-1]), out.reshape(-1, values.shape[-1])
+    sequences, wanted, found = (
+        x.reshape(-1, x.shape[-1]),
+        values.reshape(-1, values.shape[-1]),
+        out.reshape(-1, values.shape[-1]),
+    )
     for i in range(sequences.shape[0]):
         found[i] = xp.searchsorted(sequences[i], wanted[i], side=side)
     return out
@@ -391,7 +426,9 @@ def _searchsorted_ref(xp: Any, x: Any, values: Any, *, right: bool) -> Any:
 def _searchsorted_samples() -> list[Sample]:
     rising = Draw((4,), dtype="int64", values=[1, 3, 3, 7])
     rows = Draw((2, 3), dtype="int64", values=[[1, 2, 3], [0, 0, 5]])
-    draws = [(rising, Draw(s, 0, 9, dtype="int64")) for s in [(), (5,), (2, 3), (0,)]] + [(rows, Draw((2, 4), 0, 6, dtype="int64"))]
+    draws = [(rising, Draw(s, 0, 9, dtype="int64")) for s in [(), (5,), (2, 3), (0,)]] + [
+        (rows, Draw((2, 4), 0, 6, dtype="int64"))
+    ]
     return [sample(a, b, right=r) for a, b in draws for r in (False, True)]
 
 
@@ -421,11 +458,15 @@ def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Te
     if x.dtype.category != 1:
         raise DTypeError(f"bincount: expected integers, got {x.dtype.name}.")
     if x.ndim != 1 or minlength < 0:
-        raise ShapeError(f"bincount: expected 1 dimension and minlength >= 0, got shape {x.shape} and minlength {minlength}.")
+        raise ShapeError(
+            f"bincount: expected 1 dimension and minlength >= 0, got shape {x.shape} and minlength {minlength}."
+        )
     if weights is None:
         return _bincount(x, minlength=minlength)
     if weights.shape != x.shape:
-        raise ShapeError(f"bincount: weights of shape {weights.shape} do not fit x of shape {x.shape}; expected the same.")
+        raise ShapeError(
+            f"bincount: weights of shape {weights.shape} do not fit x of shape {x.shape}; expected the same."
+        )
     size = max(minlength, int(x.amax().item()) + 1) if x.numel() else minlength
     return gathering.scatter_add(ops.creation.zeros((size,), dtype=weights.dtype, device=weights.device), 0, x, weights)
 
@@ -444,9 +485,16 @@ _bincount = structured(
     ref=_bincount_ref,
     samples=lambda: [sample(Draw(s, 0, 6, dtype="int64"), minlength=m) for s in [(9,), (1,), (0,)] for m in (0, 8)],
     errors=[
-        error(Draw((2,), dtype="int64", values=[1, -3]), minlength=0, raises=IndexError, match="bincount: expected integers >= 0, got -3"),
+        error(
+            Draw((2,), dtype="int64", values=[1, -3]),
+            minlength=0,
+            raises=IndexError,
+            match="bincount: expected integers >= 0, got -3",
+        ),
         error((3,), minlength=0, raises=TypeError, match="bincount: expected integers, got float"),
-        error(Draw((2, 2), 0, 3, dtype="int64"), minlength=0, raises=ValueError, match="bincount: expected 1 dimension"),
+        error(
+            Draw((2, 2), 0, 3, dtype="int64"), minlength=0, raises=ValueError, match="bincount: expected 1 dimension"
+        ),
     ],
 )
 
@@ -485,5 +533,7 @@ _histc = structured(
     attrs=("bins", "min", "max"),
     dtype=_only_floating,
     ref=_histc_ref,
-    samples=lambda: [sample(s, bins=b, min=low, max=high) for s in [(20,), (3, 4), (0,)] for b, low, high in [(4, -1, 1), (5, 0, 0)]],
+    samples=lambda: [
+        sample(s, bins=b, min=low, max=high) for s in [(20,), (3, 4), (0,)] for b, low, high in [(4, -1, 1), (5, 0, 0)]
+    ],
 )

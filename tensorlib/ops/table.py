@@ -46,13 +46,17 @@ class Op:
     private: bool = False
     kind: str = "structured"
     doc: str = ""
-    native: Callable[..., Any] | None = None  # fast lane: native(line, *inputs, **attrs) -> handle (0 declines); attributes as given
+    native: Callable[..., Any] | None = (
+        None  # fast lane: native(line, *inputs, **attrs) -> handle (0 declines); attributes as given
+    )
     composite: Callable[..., Any] | None = None  # the same in plain operations: the oracle of a fused entry
     nondeterministic: bool = False  # draws random numbers: tests compare statistics instead of values
     module: str = ""
     call: Callable[..., Any] | None = None  # call(*inputs, **attrs): the entry itself, as tests and tools reach it
     number: int = -1  # C's number where it has one, else one of our own from PYTHON_OPS on
-    decode: Callable[[int], dict[str, Any]] | None = None  # attributes of a node that C recorded, from the integers it holds
+    decode: Callable[[int], dict[str, Any]] | None = (
+        None  # attributes of a node that C recorded, from the integers it holds
+    )
     needs: tuple[tuple[str, ...], ...] = field(default=())  # parameter names of each rule
     masks: tuple[int, ...] = field(default=())  # the same as bits, for C
 
@@ -67,7 +71,9 @@ class Sample:
 
     args: tuple[Any, ...]
     attrs: Mapping[str, Any]
-    smooth: bool = True  # False: finite differences do not show the gradient, because by definition some of it is withheld
+    smooth: bool = (
+        True  # False: finite differences do not show the gradient, because by definition some of it is withheld
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,9 @@ class Draw:
     dtype: str = "float"  # "float": whatever the test runs with (float32, float64); else a fixed dtype name
     special: tuple[float, ...] = ()
     values: Any = None  # exactly these values instead of random ones
-    distinct: bool = False  # all values at least 0.01 apart, so that sorting and maxima are stable under finite differences
+    distinct: bool = (
+        False  # all values at least 0.01 apart, so that sorting and maxima are stable under finite differences
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,9 @@ def _is_shape(a: Any) -> bool:
     return isinstance(a, tuple) and all(isinstance(n, int) for n in a)
 
 
-def unary(low: float = -2.0, high: float = 2.0, special: Sequence[float] = (), dtype: str = "float") -> Callable[[], list[Sample]]:
+def unary(
+    low: float = -2.0, high: float = 2.0, special: Sequence[float] = (), dtype: str = "float"
+) -> Callable[[], list[Sample]]:
     """Samples for an elementwise operation of one operand. `special` values are visited by forward tests only (they have no finite differences)."""
 
     def make() -> list[Sample]:
@@ -118,7 +128,9 @@ def unary(low: float = -2.0, high: float = 2.0, special: Sequence[float] = (), d
     return make
 
 
-def binary(low: Any = -2.0, high: Any = 2.0, special: Sequence[Any] = (), dtype: str = "float") -> Callable[[], list[Sample]]:
+def binary(
+    low: Any = -2.0, high: Any = 2.0, special: Sequence[Any] = (), dtype: str = "float"
+) -> Callable[[], list[Sample]]:
     """Samples for an elementwise operation of two operands, broadcasting among them; `low` and `high` may be pairs, one value per operand."""
     lows = low if isinstance(low, tuple) else (low, low)
     highs = high if isinstance(high, tuple) else (high, high)
@@ -130,7 +142,9 @@ def binary(low: Any = -2.0, high: Any = 2.0, special: Sequence[Any] = (), dtype:
         made = [Sample((Draw(a, lows[0], highs[0], dtype), Draw(b, lows[1], highs[1], dtype)), {}) for a, b in shapes]
         if special:
             pairs = [(a, b) for a in special for b in special]
-            values = [Draw((len(pairs),), dtype=dtype, values=[p[i] for p in pairs], special=tuple(special)) for i in (0, 1)]
+            values = [
+                Draw((len(pairs),), dtype=dtype, values=[p[i] for p in pairs], special=tuple(special)) for i in (0, 1)
+            ]
             made.append(Sample(tuple(values), {}))
         return made
 
@@ -179,7 +193,9 @@ def _mask(op: Op, needed: tuple[str, ...]) -> int:
         elif name.endswith(("_shape", "_dtype")) and name[:-6] in op.inputs:
             mask |= 1 << 32 + op.inputs.index(name[:-6])
         elif name != "g" and name not in op.attrs and name.removeprefix("g_") not in op.outputs:
-            raise ValueError(f"operation {op.name}: a gradient rule asks for {name!r}, which is no input, output or attribute")
+            raise ValueError(
+                f"operation {op.name}: a gradient rule asks for {name!r}, which is no input, output or attribute"
+            )
     return mask
 
 

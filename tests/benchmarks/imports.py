@@ -15,7 +15,6 @@ from time import perf_counter
 from tests.benchmarks.harness import Figure
 from tests.sources import copy_of_sources
 
-
 # As an installed package runs: with the bytecode that pip or the first import wrote.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 

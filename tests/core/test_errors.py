@@ -159,5 +159,6 @@ def test_moving_between_devices() -> None:
 def test_nothing_heavy_is_imported() -> None:
     code = "import sys, tensorlib as tl; tl.ones(2).sum(); print({'cupy', 'mpi4py', 'matplotlib', 'scipy', 'torch', 'tqdm'} & {*sys.modules})"
     assert (
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "set()"
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+        == "set()"
     )

@@ -59,9 +59,4 @@ def test_nothing_is_left_by_an_error(op: Op, error: ErrorSample) -> None:
         with contextlib.suppress(Exception):
             case.call(*case.args(requires_grad=True))
 
-    run()  # the exception's traceback refers to frames: a cycle of Python's own
-    gc.collect()
-    before = tl.memory.allocated(), len(OBJECTS)
-    run()
-    gc.collect()
-    assert (tl.memory.allocated(), len(OBJECTS)) == before
+    assert left_by(run) == (0, 0)
