@@ -23,16 +23,23 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except AttributeError as error:
             foreign, attribute = error.obj, error.name or ""
-            if (
-                isinstance(foreign, Tensor)
-                or not hasattr(Tensor, attribute)
-                or not _holds(type(foreign), (*args, *kwargs.values()))
-            ):
+            culprit = None if isinstance(foreign, Tensor) else _culprit(foreign, attribute, (*args, *kwargs.values()))
+            if culprit is None:
                 raise
-            raise DTypeError(f"{function.__name__}: got a {type(foreign).__name__}, expected a Tensor.") from None
+            raise DTypeError(f"{function.__name__}: got a {culprit.__name__}, expected a Tensor.") from None
 
     return call
 
 
-def _holds(kind: type, values: Any) -> bool:
-    return any(type(v) is kind or (isinstance(v, (list, tuple)) and _holds(kind, v)) for v in values)
+def _culprit(foreign: Any, attribute: str, values: Any) -> type | None:
+    """The type of the argument that lacks a Tensor's attribute itself, or (NumPy's have many of the same names) in what came of it."""
+    from_numpy = type(foreign).__module__.startswith("numpy")
+    for v in values:
+        if (type(v) is type(foreign) and hasattr(Tensor, attribute)) or (
+            from_numpy and type(v).__module__.startswith("numpy")
+        ):
+            return type(v)
+        found = _culprit(foreign, attribute, v) if isinstance(v, (list, tuple)) else None
+        if found is not None:
+            return found
+    return None
