@@ -127,8 +127,6 @@ void tl_set_grad(tl_tensor *t, tl_tensor *g)
     tl_free(old);
 }
 
-bool tl_accumulate_grad(tl_tensor *leaf, tl_tensor *g);
-
 /* As the engine would: g stays the caller's. */
 bool tl_accumulate_grad_copy(tl_tensor *leaf, tl_tensor *g)
 {

@@ -9,7 +9,7 @@
  * C does not serve or that must stay differentiable (ASK_ADD, ASK_REDUCE). Python answers with tl_run_give and calls again. */
 #include "api.h"
 #include "kernels.h"
-#include <pthread.h>
+#include "map.h"
 #include <stdlib.h>
 #include <time.h>
 
@@ -20,9 +20,6 @@ typedef struct entry {
     struct entry *next_free;
     tl_tensor *g[];                                         /* by output; owned */
 } entry;
-
-typedef struct { void *key; void *value; } slot;
-typedef struct { slot *slots; int64_t n, capacity; } map;
 
 typedef struct { int64_t uses; tl_tensor *leaf, *g; bool capture; } leaf_state;
 typedef struct { void *to; int out_nr; tl_tensor *g; } capture;
@@ -50,55 +47,6 @@ struct tl_run {
     int since_signal;
     int64_t signal_ns;
 };
-
-/* ---- a map from pointers, linear probing, deletion by shifting back ---- */
-static int64_t home(const map *m, const void *key) { return (int64_t)(((uintptr_t)key >> 5) * UINT64_C(0x9E3779B97F4A7C15) >> 20) & (m->capacity - 1); }
-
-static slot *map_find(const map *m, const void *key)
-{
-    if (!m->capacity) return NULL;
-    for (int64_t i = home(m, key);; i = (i + 1) & (m->capacity - 1)) {
-        if (m->slots[i].key == key) return &m->slots[i];
-        if (!m->slots[i].key) return NULL;
-    }
-}
-
-static slot *map_insert(map *m, void *key);
-
-static bool map_grow(map *m)
-{
-    map bigger = {calloc((size_t)(m->capacity ? 2 * m->capacity : 32), sizeof(slot)), 0, m->capacity ? 2 * m->capacity : 32};
-    if (!bigger.slots) return tl_fail(TL_NOMEM);
-    for (int64_t i = 0; i < m->capacity; i++)
-        if (m->slots[i].key) map_insert(&bigger, m->slots[i].key)->value = m->slots[i].value;
-    free(m->slots);
-    *m = bigger;
-    return true;
-}
-
-/* The slot of a key that is not in the map yet. NULL where memory ended. */
-static slot *map_insert(map *m, void *key)
-{
-    if (2 * (m->n + 1) > m->capacity && !map_grow(m)) return NULL;
-    int64_t i = home(m, key);
-    while (m->slots[i].key) i = (i + 1) & (m->capacity - 1);
-    m->slots[i] = (slot){key, NULL};
-    m->n++;
-    return &m->slots[i];
-}
-
-static void map_remove(map *m, slot *s)
-{
-    int64_t hole = s - m->slots, mask = m->capacity - 1;
-    m->n--;
-    for (int64_t i = (hole + 1) & mask; m->slots[i].key; i = (i + 1) & mask) {
-        int64_t h = home(m, m->slots[i].key);
-        if (((i - h) & mask) < ((i - hole) & mask)) continue; /* its home lies behind the hole: it stays */
-        m->slots[hole] = m->slots[i];
-        hole = i;
-    }
-    m->slots[hole] = (slot){0};
-}
 
 /* ---- the heap ---- */
 static bool heap_push(tl_run *r, entry *e)
@@ -159,12 +107,6 @@ static void drop_entry(tl_run *r, entry *e)
 /* ---- sums of gradients ---- */
 static bool in_c(const tl_run *r, const tl_tensor *t) { return !r->create_graph && tl_is_float(t->dtype) && t->storage->kind != TL_FOREIGN; }
 
-static bool exclusive(const tl_tensor *g)
-{
-    return g->refs == 1 && atomic_load_explicit(&g->storage->refs, memory_order_relaxed) == 1 && tl_contiguous(g) && !g->storage->readonly
-           && g->storage->kind == TL_OWNED && (size_t)g->numel * tl_itemsize[g->dtype] == g->storage->nbytes;
-}
-
 enum { ADDED = 1, ADD_FAILED = 0, ADD_ASK = -1 };
 
 /* *sum += g; consumes g. ADD_ASK: Python adds ask_a and ask_b. */
@@ -174,7 +116,7 @@ static int add_gradient(tl_run *r, tl_tensor **sum, tl_tensor *g)
         r->ask_sum = sum, r->ask_a = *sum, r->ask_b = g;
         return ADD_ASK;
     }
-    if (exclusive(*sum)) {
+    if (tl_exclusive(*sum)) {
         bool ok = arr_binary_into(TL_OP_add, *sum, *sum, g);
         tl_free(g);
         return ok;
@@ -185,47 +127,6 @@ static int add_gradient(tl_run *r, tl_tensor **sum, tl_tensor *g)
     tl_free(*sum);
     *sum = both;
     return ADDED;
-}
-
-/* Several threads may run backward into the same leaf, and the addition releases the GIL: one lock, never waited for with the GIL held. */
-static pthread_mutex_t leaf_lock = PTHREAD_MUTEX_INITIALIZER;
-
-static void lock_leaves(void)
-{
-    if (pthread_mutex_trylock(&leaf_lock) == 0) return;
-    tl_gil gil = tl_unlock(true);
-    pthread_mutex_lock(&leaf_lock);
-    tl_relock(gil);
-}
-
-/* leaf->grad += g in place, keeping its identity; the first gradient moves in where nobody else holds it. Consumes g. */
-bool tl_accumulate_grad(tl_tensor *leaf, tl_tensor *g)
-{
-    bool ok = true;
-    lock_leaves();
-    if (!leaf->grad) {
-        bool as_is = exclusive(g) || !tl_is_float(g->dtype) || g->storage->kind == TL_FOREIGN;
-        tl_tensor *taken = as_is ? g : arr_cast(g, g->dtype);
-        if (!as_is) tl_free(g);
-        ok = taken;
-        leaf->grad = taken;
-    } else {
-        tl_tensor *held = leaf->grad;
-        tl_own(held); /* another thread may replace leaf->grad while the addition runs without the GIL */
-        if (tl_overwritable(held)) {
-            ok = arr_binary_into(TL_OP_add, held, held, g);
-            if (ok) tl_written(held, 0);
-        } else { /* the user put it there: an expanded tensor, or memory that is not ours to write */
-            tl_tensor *sum = arr_binary(TL_OP_add, held, g);
-            ok = sum;
-            if (sum) tl_set_grad(leaf, sum);
-            tl_free(sum);
-        }
-        tl_free(held);
-        tl_free(g);
-    }
-    pthread_mutex_unlock(&leaf_lock);
-    return ok;
 }
 
 /* ---- building a run ---- */

@@ -231,4 +231,8 @@ const tl_tensor *tl_saved_extra(const tl_node *n, int i);
  * Returns false to decline (gin untouched): Python's rule runs instead. Broadcast sizes need not be undone (edges carry meta). */
 typedef bool (*tl_grad_fn)(const tl_node *n, const tl_tensor *g, tl_tensor **gin);
 extern const tl_grad_fn tl_gradients[];                     /* by op; NULL: none */
+
+/* ---- leaf.c ---- */
+bool tl_exclusive(const tl_tensor *g);
+bool tl_accumulate_grad(tl_tensor *leaf, tl_tensor *g);  /* leaf->grad += g; consumes g */
 #endif
