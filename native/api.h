@@ -97,6 +97,7 @@ tl_tensor *tl_dropout(tl_tensor *x, double p, uint64_t key, uint64_t counter, in
 tl_tensor *tl_random(int kind, uint64_t key, uint64_t counter, int dtype, int ndim, const int64_t *dims, double a, double b);
 tl_tensor *tl_cat(tl_tensor *const *xs, int n, int dim, int line);
 bool tl_assign(tl_tensor *x, tl_tensor *r, int line);
+bool tl_assigning(tl_tensor *x, tl_tensor *r, tl_tensor *copy);
 bool tl_unary_inplace(int op, tl_tensor *x, int line);
 bool tl_binary_inplace(int op, tl_tensor *x, tl_tensor *b, int line);
 bool tl_binary_scalar_inplace(int op, tl_tensor *x, double s, int how, int line);

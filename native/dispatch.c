@@ -255,15 +255,16 @@ static bool fits_in_place(const tl_tensor *x, const tl_tensor *r)
     return r->dtype == x->dtype && tl_same_shape(r, x);
 }
 
-/* x will be overwritten with r, and r's gradient reads x as it was: then it reads a copy. Only x itself: other tensors over the same memory
- * that were saved stay stale, as in PyTorch. */
-static bool rescue_saved(tl_node *n, const tl_tensor *x)
+/* x will be overwritten with r, and r's gradient reads x as it was: then it reads a copy, `given` or made here. Only x itself: other tensors
+ * over the same memory that were saved stay stale, as in PyTorch. */
+static bool rescue_saved(tl_node *n, const tl_tensor *x, tl_tensor *given)
 {
     for (int i = 0; n && i < n->n_saved; i++) {
         tl_saved *s = &n->saved[i];
         if (s->value != x || s->kind == TL_SAVED_GEOMETRY) continue;
-        tl_tensor *copy = arr_cast(x, x->dtype);
+        tl_tensor *copy = given ? given : arr_cast(x, x->dtype);
         if (!copy) return false;
+        if (given) tl_keep(given);
         tl_unkeep(s->value);
         s->value = copy;
         s->version = copy->storage->version;
@@ -278,10 +279,16 @@ bool tl_assign(tl_tensor *x, tl_tensor *r, int line)
     if (!tl_writable(x)) return false;
     if (elsewhere(x) || elsewhere(r)) return tl_fail(TL_DECLINE);
     if (!tl_history_fits(x, r)) return false;
-    if (tl_grad_enabled && tl_tracks(r) && !rescue_saved(r->node, x)) return false;
+    if (tl_grad_enabled && tl_tracks(r) && !rescue_saved(r->node, x, NULL)) return false;
     if (!arr_copy_into(x, r)) return false;
     tl_written(x, line);
     return tl_rewrite_history(x, r, line);
+}
+
+/* The same questions before x := r is written by Python, elsewhere: what r's gradient reads of x then lies in `copy`. */
+bool tl_assigning(tl_tensor *x, tl_tensor *r, tl_tensor *copy)
+{
+    return tl_writable(x) && tl_history_fits(x, r) && (!tl_grad_enabled || !tl_tracks(r) || rescue_saved(r->node, x, copy));
 }
 
 bool tl_binary_inplace(int op, tl_tensor *x, tl_tensor *b, int line)

@@ -195,9 +195,12 @@ def _assign_elsewhere(x: Tensor, result: Tensor, name: str, line: int) -> None:
     """The same on a device of an array module."""
     if x.device != result.device:
         raise DeviceError(f"{name}: the tensor is on {x.device}, the value on {result.device}.")
-    checked(lib.tl_writable(x._array), name, x.shape)
     there = backend(x.device)
-    there.view(x._array, x.dtype)[...] = there.view(result._array, result.dtype)
+    target = there.view(x._array, x.dtype)
+    before = wrap(there.adopt(target, x.dtype)) if result.requires_grad else result  # for a gradient that reads x as it was
+    if not lib.tl_assigning(x._array, result._array, before._array):
+        raise_status(name, x.shape)
+    target[...] = there.view(result._array, result.dtype)
     lib.tl_written(x._array, line)
     lib.tl_rewrite_history(x._array, result._array, line)
 

@@ -122,3 +122,21 @@ def test_a_plain_tensor_is_written_alike(program: tuple[tuple[int, ...], list[St
     _, recorded = run(tl.tensor(values, requires_grad=True), w, steps)
     _, plain = run(tl.tensor(values), w, steps)
     np.testing.assert_array_equal(plain.numpy(), recorded.detach().numpy())
+
+
+@settings(max_examples=100)
+@given(programs())
+def test_another_device(program: tuple[tuple[int, ...], list[Step]]) -> None:
+    """The same on a device whose memory C does not touch."""
+    shape, steps = program
+    found = []
+    for device in ("cpu", "reference"):
+        x = tl.tensor(np.cos(numbered(shape)), device=device, requires_grad=True)
+        w = tl.tensor(0.7, dtype=tl.float64, device=device, requires_grad=True)
+        total, base = run(x, w, steps)
+        total.backward()
+        found.append([None if t is None else t.detach().cpu().numpy() for t in (total, base, x.grad, w.grad)])
+    for a, b in zip(*found, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, rtol=1e-10)
