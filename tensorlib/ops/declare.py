@@ -197,7 +197,9 @@ def _assign_elsewhere(x: Tensor, result: Tensor, name: str, line: int) -> None:
         raise DeviceError(f"{name}: the tensor is on {x.device}, the value on {result.device}.")
     there = backend(x.device)
     target = there.view(x._array, x.dtype)
-    before = wrap(there.adopt(target, x.dtype)) if result.requires_grad else result  # for a gradient that reads x as it was
+    before = (
+        wrap(there.adopt(target, x.dtype)) if result.requires_grad else result
+    )  # for a gradient that reads x as it was
     if not lib.tl_assigning(x._array, result._array, before._array):
         raise_status(name, x.shape)
     target[...] = there.view(result._array, result.dtype)

@@ -11,7 +11,7 @@ import numpy as np
 
 from tensorlib import dtypes
 from tensorlib.dtypes import DType
-from tensorlib.errors import IndexRangeError, ShapeError
+from tensorlib.errors import GradError, IndexRangeError, ShapeError
 from tensorlib.lines import KNOWN, here
 from tensorlib.native import lib
 from tensorlib.ops import views
@@ -29,6 +29,7 @@ METHODS = (
     "as_strided", "broadcast_to", "clone", "contiguous", "copy_", "diagonal", "expand", "expand_as", "fill_", "flatten", "moveaxis",
     "movedim", "narrow", "permute", "ravel", "reshape", "reshape_as", "select", "squeeze", "swapaxes", "swapdims", "t",
     "transpose", "unflatten", "unsqueeze", "view", "view_as", "zero_",
+    "squeeze_", "swapaxes_", "swapdims_", "t_", "transpose_", "unsqueeze_",
 )  # fmt: skip
 INPLACE: tuple[str, ...] = ()
 
@@ -498,6 +499,40 @@ def fill_(self: Tensor, value: Any) -> Tensor:
 def zero_(self: Tensor) -> Tensor:
     """Overwrite with zeros."""
     return fill_(self, 0)
+
+
+# ---- in place: the tensor takes on another shape over the same memory ----
+def _reseen(self: Tensor, name: str, seen: Tensor) -> Tensor:
+    if self.requires_grad and self.is_leaf:
+        raise GradError(
+            f"{name}: a leaf tensor that requires a gradient can not change its shape in place.",
+            hint="use the version without _",
+        )
+    self._array, seen._array = seen._array, self._array
+    return self
+
+
+def transpose_(self: Tensor, dim0: int, dim1: int) -> Tensor:
+    """In-place version of `transpose`."""
+    return _reseen(self, "transpose_", transpose(self, dim0, dim1))
+
+
+def t_(self: Tensor) -> Tensor:
+    """In-place version of `t`."""
+    return _reseen(self, "t_", t(self))
+
+
+def squeeze_(self: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    """In-place version of `squeeze`."""
+    return _reseen(self, "squeeze_", squeeze(self, dim))
+
+
+def unsqueeze_(self: Tensor, dim: int) -> Tensor:
+    """In-place version of `unsqueeze`."""
+    return _reseen(self, "unsqueeze_", unsqueeze(self, dim))
+
+
+swapaxes_ = swapdims_ = transpose_
 
 
 def _property_T(self: Tensor) -> Tensor:

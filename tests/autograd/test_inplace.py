@@ -469,3 +469,28 @@ def test_inplace_then_grad_of_the_former_value() -> None:
     z = (y * 5).sum()
     gy, gx = grad(z, [y, x])
     assert gy.tolist() == [5, 5] and gx.tolist() == [30, 30]
+
+
+# ---- the shape in place ----
+def test_shape_in_place_keeps_identity_memory_and_history() -> None:
+    x = tl.arange(6.0).reshape(1, 2, 3).clone()
+    before, address = x.numpy().copy(), x.data_ptr()
+    assert x.squeeze_(0) is x and x.t_() is x and x.unsqueeze_(-1) is x and x.transpose_(0, 1) is x
+    assert x.shape == (2, 3, 1) and x.data_ptr() == address
+    np.testing.assert_array_equal(x.numpy(), before[0][..., None])
+
+    def program(h: tl.Tensor, w: tl.Tensor) -> tl.Tensor:
+        y = h * 2
+        y.t_()
+        y[1].mul_(w[:3])  # a write through a view of what changed its shape
+        return y * y
+
+    rng = np.random.default_rng(0)
+    holds(program, draw(rng, 3, 4), draw(rng, 4))
+
+
+def test_shape_in_place_of_a_leaf_is_an_error() -> None:
+    x = tl.ones(2, 3, requires_grad=True)
+    with pytest.raises(tl.GradError, match="t_: a leaf tensor that requires a gradient"):
+        x.t_()
+    assert x.shape == (2, 3)
