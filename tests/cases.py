@@ -321,17 +321,15 @@ EDGE_SIZES = tuple(
 
 
 def edge_cases(op: Op, dtype: DType) -> list[Case]:
-    """An elementwise entry's operands as vectors of each of the edge sizes, at addresses that are no multiple of a vector's size."""
+    """An elementwise entry's operands as vectors of each of the edge sizes, at addresses that are no multiple of a vector's size.
+    None where the entry does not take the dtype."""
     like = next(s for s in samples_of(op) if s.smooth and all(_is_smooth(d) for d in s.args))
-    return [
-        Case(
-            op,
-            Sample(tuple(replace(d, shape=(n,)) if isinstance(d, Draw) else d for d in like.args), like.attrs),
-            dtype,
-            UNALIGNED,
-        )
-        for n in EDGE_SIZES
-    ]
+
+    def of(n: int) -> Case:
+        args = tuple(replace(d, shape=(n,)) if isinstance(d, Draw) else d for d in like.args)
+        return Case(op, Sample(args, like.attrs), dtype, UNALIGNED)
+
+    return [of(n) for n in EDGE_SIZES] if takes(of(2)) else []
 
 
 def magnified(case: Case, elements: int) -> Case:
