@@ -418,7 +418,7 @@ def _norm_ref(xp: Any, x: Any, *, p: float | str, dim: tuple[int, ...] | None, k
     inputs=("x",),
     attrs=("p", "dim", "keepdim"),
     ref=_norm_ref,
-    dtype=rules.floating,
+    dtype=rules.magnitude,
     samples=lambda: [
         *(s for p in ("fro", 1, 3, math.inf) for s in samples_over_dims(0.1, empty=False, p=p)()),
         sample(Draw((3, 4), -1, 2, "int64"), p=0, dim=1, keepdim=False),

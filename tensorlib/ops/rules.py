@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tensorlib.dtypes import DType, bool_, default_dtype, int64
+from tensorlib.dtypes import DType, bool_, complex64, complex128, default_dtype, float32, float64, int64
+from tensorlib.errors import DTypeError
 
 DTypeRule = Callable[
     [DType], tuple["DType | None", "DType | None"]
@@ -24,6 +25,23 @@ def floating(common: DType) -> tuple[DType | None, DType | None]:
     """As `promoted`, but integers and bool become the default float dtype first: exp, div, mean."""
     dtype = common if common.is_floating_point or common.is_complex else default_dtype()
     return dtype, dtype
+
+
+def real_floating(name: str) -> DTypeRule:
+    """As `floating`, for a function that is not defined here for complex numbers: erfinv, digamma."""
+
+    def rule(common: DType) -> tuple[DType | None, DType | None]:
+        if common.is_complex:
+            raise DTypeError(f"{name}: expected real numbers, got {common.name}.")
+        return floating(common)
+
+    return rule
+
+
+def magnitude(common: DType) -> tuple[DType | None, DType | None]:
+    """As `floating`, but the result of complex numbers is real: norm."""
+    dtype, _ = floating(common)
+    return dtype, {complex64: float32, complex128: float64}.get(common, dtype)
 
 
 def comparison(common: DType) -> tuple[DType | None, DType | None]:

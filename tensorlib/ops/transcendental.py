@@ -28,9 +28,16 @@ _SPECIAL = (0.0, -0.0, 1.0, -1.0, _INF, -_INF, _NAN)
 _POSITIVE = unary(0.1, 4.0, special=_SPECIAL)
 
 
-def _float(name: str, ref: Any, partial: Any, samples: Any, doc: str) -> Any:
-    """A function of one operand; integers become floats."""
-    return elementwise(name, dtype=rules.floating, ref=ref, partials=(partial,), samples=samples, doc=doc)
+def _float(name: str, ref: Any, partial: Any, samples: Any, doc: str, real: bool = False) -> Any:
+    """A function of one operand; integers become floats, and complex numbers are refused where it is `real`."""
+    return elementwise(
+        name,
+        dtype=rules.real_floating(name) if real else rules.floating,
+        ref=ref,
+        partials=(partial,),
+        samples=samples,
+        doc=doc,
+    )
 
 
 # ---- powers and roots ----
@@ -516,6 +523,7 @@ erfinv = _float(
     >>> tl.erfinv(tl.tensor([0.0])).tolist()
     [0.0]
     """,
+    real=True,
 )
 lgamma = _float(
     "lgamma",
@@ -527,6 +535,7 @@ lgamma = _float(
     >>> round(tl.lgamma(tl.tensor(5.0)).item(), 4)  # log(4!)
     3.1781
     """,
+    real=True,
 )
 digamma = _float(
     "digamma",
@@ -538,11 +547,12 @@ digamma = _float(
     >>> round(tl.digamma(tl.tensor(1.0)).item(), 4)  # minus Euler's constant
     -0.5772
     """,
+    real=True,
 )
 _polygamma = elementwise(
     "polygamma",
     attrs=("n",),
-    dtype=rules.floating,
+    dtype=rules.real_floating("polygamma"),
     ref=lambda xp, x, *, n: special.polygamma(xp, x, n),
     partials=(lambda x, n: polygamma(n + 1, x),),
     samples=lambda: [Sample(s.args, {"n": n}) for n in (0, 1, 2) for s in unary(0.5, 5.0)()],

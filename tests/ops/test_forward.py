@@ -10,7 +10,7 @@ from tensorlib.errors import DTypeError
 from tensorlib.ops.table import Op, entries
 from tests.cases import LAYOUTS, Case, assert_close, cases, public_function, takes, typical
 
-OTHER_DTYPES = (tl.bool_, tl.uint8, tl.int8, tl.int16, tl.int32, tl.int64, tl.float16, tl.bfloat16)
+OTHER_DTYPES = (tl.bool_, tl.uint8, tl.int8, tl.int16, tl.int32, tl.int64, tl.float16, tl.bfloat16, tl.complex64)
 
 
 def check(case: Case, device: str | None = None) -> None:
