@@ -91,6 +91,7 @@ def _arg_ref(name: str) -> Callable[..., Any]:
     return ref
 
 
+_ONE_DIM = error((2, 3), dim=(0, 1), raises=TypeError, match="dim is a tuple, expected an integer")
 _argmax = structured(
     "argmax",
     inputs=("x",),
@@ -102,7 +103,7 @@ _argmax = structured(
         sample(_TIED, dim=1, keepdim=False),
         sample(_WITH_NAN, dim=0, keepdim=False),
     ],
-    errors=_EMPTY,
+    errors=(*_EMPTY, _ONE_DIM),
     native=lane("argmax"),
     decode=decode,
 )
@@ -117,7 +118,7 @@ _argmin = structured(
         sample(_TIED, dim=1, keepdim=False),
         sample(_WITH_NAN, dim=0, keepdim=False),
     ],
-    errors=_EMPTY,
+    errors=(*_EMPTY, _ONE_DIM),
     native=lane("argmin"),
     decode=decode,
 )
@@ -186,7 +187,7 @@ def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     >>> tl.argmax(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1).tolist(), tl.argmax(tl.tensor([[1.0, 2.0], [4.0, 3.0]])).item()
     ([1, 0], 2)
     """
-    return _extreme("argmax", _argmax, x, dim, keepdim)
+    return _extreme("argmax", _argmax, x, dim if dim is None else normalize_dim("argmax", dim, x.ndim), keepdim)
 
 
 def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
@@ -198,7 +199,7 @@ def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     >>> tl.argmin(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1).tolist()
     [0, 1]
     """
-    return _extreme("argmin", _argmin, x, dim, keepdim)
+    return _extreme("argmin", _argmin, x, dim if dim is None else normalize_dim("argmin", dim, x.ndim), keepdim)
 
 
 def _picked(x: Tensor, position: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
