@@ -38,6 +38,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         archive.extractall(folder / "site")
     shutil.copytree(ROOT / "tests", folder / "site" / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder / "site")
+    (folder / "site" / "native").mkdir()
+    shutil.copy(
+        ROOT / "native" / "elementwise.def", folder / "site" / "native"
+    )  # which states the accuracy that tests check
     return folder / "site"
 
 
