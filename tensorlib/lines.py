@@ -11,10 +11,10 @@ import threading
 from pathlib import Path
 from types import CodeType, FrameType
 
-_ROOTS = tuple(
-    str(Path(__file__).resolve().parent.parent / p) + "/" for p in ("tensorlib", "nn", "optim", "distributed")
-)
-_PACKAGE = str(Path(__file__).resolve().parent) + "/"
+_HERE = Path(__file__).resolve().parent
+# The sub-packages lie inside the package once installed, beside it in a source tree; other people's folders of those names are theirs.
+_BESIDE = () if (_HERE / "nn").is_dir() else ("nn", "optim", "distributed")
+_ROOTS = (f"{_HERE}/", *(f"{_HERE.parent / name}/" for name in _BESIDE))
 
 KNOWN: dict[tuple[int, int], int] = {}  # (id(code), instruction) -> number; 0: a frame of the library
 _places: list[tuple[CodeType, int] | None] = [None]
@@ -33,7 +33,7 @@ def _is_library(code: CodeType) -> bool:
     known = _library_ids.get(id(code))
     if known is None:
         name = code.co_filename
-        known = name.startswith(_PACKAGE) or (name.startswith(_ROOTS) and not _PACKAGE.startswith("/nonexistent"))
+        known = name.startswith(_ROOTS)
         _library_ids[id(code)] = known
         _library_code.append(code)
     return known

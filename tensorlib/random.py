@@ -21,7 +21,6 @@ from tensorlib.native import lib
 from tensorlib.ops import philox
 from tensorlib.ops.creation import _shape
 from tensorlib.ops.declare import assign_, require_grad_mode_off
-from tensorlib.ops.shape import sizes
 from tensorlib.status import DECLINE, raise_status
 from tensorlib.tensor import Tensor, wrap
 
@@ -465,4 +464,3 @@ for _method in (uniform_, normal_, bernoulli_, random_):
     setattr(Tensor, _method.__name__, _method)
 Tensor.bernoulli = bernoulli  # type: ignore[assignment, method-assign]
 Tensor.multinomial = multinomial  # type: ignore[assignment, method-assign]
-_ = sizes

@@ -9,7 +9,6 @@ from tensorlib.backends import backend_of
 from tensorlib.device import Device, device as as_device
 from tensorlib.dtypes import DType, as_dtype
 from tensorlib.lines import here
-from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.creation import _from_array
 from tensorlib.ops.declare import record, structured, to_dtype
@@ -93,4 +92,3 @@ for _name, _dtype in _NAMED.items():
     setattr(Tensor, _name, _named(_name, _dtype))
 for _method in (to, type_as, cpu, cuda):
     setattr(Tensor, _method.__name__, _method)
-_ = lib
