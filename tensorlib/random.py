@@ -6,6 +6,7 @@ A generator is a key (the seed) and a counter; each draw takes the blocks it nee
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,16 @@ __all__ = [
 ]  # fmt: skip
 UNIFORM, NORMAL, RANDINT, BERNOULLI = range(4)
 _MASK = 2**64 - 1
+_moving = threading.Lock()  # held while a stream's counter moves: two threads never draw the same numbers
+
+
+def _forked() -> None:
+    global _moving
+    _moving = threading.Lock()  # whoever held it was not forked along
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 class Generator:
@@ -46,7 +57,9 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream of `seed`, any integer."""
-        self._key, self._counter = int(seed) & _MASK, 0
+        key = int(seed) & _MASK
+        with _moving:
+            self._key, self._counter = key, 0
         return self
 
     def seed(self) -> int:
@@ -60,13 +73,16 @@ class Generator:
 
     def next(self, n: int, words_each: int = 1) -> tuple[int, int]:
         """(key, counter) for a draw of `n` elements; the stream moves past it."""
-        counter = self._counter
-        self._counter = (counter + philox.blocks(n, words_each)) & _MASK
-        return self._key, counter
+        blocks = philox.blocks(n, words_each)
+        with _moving:
+            key, counter = self._key, self._counter
+            self._counter = (counter + blocks) & _MASK
+        return key, counter
 
     def get_state(self) -> Tensor:
         """Key and counter, as a uint8 tensor that `set_state` takes."""
-        state = np.array([self._key, self._counter], np.uint64).view(np.uint8)
+        with _moving:
+            state = np.array([self._key, self._counter], np.uint64).view(np.uint8)
         return Tensor(state, dtype=dtypes.uint8)
 
     def set_state(self, state: Tensor) -> Generator:
@@ -76,7 +92,8 @@ class Generator:
                 f"set_state: got {state.shape} {state.dtype.name}, expected what get_state returned, (16,) uint8."
             )
         key, counter = np.ascontiguousarray(state.numpy()).view(np.uint64)
-        self._key, self._counter = int(key), int(counter)
+        with _moving:
+            self._key, self._counter = int(key), int(counter)
         return self
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -146,7 +147,12 @@ def test_a_prefix_is_a_prefix() -> None:
         assert (tl.rand(n, generator=tl.Generator().manual_seed(9)).numpy() == long[:n]).all()
 
 
-def test_concurrent_draws_from_one_generator_are_distinct() -> None:
+def test_concurrent_draws_from_one_generator_are_distinct(monkeypatch: pytest.MonkeyPatch) -> None:
+    def yielding(n: int, words_each: int = 1, blocks: Callable[[int, int], int] = philox.blocks) -> int:
+        time.sleep(0)  # hands over to another thread in the middle of a draw
+        return blocks(n, words_each)
+
+    monkeypatch.setattr(philox, "blocks", yielding)
     drawn: list[bytes] = []
 
     def work() -> None:
@@ -158,6 +164,29 @@ def test_concurrent_draws_from_one_generator_are_distinct() -> None:
     for t in threads:
         t.join()
     assert len(set(drawn)) == 800
+
+
+def test_a_process_forked_while_another_thread_draws_can_draw() -> None:
+    code = """
+import os, threading
+import tensorlib as tl
+stop = threading.Event()
+drawing = threading.Thread(target=lambda: [tl.rand(1) for _ in iter(stop.is_set, True)])
+drawing.start()
+children = []
+for _ in range(20):
+    if (child := os.fork()) == 0:
+        tl.rand(1)
+        os._exit(0)
+    children.append(child)
+stop.set()
+drawing.join()
+print([os.waitpid(child, 0)[1] for child in children] == [0] * 20)
+"""
+    # Python 3.12 warns of a fork beside threads, which is the point here.
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ, timeout=60)
+    assert run.stdout == "True\n"
 
 
 def test_fresh_processes_draw_different_numbers() -> None:
