@@ -21,7 +21,8 @@ import cffi
 
 HERE = Path(__file__).resolve().parent
 HANDLES = r"(?:const )?tl_(?:tensor|node|run|meta) \*"
-FAMILIES = ["isa_base.c"] + (["isa_avx2.c", "isa_avx512.c"] if platform.machine() in ("x86_64", "AMD64") else [])
+X86_ONLY = ("_avx2.c", "_avx512.c")
+X86 = platform.machine() in ("x86_64", "AMD64")
 
 # cffi releases the GIL around every call; beside a busy Python thread that costs up to 480 us a call. The core releases it itself,
 # around work that lasts (tl_unlock in tl.h), so cffi's pair becomes a plain block.
@@ -100,16 +101,14 @@ def make_builder() -> cffi.FFI:
     else:
         flags += ["-g0"]
         link += ["-Wl,-s"] if sys.platform == "linux" else []
-    sources = sorted(
-        p.name for p in HERE.glob("*.c") if not p.name.endswith(".inc.c") and not p.name.startswith("isa_")
-    )
+    sources = sorted(p.name for p in HERE.glob("*.c") if not p.name.endswith((".inc.c", *(() if X86 else X86_ONLY))))
     cdef, macros = declarations()
     builder = cffi.FFI()
     builder.cdef(cdef)
     builder.set_source(
         "tensorlib.native._kernels",
         PREAMBLE + macros,
-        sources=[os.path.relpath(HERE / s) for s in [*sources, *FAMILIES]],
+        sources=[os.path.relpath(HERE / s) for s in sources],
         include_dirs=[os.path.relpath(HERE)],
         depends=[str(p) for p in HERE.iterdir() if p.suffix in (".h", ".def", ".c")],
         extra_compile_args=flags,

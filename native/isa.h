@@ -1,13 +1,13 @@
-/* The body of every isa_*.c: one copy of each kernel family for one instruction set.
+/* The body of every isa_GROUP_NAME.c: one copy of a group of kernel families for one instruction set.
  *
- * isa_NAME.c defines TL_ISA (base | avx2 | avx512) and TL_VBYTES (16 | 32 | 64: the width of a vector) and includes this file, which sets the
- * compiler's target for all that follows and includes vec.h and every family. A family is one NAME.inc.c that ends in one exported
- * table, `const tl_NAME_kernels TL_NAME(NAME_kernels)`, declared in kernels.h; everything else in it is static.
- * Adding a family: a struct and a line in kernels.h, a line at the end of this file, a line in isa.c.
+ * Such a file defines TL_ISA (base | avx2 | avx512), TL_VBYTES (16 | 32 | 64: the width of a vector) and TL_FAMILIES (the group's list), and
+ * includes this file, which sets the compiler's target for all that follows and includes vec.h and the list. A family is one NAME.inc.c that
+ * ends in one exported table, `const tl_NAME_kernels TL_NAME(NAME_kernels)`, declared in kernels.h; everything else in it is static.
+ * Adding a family: a struct and a line in kernels.h, a line in isa_arrays.h, isa_dense.h or isa_grid.h, a line in isa.c.
  *
  * gcc takes the target from `#pragma GCC target`, which clang ignores; clang takes it from `#pragma clang attribute push`. */
-#if !defined(TL_ISA) || !defined(TL_VBYTES)
-#error "include isa.h from an isa_*.c that defines TL_ISA and TL_VBYTES"
+#if !defined(TL_ISA) || !defined(TL_VBYTES) || !defined(TL_FAMILIES)
+#error "include isa.h from an isa_*.c that defines TL_ISA, TL_VBYTES and TL_FAMILIES"
 #endif
 
 /* Everything from outside comes before the target is set: system headers must not be compiled for it. */
@@ -44,13 +44,7 @@
 
 #include "vec.h"
 
-#include "copy.inc.c"
-#include "elementwise.inc.c"
-#include "matmul.inc.c"
-#include "optim.inc.c"
-#include "random.inc.c"
-#include "reduce.inc.c"
-#include "rows.inc.c"
+#include TL_FAMILIES
 
 #if defined(__clang__) && TL_VBYTES > 16
 #pragma clang attribute pop

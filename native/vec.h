@@ -46,7 +46,7 @@ TL_INLINE vf vf_splat(float s) { return s - (vf){0}; }
 TL_INLINE vd vd_splat(double s) { return s - (vd){0}; }
 
 /* nbytes < 64. A call to memcpy for a length known only at run time costs more than the kernel of a small array. */
-static __attribute__((noinline)) void tl_copy_small(void *dst, const void *src, size_t nbytes)
+static TL_UNUSED __attribute__((noinline)) void tl_copy_small(void *dst, const void *src, size_t nbytes)
 {
     char *d = dst;
     const char *s = src;

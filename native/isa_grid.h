@@ -1,0 +1,1 @@
+/* Images and sequences: pooling, normalisation over channels, resampling, scans, sorting. Included by isa.h, once per instruction set. */
