@@ -93,6 +93,26 @@ tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w);       
 tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x);                 /* (..., N), (..., K) -> (N, K) */
 tl_tensor *arr_linear_grad_bias(const tl_tensor *g);                                       /* (..., N) -> (N) */
 
+/* ---- convolution: conv.c chooses the path by shape (never by n) and drives; see there ---- */
+/* out[n, k, o] = bias[k] + sum over c, r of x[n, c, o * stride + r * dil - pad] * w[k, c, r], c over the channels of k's group; positions outside
+ * the image are zero. Images have three dimensions, the leading ones of size 1 where there are fewer. All arrays are contiguous:
+ * x (n, c, in), w (k, c / groups, ker), out (n, k, out). No size is zero. */
+typedef struct {
+    int64_t n, c, k, groups;
+    int64_t in[3], out[3], ker[3], stride[3], pad[3], dil[3];   /* pad: in front; what lies behind follows from out */
+} tl_conv;
+/* What every path offers. Called with the GIL: each takes its scratch from tl_alloc first, then gives the GIL up (tl_unlock) and splits its work by
+ * tl_parallel_for. False: no memory. */
+typedef struct {
+    bool (*fits)(int type, const tl_conv *p);                  /* type: 0 float, 1 double */
+    bool (*forward)(int type, const tl_conv *p, const void *x, const void *w, const void *bias, void *out); /* bias may be NULL */
+    bool (*grad_input)(int type, const tl_conv *p, const void *g, const void *w, void *gx);
+    bool (*grad_weight)(int type, const tl_conv *p, const void *g, const void *x, void *gw);
+} tl_conv_path;
+extern const tl_conv_path tl_conv_product;    /* product.c: implicit products, any shape */
+extern const tl_conv_path tl_conv_winograd;   /* winograd.c: 3x3, stride 1, many channels */
+extern const tl_conv_path tl_conv_direct;     /* direct.c: depthwise, and first layers with few channels */
+
 /* ---- copy.inc.c, driven by copy.c ---- */
 typedef struct {
     /* n contiguous elements; out and x do not overlap. From bool: as u8. NULL: composed of others by copy.c. */
