@@ -2,8 +2,7 @@
  * the slow path. Handles come from Python's own Tensor objects, so they are valid; everything else is checked here. */
 #include "api.h"
 #include "kernels.h"
-
-static inline bool elsewhere(const tl_tensor *t) { return t && t->storage->kind == TL_FOREIGN; }
+#include "record.h"
 
 static inline bool carries_gradient(const tl_tensor *t) { return t->dtype >= TL_F16; }
 
@@ -15,26 +14,15 @@ static inline tl_tensor *recorded(int op, int n_in, tl_tensor *const *in, tl_ten
     return NULL;
 }
 
-/* Records with a mask of at most four saved values in all; attributes are the caller's to set. NULL on failure (out is freed then). */
-static tl_tensor *recorded_with(int op, int n_in, tl_tensor *const *in, tl_tensor *out, int line, tl_node **node)
-{
-    *node = NULL;
-    if (out && !tl_record(op, n_in, in, out, line, node)) {
-        tl_free(out);
-        return NULL;
-    }
-    return out;
-}
-
 tl_tensor *tl_unary(int op, tl_tensor *x, int line)
 {
-    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x)) return tl_fail(TL_DECLINE);
     return recorded(op, 1, &x, arr_unary(op, x), line);
 }
 
 tl_tensor *tl_binary(int op, tl_tensor *a, tl_tensor *b, int line)
 {
-    if (a->dtype != b->dtype || elsewhere(a) || elsewhere(b)) return tl_fail(TL_DECLINE);
+    if (a->dtype != b->dtype || tl_elsewhere(a) || tl_elsewhere(b)) return tl_fail(TL_DECLINE);
     tl_tensor *in[2] = {a, b};
     return recorded(op, 2, in, arr_binary(op, a, b), line);
 }
@@ -65,7 +53,7 @@ static tl_tensor *scalar_operand(const tl_tensor *x, double s, int how)
 tl_tensor *tl_binary_scalar(int op, tl_tensor *x, double s, int how, int line)
 {
     bool reversed = how & REVERSED;
-    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x)) return tl_fail(TL_DECLINE);
     if (op == TL_OP_pow && !reversed && (s == 2 || s == 0.5) && (tl_is_float(x->dtype) || !(how & REAL))) return tl_unary(s == 2 ? TL_OP_square : TL_OP_sqrt, x, line);
     tl_tensor *b = scalar_operand(x, s, how);
     if (!b) return NULL;
@@ -76,14 +64,14 @@ tl_tensor *tl_binary_scalar(int op, tl_tensor *x, double s, int how, int line)
 
 tl_tensor *tl_ternary(int op, tl_tensor *a, tl_tensor *b, tl_tensor *c, int line)
 {
-    if (elsewhere(a) || elsewhere(b) || elsewhere(c) || b->dtype != c->dtype) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(a) || tl_elsewhere(b) || tl_elsewhere(c) || b->dtype != c->dtype) return tl_fail(TL_DECLINE);
     tl_tensor *in[3] = {a, b, c};
     return recorded(op, 3, in, arr_ternary(op, a, b, c), line);
 }
 
 tl_tensor *tl_reduce(int op, tl_tensor *x, uint32_t mask, bool keepdim, int line)
 {
-    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x)) return tl_fail(TL_DECLINE);
     tl_tensor *out = arr_reduce(op, x, mask, keepdim);
     tl_node *node = NULL;
     if (out && tl_grad_enabled && carries_gradient(out)) {
@@ -99,30 +87,30 @@ tl_tensor *tl_reduce(int op, tl_tensor *x, uint32_t mask, bool keepdim, int line
 tl_tensor *tl_cast(tl_tensor *x, int dtype, int line)
 {
     bool to_complex = dtype >= TL_C64 && x->dtype < TL_C64; /* not differentiable: Python says so */
-    if (elsewhere(x) || (to_complex && tl_grad_enabled && tl_tracks(x))) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || (to_complex && tl_grad_enabled && tl_tracks(x))) return tl_fail(TL_DECLINE);
     return recorded(TL_OP_cast, 1, &x, arr_cast(x, dtype), line);
 }
 
 tl_tensor *tl_clone(tl_tensor *x, int line)
 {
-    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x)) return tl_fail(TL_DECLINE);
     return recorded(TL_OP_clone, 1, &x, arr_cast(x, x->dtype), line);
 }
 
 /* ints[0]: whether an operand is a vector */
 tl_tensor *tl_matmul(tl_tensor *a, tl_tensor *b, int line)
 {
-    if (a->dtype != b->dtype || elsewhere(a) || elsewhere(b)) return tl_fail(TL_DECLINE);
+    if (a->dtype != b->dtype || tl_elsewhere(a) || tl_elsewhere(b)) return tl_fail(TL_DECLINE);
     tl_tensor *in[2] = {a, b};
     tl_node *node;
-    tl_tensor *out = recorded_with(TL_OP_matmul, 2, in, arr_matmul(a, b), line, &node);
+    tl_tensor *out = tl_recorded_with(TL_OP_matmul, 2, in, arr_matmul(a, b), line, &node);
     if (node) node->ints[0] = a->ndim < 2 || b->ndim < 2;
     return out;
 }
 
 tl_tensor *tl_linear(tl_tensor *x, tl_tensor *w, tl_tensor *b, int line)
 {
-    if (x->dtype != w->dtype || (b && b->dtype != w->dtype) || elsewhere(x) || elsewhere(w) || elsewhere(b)) return tl_fail(TL_DECLINE);
+    if (x->dtype != w->dtype || (b && b->dtype != w->dtype) || tl_elsewhere(x) || tl_elsewhere(w) || tl_elsewhere(b)) return tl_fail(TL_DECLINE);
     tl_tensor *in[3] = {x, w, b};
     return recorded(TL_OP_linear, b ? 3 : 2, in, arr_linear(x, w, b), line);
 }
@@ -130,7 +118,7 @@ tl_tensor *tl_linear(tl_tensor *x, tl_tensor *w, tl_tensor *b, int line)
 /* softmax, log_softmax. ints[0]: dim */
 tl_tensor *tl_row(int op, tl_tensor *x, int64_t dim, int line)
 {
-    if (elsewhere(x) || !tl_is_float(x->dtype) || dim < 0 || dim >= x->ndim) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || !tl_is_float(x->dtype) || dim < 0 || dim >= x->ndim) return tl_fail(TL_DECLINE);
     tl_tensor *out = op == TL_OP_softmax ? arr_softmax(x, (int)dim) : op == TL_OP_log_softmax ? arr_log_softmax(x, (int)dim) : tl_fail(TL_DECLINE);
     tl_node *node = NULL;
     if (out && !tl_record(op, 1, &x, out, line, &node)) {
@@ -141,26 +129,20 @@ tl_tensor *tl_row(int op, tl_tensor *x, int64_t dim, int line)
     return out;
 }
 
-/* A kernel's own results for its gradient go onto the node: two slots more than the mask asked for (tl_node_new keeps room). */
-static void keep_extra(tl_node *n, int i, tl_tensor *t)
-{
-    if (n && t) tl_saved_set(n, n->n_saved++, t, TL_SAVED_EXTRA, i);
-}
-
 /* over the last `dims` dimensions; w and b of those, or NULL. ints[0]: dims, real[0]: eps, extra: mean, rstd */
 tl_tensor *tl_layer_norm(tl_tensor *x, int dims, tl_tensor *w, tl_tensor *b, double eps, int line)
 {
-    if (elsewhere(x) || elsewhere(w) || elsewhere(b) || dims < 1 || dims > x->ndim) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || tl_elsewhere(w) || tl_elsewhere(b) || dims < 1 || dims > x->ndim) return tl_fail(TL_DECLINE);
     int64_t cols = 1;
     for (int i = x->ndim - dims; i < x->ndim; i++) cols *= x->dims[i];
     if (cols == 0) return tl_fail(TL_DECLINE);
     tl_tensor *in[3] = {x, w, b}, *mean = NULL, *rstd = NULL;
     tl_node *node;
-    tl_tensor *out = recorded_with(TL_OP_layer_norm, 3, in, arr_layer_norm(x, x->numel / cols, cols, w, b, eps, &mean, &rstd), line, &node);
+    tl_tensor *out = tl_recorded_with(TL_OP_layer_norm, 3, in, arr_layer_norm(x, x->numel / cols, cols, w, b, eps, &mean, &rstd), line, &node);
     if (node) {
         node->ints[0] = dims, node->real[0] = eps;
-        keep_extra(node, 0, mean);
-        keep_extra(node, 1, rstd);
+        tl_keep_extra(node, 0, mean);
+        tl_keep_extra(node, 1, rstd);
     }
     tl_free(mean);
     tl_free(rstd);
@@ -170,10 +152,10 @@ tl_tensor *tl_layer_norm(tl_tensor *x, int dims, tl_tensor *w, tl_tensor *b, dou
 /* ints: padding */
 tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int line)
 {
-    if (elsewhere(w) || elsewhere(index)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(w) || tl_elsewhere(index)) return tl_fail(TL_DECLINE);
     tl_tensor *in[2] = {w, index};
     tl_node *node;
-    tl_tensor *out = recorded_with(TL_OP_embedding, 2, in, arr_embedding(w, index), line, &node);
+    tl_tensor *out = tl_recorded_with(TL_OP_embedding, 2, in, arr_embedding(w, index), line, &node);
     if (node) node->ints[0] = padding;
     return out;
 }
@@ -181,14 +163,14 @@ tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int lin
 /* ints: ignore, reduction; real[0]: smoothing; extra: the kernel's own */
 tl_tensor *tl_cross_entropy(tl_tensor *x, tl_tensor *target, tl_tensor *w, int64_t ignore, int reduction, double smoothing, int line)
 {
-    if (elsewhere(x) || elsewhere(target) || elsewhere(w) || tl_tracks(target) || tl_tracks(w)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || tl_elsewhere(target) || tl_elsewhere(w) || tl_tracks(target) || tl_tracks(w)) return tl_fail(TL_DECLINE);
     tl_tensor *in[3] = {x, target, w}, *extra = NULL;
     tl_node *node;
     tl_tensor *loss = arr_cross_entropy(x, target, w, ignore, reduction, smoothing, &extra);
-    tl_tensor *out = recorded_with(TL_OP_cross_entropy, 3, in, loss, line, &node);
+    tl_tensor *out = tl_recorded_with(TL_OP_cross_entropy, 3, in, loss, line, &node);
     if (node) {
         node->ints[0] = ignore, node->ints[1] = reduction, node->real[0] = smoothing;
-        keep_extra(node, 0, extra);
+        tl_keep_extra(node, 0, extra);
     }
     tl_free(extra);
     return out;
@@ -197,10 +179,10 @@ tl_tensor *tl_cross_entropy(tl_tensor *x, tl_tensor *target, tl_tensor *w, int64
 /* ints: reduction */
 tl_tensor *tl_mse(tl_tensor *x, tl_tensor *target, int reduction, int line)
 {
-    if (elsewhere(x) || elsewhere(target) || x->dtype != target->dtype || !tl_same_shape(x, target)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || tl_elsewhere(target) || x->dtype != target->dtype || !tl_same_shape(x, target)) return tl_fail(TL_DECLINE);
     tl_tensor *in[2] = {x, target};
     tl_node *node;
-    tl_tensor *out = recorded_with(TL_OP_mse_loss, 2, in, arr_mse(x, target, reduction), line, &node);
+    tl_tensor *out = tl_recorded_with(TL_OP_mse_loss, 2, in, arr_mse(x, target, reduction), line, &node);
     if (node) node->ints[0] = reduction;
     return out;
 }
@@ -208,9 +190,9 @@ tl_tensor *tl_mse(tl_tensor *x, tl_tensor *target, int reduction, int line)
 /* ints: key, counter; real[0]: p */
 tl_tensor *tl_dropout(tl_tensor *x, double p, uint64_t key, uint64_t counter, int line)
 {
-    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x)) return tl_fail(TL_DECLINE);
     tl_node *node;
-    tl_tensor *out = recorded_with(TL_OP_dropout, 1, &x, arr_dropout(x, p, key, counter), line, &node);
+    tl_tensor *out = tl_recorded_with(TL_OP_dropout, 1, &x, arr_dropout(x, p, key, counter), line, &node);
     if (node) node->ints[0] = (int64_t)key, node->ints[1] = (int64_t)counter, node->real[0] = p;
     return out;
 }
@@ -235,7 +217,7 @@ tl_tensor *tl_cat(tl_tensor *const *xs, int n, int dim, int line)
 {
     bool tracked = false;
     for (int i = 0; i < n; i++) {
-        if (elsewhere(xs[i]) || xs[i]->dtype != xs[0]->dtype) return tl_fail(TL_DECLINE);
+        if (tl_elsewhere(xs[i]) || xs[i]->dtype != xs[0]->dtype) return tl_fail(TL_DECLINE);
         tracked |= tl_tracks(xs[i]);
     }
     tl_tensor *out = arr_cat((const tl_tensor *const *)xs, n, dim);
@@ -277,7 +259,7 @@ bool tl_assign(tl_tensor *x, tl_tensor *r, int line)
 {
     if (!fits_in_place(x, r)) return tl_fail(TL_DECLINE);
     if (!tl_writable(x)) return false;
-    if (elsewhere(x) || elsewhere(r)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || tl_elsewhere(r)) return tl_fail(TL_DECLINE);
     if (!tl_history_fits(x, r)) return false;
     if (tl_grad_enabled && tl_tracks(r) && !rescue_saved(r->node, x, NULL)) return false;
     if (!arr_copy_into(x, r)) return false;
@@ -293,7 +275,7 @@ bool tl_assigning(tl_tensor *x, tl_tensor *r, tl_tensor *copy)
 
 bool tl_binary_inplace(int op, tl_tensor *x, tl_tensor *b, int line)
 {
-    if (x->dtype != b->dtype || elsewhere(x) || elsewhere(b)) return tl_fail(TL_DECLINE);
+    if (x->dtype != b->dtype || tl_elsewhere(x) || tl_elsewhere(b)) return tl_fail(TL_DECLINE);
     if (!tl_writable(x)) return false;
     if (tl_rewrites_history(x, b)) {
         tl_tensor *r = tl_binary(op, x, b, line);
@@ -308,7 +290,7 @@ bool tl_binary_inplace(int op, tl_tensor *x, tl_tensor *b, int line)
 
 bool tl_binary_scalar_inplace(int op, tl_tensor *x, double s, int how, int line)
 {
-    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x)) return tl_fail(TL_DECLINE);
     tl_tensor *b = scalar_operand(x, s, how);
     bool ok = b && tl_binary_inplace(op, x, b, line);
     tl_free(b);
@@ -317,7 +299,7 @@ bool tl_binary_scalar_inplace(int op, tl_tensor *x, double s, int how, int line)
 
 bool tl_unary_inplace(int op, tl_tensor *x, int line)
 {
-    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x)) return tl_fail(TL_DECLINE);
     if (!tl_writable(x)) return false;
     if (tl_rewrites_history(x, NULL)) {
         tl_tensor *r = tl_unary(op, x, line);
@@ -333,7 +315,7 @@ bool tl_unary_inplace(int op, tl_tensor *x, int line)
 /* x := src, broadcast and cast */
 bool tl_copy(tl_tensor *x, tl_tensor *src, int line)
 {
-    if (elsewhere(x) || elsewhere(src)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || tl_elsewhere(src)) return tl_fail(TL_DECLINE);
     if (!tl_writable(x)) return false;
     if (tl_rewrites_history(x, src)) {
         tl_tensor *cast = src->dtype == x->dtype ? src : tl_cast(src, x->dtype, line);
@@ -350,7 +332,7 @@ bool tl_copy(tl_tensor *x, tl_tensor *src, int line)
 
 bool tl_fill(tl_tensor *x, double value, int line)
 {
-    if (elsewhere(x)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x)) return tl_fail(TL_DECLINE);
     if (!tl_writable(x) || !tl_history_fits(x, NULL) || !arr_fill(x, value)) return false;
     tl_written(x, line);
     return tl_rewrite_history(x, NULL, line);

@@ -1,17 +1,13 @@
 /* Reading and writing by position, recorded: what dispatch.c is for the other operations, over the kernels of index.c and mask.c. */
 #include "api.h"
 #include "kernels.h"
-
-static bool elsewhere(const tl_tensor *t) { return t->storage->kind == TL_FOREIGN; }
+#include "record.h"
 
 /* out, with op's node on it where recording is due. ints[0]: dim */
 static tl_tensor *recorded(int op, int n_in, tl_tensor *const *in, tl_tensor *out, int64_t dim, int line)
 {
-    tl_node *node = NULL;
-    if (out && !tl_record(op, n_in, in, out, line, &node)) {
-        tl_free(out);
-        return NULL;
-    }
+    tl_node *node;
+    out = tl_recorded_with(op, n_in, in, out, line, &node);
     if (node) node->ints[0] = dim;
     return out;
 }
@@ -20,7 +16,7 @@ static bool has_dim(const tl_tensor *x, int64_t dim) { return dim >= 0 && dim < 
 
 tl_tensor *tl_gather(tl_tensor *x, int64_t dim, tl_tensor *index, int line)
 {
-    if (elsewhere(x) || elsewhere(index) || !has_dim(x, dim)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || tl_elsewhere(index) || !has_dim(x, dim)) return tl_fail(TL_DECLINE);
     tl_tensor *in[2] = {x, index};
     return recorded(TL_OP_gather, 2, in, arr_gather(x, (int)dim, index), dim, line);
 }
@@ -28,14 +24,14 @@ tl_tensor *tl_gather(tl_tensor *x, int64_t dim, tl_tensor *index, int line)
 /* index: any shape, which takes dim's place in the result; counts from the end where negative. */
 tl_tensor *tl_index_select(tl_tensor *x, int64_t dim, tl_tensor *index, int line)
 {
-    if (elsewhere(x) || elsewhere(index) || !has_dim(x, dim)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || tl_elsewhere(index) || !has_dim(x, dim)) return tl_fail(TL_DECLINE);
     tl_tensor *in[2] = {x, index};
     return recorded(TL_OP_index_select, 2, in, arr_index(x, (int)dim, 1, (const tl_tensor *const[]){index}), dim, line);
 }
 
 tl_tensor *tl_scatter_add(tl_tensor *x, int64_t dim, tl_tensor *index, tl_tensor *src, int line)
 {
-    if (elsewhere(x) || elsewhere(index) || elsewhere(src) || !has_dim(x, dim)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || tl_elsewhere(index) || tl_elsewhere(src) || !has_dim(x, dim)) return tl_fail(TL_DECLINE);
     tl_tensor *in[3] = {x, index, src};
     return recorded(TL_OP_scatter_add, 3, in, arr_scatter_add(x, (int)dim, index, src), dim, line);
 }
@@ -43,14 +39,14 @@ tl_tensor *tl_scatter_add(tl_tensor *x, int64_t dim, tl_tensor *index, tl_tensor
 /* x[..., index, ...] = or += values, in place, with index as in tl_index_select. Declines where it would have to be recorded. */
 bool tl_index_put(tl_tensor *x, int64_t dim, tl_tensor *index, tl_tensor *values, bool accumulate, int line)
 {
-    if (elsewhere(x) || elsewhere(index) || elsewhere(values) || !has_dim(x, dim)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || tl_elsewhere(index) || tl_elsewhere(values) || !has_dim(x, dim)) return tl_fail(TL_DECLINE);
     if (tl_grad_enabled && (tl_tracks(x) || tl_tracks(values) || (x->base && tl_tracks(x->base)))) return tl_fail(TL_DECLINE);
     if (!tl_writable(x) || !arr_index_put(x, (int)dim, 1, (const tl_tensor *const[]){index}, values, accumulate)) return false;
     tl_written(x, line);
     return true;
 }
 
-tl_tensor *tl_nonzero(tl_tensor *x) { return elsewhere(x) ? tl_fail(TL_DECLINE) : arr_nonzero(x); }
+tl_tensor *tl_nonzero(tl_tensor *x) { return tl_elsewhere(x) ? tl_fail(TL_DECLINE) : arr_nonzero(x); }
 
 /* ---- gradients ---- */
 static tl_tensor *zeros_for(const tl_node *n, const tl_tensor *g)

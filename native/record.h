@@ -1,0 +1,26 @@
+/* What the recording entry points (dispatch.c and the files beside it) have in common. */
+#ifndef TL_RECORD_H
+#define TL_RECORD_H
+#include "tl.h"
+
+/* On a device of an array module: Python's. */
+static inline bool tl_elsewhere(const tl_tensor *t) { return t && t->storage->kind == TL_FOREIGN; }
+
+/* Records with a mask of at most four saved values in all; attributes are the caller's to set on *node (NULL where nothing is recorded).
+ * NULL on failure (out is freed then), and where out is NULL. */
+static inline tl_tensor *tl_recorded_with(int op, int n_in, tl_tensor *const *in, tl_tensor *out, int line, tl_node **node)
+{
+    *node = NULL;
+    if (out && !tl_record(op, n_in, in, out, line, node)) {
+        tl_free(out);
+        return NULL;
+    }
+    return out;
+}
+
+/* A kernel's own results for its gradient go onto the node: two slots more than the mask asked for (tl_node_new keeps room). */
+static inline void tl_keep_extra(tl_node *n, int i, tl_tensor *t)
+{
+    if (n && t) tl_saved_set(n, n->n_saved++, t, TL_SAVED_EXTRA, i);
+}
+#endif
