@@ -90,6 +90,7 @@ tl_tensor *tl_matmul(tl_tensor *a, tl_tensor *b, int line);
 tl_tensor *tl_linear(tl_tensor *x, tl_tensor *w, tl_tensor *b, int line);
 tl_tensor *tl_row(int op, tl_tensor *x, int64_t dim, int line);
 tl_tensor *tl_layer_norm(tl_tensor *x, int dims, tl_tensor *w, tl_tensor *b, double eps, int line);
+tl_tensor *tl_attend(tl_tensor *q, tl_tensor *k, tl_tensor *v, tl_tensor *mask, double scale, bool causal, bool grouped, double dropout, uint64_t seed, uint64_t counter, int line);
 tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int line);
 tl_tensor *tl_cross_entropy(tl_tensor *x, tl_tensor *target, tl_tensor *w, int64_t ignore, int reduction, double smoothing, int line);
 tl_tensor *tl_mse(tl_tensor *x, tl_tensor *target, int reduction, int line);

@@ -149,6 +149,23 @@ tl_tensor *tl_layer_norm(tl_tensor *x, int dims, tl_tensor *w, tl_tensor *b, dou
     return out;
 }
 
+/* mask: bool or added to the scores, or NULL. ints: causal, grouped, seed, counter; real: scale, dropout; extra: the kernel's own */
+tl_tensor *tl_attend(tl_tensor *q, tl_tensor *k, tl_tensor *v, tl_tensor *mask, double scale, bool causal, bool grouped, double dropout, uint64_t seed, uint64_t counter, int line)
+{
+    if (tl_elsewhere(q) || tl_elsewhere(k) || tl_elsewhere(v) || tl_elsewhere(mask) || tl_tracks(mask)) return tl_fail(TL_DECLINE);
+    tl_attention how = {scale, dropout, seed, counter, causal, grouped};
+    tl_tensor *in[4] = {q, k, v, mask}, *stats = NULL;
+    tl_node *node;
+    tl_tensor *out = tl_recorded_with(TL_OP_scaled_dot_product_attention, 4, in, arr_attention(q, k, v, mask, &how, &stats), line, &node);
+    if (node) {
+        node->ints[0] = causal, node->ints[1] = grouped, node->ints[2] = (int64_t)seed, node->ints[3] = (int64_t)counter;
+        node->real[0] = scale, node->real[1] = dropout;
+        tl_keep_extra(node, 0, stats);
+    }
+    tl_free(stats);
+    return out;
+}
+
 /* ints: padding */
 tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int line)
 {

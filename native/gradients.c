@@ -134,6 +134,15 @@ static bool grad_layer_norm(const tl_node *n, const tl_tensor *g, tl_tensor **gi
     return arr_layer_norm_grad(g, x, mean, rstd, tl_saved_input(n, 1), want[0], want[1], want[2]);
 }
 
+static bool grad_attention(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    tl_attention how = {n->real[0], n->real[1], (uint64_t)n->ints[2], (uint64_t)n->ints[3], n->ints[0], n->ints[1]};
+    tl_tensor **want[3];
+    for (int i = 0; i < 3; i++) want[i] = n->edges[i].to ? &gin[i] : NULL;
+    return arr_attention_grad(g, tl_saved_input(n, 0), tl_saved_input(n, 1), tl_saved_input(n, 2), tl_saved_input(n, 3), tl_saved_output(n, 0),
+                              tl_saved_extra(n, 0), &how, want[0], want[1], want[2]);
+}
+
 static bool grad_embedding(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     return (gin[0] = arr_embedding_grad(g, tl_saved_input(n, 1), n->edges[0].meta->dims[0], n->ints[0]));
@@ -208,6 +217,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_mse_loss] = grad_mse,
     [TL_OP_permute] = tl_grad_permute,
     [TL_OP_reshape] = tl_grad_reshape,
+    [TL_OP_scaled_dot_product_attention] = grad_attention,
     [TL_OP_scatter_add] = tl_grad_scatter_add,
     [TL_OP_select] = tl_grad_select,
     [TL_OP_slice] = tl_grad_slice,

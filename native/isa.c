@@ -5,6 +5,7 @@
 
 #include "kernels.h"
 
+const tl_attention_kernels *tl_attention_k;
 const tl_copy_kernels *tl_copy_k;
 const tl_ew_kernels *tl_ew_k;
 const tl_mm_kernels *tl_mm_k;
@@ -35,6 +36,7 @@ static int best_level(void) { return BASE; }
 static void install(int level)
 {
     installed = level;
+    tl_attention_k = PICK(attention_kernels, level);
     tl_copy_k = PICK(copy_kernels, level);
     tl_ew_k = PICK(ew_kernels, level);
     tl_mm_k = PICK(mm_kernels, level);

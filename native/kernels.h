@@ -93,6 +93,38 @@ tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w);       
 tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x);                 /* (..., N), (..., K) -> (N, K) */
 tl_tensor *arr_linear_grad_bias(const tl_tensor *g);                                       /* (..., N) -> (N) */
 
+/* ---- attention.inc.c, driven by attention.c ---- */
+enum {
+    TL_ATTENTION_ROW = 128,    /* bytes' worth of queries in a block */
+    TL_ATTENTION_KEYS = 64,    /* keys of a block: part of the results, every sum over keys runs block by block */
+    TL_ATTENTION_WIDTH = 256   /* the largest d and dv */
+};
+/* One head: q (l, d), k (s, d), v (s, dv) -> out (l, dv) = dropout(softmax(scale q k^T + mask)) v. Steps in elements from row to row; the
+ * elements of a row lie side by side, except the mask's. Rows of zeros where every key is masked. */
+typedef struct {
+    const void *q, *k, *v, *mask;             /* mask: NULL, or (l, s), bool (true: seen) or of the type */
+    void *out, *stats;                        /* stats (2, l), contiguous: a row's maximum (as the kernel holds scores), 1 / its sum */
+    int64_t l, s, d, dv, qs, ks, vs, os, mask_l, mask_s;
+    double scale, dropout;
+    uint64_t seed, counter, drawn;            /* dropout: element (i, j) reads word drawn + i * s + j of the draw, see random.c */
+    bool causal, mask_bool;                   /* causal: query i sees keys 0 .. i */
+} tl_attention_head;
+/* g (l, dv): the gradient of out. gq is written; gk and gv, of as many rows as k and v, are added to. Each may be NULL: not wanted. */
+typedef struct { const void *g; void *gq, *gk, *gv; int64_t gs, gqs, gks, gvs; } tl_attention_grad;
+typedef struct {                              /* by type: [0] float, [1] double; over blocks [begin, end) of queries */
+    void (*forward[2])(const tl_attention_head *h, int64_t begin, int64_t end);
+    /* Reads out and stats. Of keys [k_begin, k_end), multiples of TL_ATTENTION_KEYS or s; in pieces of either kind: the same bits, if the
+     * pieces of queries come in order where gk or gv are wanted, and each piece has all keys where gq is. */
+    void (*backward[2])(const tl_attention_head *h, const tl_attention_grad *g, int64_t begin, int64_t end, int64_t k_begin, int64_t k_end);
+} tl_attention_kernels;
+TL_KERNELS(tl_attention_kernels, attention_kernels, tl_attention_k);
+/* Array level: float dtypes, any strides; leading dimensions broadcast; mask (bool or of q's dtype) broadcasts to (..., L, S), or NULL. */
+typedef struct { double scale, dropout; uint64_t seed, counter; bool causal, grouped; } tl_attention; /* grouped: q has a multiple of the heads of k and v */
+tl_tensor *arr_attention(const tl_tensor *q, const tl_tensor *k, const tl_tensor *v, const tl_tensor *mask, const tl_attention *p, tl_tensor **stats);
+/* Those that are wanted, in the shape that the leading dimensions broadcast to (heads: k's and v's own). */
+bool arr_attention_grad(const tl_tensor *g, const tl_tensor *q, const tl_tensor *k, const tl_tensor *v, const tl_tensor *mask, const tl_tensor *out,
+                        const tl_tensor *stats, const tl_attention *p, tl_tensor **gq, tl_tensor **gk, tl_tensor **gv);
+
 /* ---- convolution: conv.c chooses the path by shape (never by n) and drives; see there ---- */
 /* out[n, k, o] = bias[k] + sum over c, r of x[n, c, o * stride + r * dil - pad] * w[k, c, r], c over the channels of k's group; positions outside
  * the image are zero. Images have three dimensions, the leading ones of size 1 where there are fewer. All arrays are contiguous:

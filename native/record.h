@@ -6,7 +6,7 @@
 /* On a device of an array module: Python's. */
 static inline bool tl_elsewhere(const tl_tensor *t) { return t && t->storage->kind == TL_FOREIGN; }
 
-/* Records with a mask of at most four saved values in all; attributes are the caller's to set on *node (NULL where nothing is recorded).
+/* Records; attributes are the caller's to set on *node (NULL where nothing is recorded).
  * NULL on failure (out is freed then), and where out is NULL. */
 static inline tl_tensor *tl_recorded_with(int op, int n_in, tl_tensor *const *in, tl_tensor *out, int line, tl_node **node)
 {

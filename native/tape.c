@@ -60,7 +60,7 @@ int64_t tl_drain_tokens(int64_t *out, int64_t capacity)
 }
 
 /* ---- nodes ---- */
-enum { CLASS_EDGES = 3, CLASS_SAVED = 6, MAX_FREE_NODES = 4096, CLASSED = 1 };
+enum { CLASS_EDGES = 3, CLASS_SAVED = 6, EXTRA = 2, MAX_FREE_NODES = 4096, CLASSED = 1 }; /* EXTRA: room for a kernel's own results */
 static tl_node *free_nodes;
 static int n_free_nodes;
 
@@ -71,14 +71,14 @@ static size_t node_bytes(int n_in, int n_saved)
 
 tl_node *tl_node_new(int op, int n_in, int n_saved, int line)
 {
-    bool classed = n_in <= CLASS_EDGES && n_saved <= CLASS_SAVED;
+    bool classed = n_in <= CLASS_EDGES && n_saved + EXTRA <= CLASS_SAVED;
     tl_node *n;
     if (classed && free_nodes) {
         n = free_nodes;
         free_nodes = n->next;
         n_free_nodes--;
     } else {
-        n = malloc(classed ? node_bytes(CLASS_EDGES, CLASS_SAVED) : node_bytes(n_in, n_saved));
+        n = malloc(classed ? node_bytes(CLASS_EDGES, CLASS_SAVED) : node_bytes(n_in, n_saved + EXTRA));
         if (!n) return tl_fail(TL_NOMEM);
     }
     memset(n, 0, node_bytes(n_in, n_saved));

@@ -52,6 +52,7 @@ from tensorlib.ops.activations import sigmoid as sigmoid
 from tensorlib.ops.activations import silu as silu
 from tensorlib.ops.activations import softplus as softplus
 from tensorlib.ops.activations import softsign as softsign
+from tensorlib.ops.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from tensorlib.ops.comparison import allclose as allclose
 from tensorlib.ops.comparison import bitwise_and as bitwise_and
 from tensorlib.ops.comparison import bitwise_left_shift as bitwise_left_shift
@@ -658,6 +659,7 @@ __all__ = [
     "rsqrt",
     "rsub",
     "scalar_tensor",
+    "scaled_dot_product_attention",
     "scatter",
     "scatter_add",
     "scatter_reduce",

@@ -11,6 +11,7 @@ from tensorlib.lines import here
 from tensorlib.native import lib
 from tensorlib.ops import (
     activations,
+    attention,
     comparison,
     creation,
     einsum,
@@ -38,7 +39,7 @@ from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
-    activations, comparison, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg, losses, positions, rearrange,
+    activations, attention, comparison, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg, losses, positions, rearrange,
     reductions, scans, selection, shape, sorting, special, transcendental, views,
 )  # fmt: skip
 

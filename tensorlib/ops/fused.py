@@ -441,6 +441,13 @@ def _shrink_rows(weight: Tensor, index: Tensor, max_norm: float, norm_type: floa
 # ---- dropout ----
 
 
+def next_draw(n: int) -> tuple[int, int]:
+    """Key and counter of a draw of `n` numbers from the default generator, which moves past it."""
+    from tensorlib.random import default_generator
+
+    return default_generator().next(n)
+
+
 def _kept(xp: Any, shape: tuple[int, ...], p: float, key: int, counter: int) -> Any:
     """Which elements dropout keeps: element i reads the i-th uniform number of the draw, as in native/random.c."""
     from tensorlib.ops.philox import uniform
@@ -489,8 +496,6 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         raise ValueError(f"dropout: p must be a probability in [0, 1], got {p}.")
     if not training or p == 0:
         return input
-    from tensorlib.random import default_generator
-
-    key, counter = default_generator().next(input.numel())
+    key, counter = next_draw(input.numel())
     out = _dropout(input, p=float(p), key=key, counter=counter)
     return input.copy_(out) if inplace else out
