@@ -7,6 +7,7 @@
 
 const tl_attention_kernels *tl_attention_k;
 const tl_copy_kernels *tl_copy_k;
+const tl_direct_kernels *tl_direct_k;
 const tl_ew_kernels *tl_ew_k;
 const tl_mm_kernels *tl_mm_k;
 const tl_optim_kernels *tl_optim_k;
@@ -38,6 +39,7 @@ static void install(int level)
     installed = level;
     tl_attention_k = PICK(attention_kernels, level);
     tl_copy_k = PICK(copy_kernels, level);
+    tl_direct_k = PICK(direct_kernels, level);
     tl_ew_k = PICK(ew_kernels, level);
     tl_mm_k = PICK(mm_kernels, level);
     tl_optim_k = PICK(optim_kernels, level);

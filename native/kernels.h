@@ -145,6 +145,31 @@ extern const tl_conv_path tl_conv_product;    /* product.c: implicit products, a
 extern const tl_conv_path tl_conv_winograd;   /* winograd.c: 3x3, stride 1, many channels */
 extern const tl_conv_path tl_conv_direct;     /* direct.c: depthwise, and first layers with few channels */
 
+/* ---- direct.inc.c, driven by direct.c ---- */
+enum { TL_CONV_PHASES = 16 };                /* of one dimension, and of all together: a product of strides, at most */
+/* The rows of some planes that a band of results needs, with their borders: (planes, slices, rows, step, pitch). Column j of the padded row is
+ * at (j % step) * pitch + j / step, so that positions `step` apart lie side by side. */
+typedef struct {
+    int64_t planes, depth, height, width;    /* the source */
+    int64_t slices, rows, step, pitch;       /* the copy */
+    int64_t front, columns;                  /* zeros in front of a row (negative: it is cropped); columns that are read */
+} tl_direct_copy;
+/* Results: sums (channels) at out_plane, rows at out_row, `width` columns at out_step. Each adds up the band's values at offsets[0..taps) from its
+ * own place, which moves by `row` from row to row and by 1 from column to column. */
+typedef struct {
+    const int64_t *offsets;
+    int64_t taps, sums, width, row, out_plane, out_row, out_step, w_sum;  /* w_sum: from the weights of a sum to those of the next */
+} tl_direct_sums;
+/* By type: [0] float, [1] double. */
+typedef struct {
+    /* From slice d0 and row h0 of the source, both of which may lie outside. Borders beside the image are not written (but may be, with zeros):
+     * the band starts as zeros and keeps them. Behind it a vector's worth of space. */
+    void (*copy[2])(const tl_direct_copy *p, void *band, const void *src, int64_t d0, int64_t h0);
+    void (*sums[2])(const tl_direct_sums *p, const void *band, const void *w, const void *bias, void *out, int64_t rows);
+    void (*dots[2])(const tl_direct_sums *p, const void *band, const void *g, void *gw, int64_t rows); /* gw += g (out_step 1) by band */
+} tl_direct_kernels;
+TL_KERNELS(tl_direct_kernels, direct_kernels, tl_direct_k);
+
 /* ---- copy.inc.c, driven by copy.c ---- */
 typedef struct {
     /* n contiguous elements; out and x do not overlap. From bool: as u8. NULL: composed of others by copy.c. */
