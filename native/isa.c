@@ -14,6 +14,7 @@ const tl_optim_kernels *tl_optim_k;
 const tl_random_kernels *tl_random_k;
 const tl_reduce_kernels *tl_reduce_k;
 const tl_rows_kernels *tl_rows_k;
+const tl_wino_kernels *tl_wino_k;
 
 enum { BASE, AVX2, AVX512, N_LEVELS };
 static const char *const level_names[N_LEVELS] = {"base", "avx2", "avx512"};
@@ -46,6 +47,7 @@ static void install(int level)
     tl_random_k = PICK(random_kernels, level);
     tl_reduce_k = PICK(reduce_kernels, level);
     tl_rows_k = PICK(rows_kernels, level);
+    tl_wino_k = PICK(wino_kernels, level);
 }
 
 int tl_isa_select(const char *name)

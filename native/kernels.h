@@ -170,6 +170,37 @@ typedef struct {
 } tl_direct_kernels;
 TL_KERNELS(tl_direct_kernels, direct_kernels, tl_direct_k);
 
+/* ---- winograd.inc.c, driven by winograd.c; float32. What the arrays hold is told in winograd.inc.c ---- */
+enum {
+    TL_WINO_TILE = 4,                        /* pixels across a tile of results; of the image it takes two more */
+    TL_WINO_F = 36,                          /* frequencies: (4 + 2)^2 */
+    TL_WINO_KC = 64                          /* channels whose products are summed before they join the others: part of the results */
+};
+#define TL_WINO_SUMS(lanes) (TL_WINO_F * (lanes) * (2 * (lanes) + 1)) /* floats of a piece of sums for the weights' gradient; see grad_products */
+/* Images of `depths` slices, of h x w pixels; distances in elements. Number i of them is slice i % depths of member i / depths of the batch. */
+typedef struct { int64_t depths, batch, channel, h, w, pad_y, pad_x; } tl_wino_image;
+typedef struct { int64_t i0, i1, y0, y1, x0, x1; } tl_wino_block;      /* images, and rows and columns of their tiles */
+typedef struct { int64_t out_step, in_step; bool flip; } tl_wino_weights; /* flip: each kernel runs backwards */
+/* stride: from one frequency to the next. channels: that exist, of a group of `lanes`. work: the pixels of a block (image), `lanes` floats each. */
+typedef struct {
+    int lanes, unit;                         /* what follows counts tiles rounded up to units: their rows are zero */
+    void (*image)(float *v, int64_t stride, const tl_wino_image *m, const float *x, int channels, const tl_wino_block *b, void *work);
+    void (*grad)(float *v, int64_t stride, const tl_wino_image *m, const float *g, int channels, const tl_wino_block *b, void *work);
+    void (*kernels)(float *u, int64_t stride, const tl_wino_weights *w, const float *x, int outs, int64_t ins, int64_t padded_ins);
+    /* m [nv groups][tiles] = v [groups][tiles] times u [nv groups][groups * lanes], added to what is there if `add`; nv: 1 or 2, u_next from one
+     * to the other. */
+    void (*products)(int nv, float *m, int64_t m_stride, bool add, const float *v, int64_t v_stride, const float *u, int64_t u_stride,
+                     int64_t u_next, int64_t groups, int64_t tiles);
+    void (*result)(float *y, const tl_wino_image *image, const float *bias, int channels, const float *m, int64_t stride,
+                   const tl_wino_block *b, void *work);
+    /* m, TL_WINO_SUMS floats: sums over the tiles of v (one group) times g (nv groups, g_next apart), added to what is there if `add`. */
+    void (*grad_products)(int nv, float *m, bool add, const float *v, int64_t v_stride, const float *g, int64_t g_stride, int64_t g_next,
+                          int64_t tiles);
+    /* gw (outs, ins, 9), `row` from one of outs to the next: from group 0 of m. m is the sum of `parts` arrays, `apart` from each other. */
+    void (*grad_result)(float *gw, int64_t row, int outs, int ins, const float *m, int64_t parts, int64_t apart);
+} tl_wino_kernels;
+TL_KERNELS(tl_wino_kernels, wino_kernels, tl_wino_k);
+
 /* ---- copy.inc.c, driven by copy.c ---- */
 typedef struct {
     /* n contiguous elements; out and x do not overlap. From bool: as u8. NULL: composed of others by copy.c. */
