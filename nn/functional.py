@@ -8,7 +8,7 @@ from tensorlib import Tensor
 __all__ = [
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding",
     "gelu", "hardsigmoid", "hardswish", "hardtanh", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "mish",
-    "mse_loss", "nll_loss", "normalize", "one_hot", "relu", "relu6", "scaled_dot_product_attention", "selu",
+    "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "relu", "relu6", "scaled_dot_product_attention", "selu",
     "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh",
 ]  # fmt: skip
 
@@ -32,6 +32,7 @@ mish = tl.mish
 mse_loss = tl.mse_loss
 nll_loss = tl.nll_loss
 one_hot = tl.one_hot
+pad = tl.pad
 relu6 = tl.relu6
 scaled_dot_product_attention = tl.scaled_dot_product_attention
 selu = tl.selu

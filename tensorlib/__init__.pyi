@@ -193,6 +193,7 @@ from tensorlib.ops.losses import cross_entropy as cross_entropy
 from tensorlib.ops.losses import l1_loss as l1_loss
 from tensorlib.ops.losses import mse_loss as mse_loss
 from tensorlib.ops.losses import nll_loss as nll_loss
+from tensorlib.ops.padding import pad as pad
 from tensorlib.ops.positions import argwhere as argwhere
 from tensorlib.ops.positions import index_add as index_add
 from tensorlib.ops.positions import index_copy as index_copy
@@ -628,6 +629,7 @@ __all__ = [
     "ones_like",
     "optim",
     "outer",
+    "pad",
     "permute",
     "polygamma",
     "positive",

@@ -23,6 +23,7 @@ from tensorlib.ops import (
     joins,
     linalg,
     losses,
+    padding,
     positions,
     rearrange,
     reductions,
@@ -39,8 +40,8 @@ from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
-    activations, attention, comparison, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg, losses, positions, rearrange,
-    reductions, scans, selection, shape, sorting, special, transcendental, views,
+    activations, attention, comparison, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg, losses, padding, positions,
+    rearrange, reductions, scans, selection, shape, sorting, special, transcendental, views,
 )  # fmt: skip
 
 

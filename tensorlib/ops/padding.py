@@ -1,0 +1,164 @@
+"""pad: borders around a tensor, or, where an amount is negative, less of it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from tensorlib import ops
+from tensorlib.errors import ShapeError
+from tensorlib.ops import rules
+from tensorlib.ops.declare import composite, structured
+from tensorlib.ops.table import Sample, error, sample
+from tensorlib.tensor import Tensor
+
+__all__ = ["pad"]
+
+Pairs = tuple[tuple[int, int], ...]  # before and after, for every dimension
+MODES = ("constant", "reflect", "replicate", "circular")
+
+
+def _pairs(shape: tuple[int, ...], amounts: Any) -> Pairs:
+    """PyTorch's list, which begins at the last dimension, as pairs for all dimensions from the first on."""
+    try:
+        listed = [operator.index(n) for n in amounts]
+    except TypeError:
+        raise TypeError(f"pad: pad is {amounts!r}, expected a sequence of integers.") from None
+    if len(listed) % 2 or len(listed) > 2 * len(shape):
+        raise ShapeError(
+            f"pad: pad has {len(listed)} numbers for a tensor of shape {shape}; expected two for each dimension that is padded,"
+            " beginning with the last."
+        )
+    named = tuple(zip(listed[-2::-2], listed[::-2], strict=True))
+    return ((0, 0),) * (len(shape) - len(named)) + named
+
+
+def _check(shape: tuple[int, ...], pairs: Pairs, mode: str) -> None:
+    for dim, (n, (before, after)) in enumerate(zip(shape, pairs, strict=True)):
+        if n + before + after < 0 or n + min(before, 0) + min(after, 0) < 0:
+            raise ShapeError(f"pad: dimension {dim} has {n} elements, from which pad takes {before, after} away.")
+        most = {"constant": None, "reflect": n - 1, "replicate": None if n else 0, "circular": n}[mode]
+        if most is not None and (before, after) != (0, 0) and max(before, after) > most:
+            raise ShapeError(
+                f"pad: {mode} by {before, after} needs more than the {n} elements of dimension {dim}; expected {max(most, 0)} at most."
+            )
+
+
+# ---- a constant ----
+def _constant_ref(xp: Any, x: Any, *, pad: Pairs, value: float) -> Any:
+    out = xp.full([n + before + after for n, (before, after) in zip(x.shape, pad, strict=True)], value, dtype=x.dtype)
+    inner = tuple(slice(max(before, 0), n - max(after, 0)) for n, (before, after) in zip(out.shape, pad, strict=True))
+    out[inner] = x[
+        tuple(slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, pad, strict=True))
+    ]
+    return out
+
+
+_constant_pad = structured(
+    "constant_pad",
+    inputs=("x",),
+    attrs=("pad", "value"),
+    dtype=rules.promoted,
+    ref=_constant_ref,
+    vjp=(lambda g, pad: _constant_pad(g, pad=tuple((-before, -after) for before, after in pad), value=0),),
+    samples=[
+        sample((5,), pad=((2, 1),), value=0), sample((3, 4), pad=((0, 0), (-1, 3)), value=1.5),
+        sample((2, 3, 4), pad=((1, 0), (-1, -1), (0, 2)), value=-1),
+        sample((0, 3), pad=((1, 1), (0, 0)), value=2), sample((2, 3), pad=((-1, -1), (1, 1)), value=0),
+        sample((), pad=(), value=0),
+        sample((2, 67), pad=((0, 1), (3, 30)), value=0.5),
+    ],
+    private=True,
+)  # fmt: skip
+
+
+# ---- positions of the same tensor ----
+@lru_cache(maxsize=256)
+def _positions(mode: str, n: int, before: int, after: int) -> np.ndarray[Any, Any]:
+    """Which elements of a dimension of size n the padded one takes."""
+    i = np.arange(-before, n + after)
+    if mode == "replicate":
+        return i.clip(0, n - 1)
+    if mode == "circular":  # what is cropped does not come back on the other side
+        first, size = max(-before, 0), n + min(before, 0) + min(after, 0)
+        return (i - first) % max(size, 1) + first
+    return (n - 1) - np.abs((n - 1) - np.abs(i))
+
+
+def _pad_ref(xp: Any, x: Any, *, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
+    pairs = _pairs(x.shape, pad)
+    if mode == "constant":
+        return _constant_ref(xp, x, pad=pairs, value=value or 0)
+    for dim, (before, after) in enumerate(pairs):
+        if mode == "circular":
+            n = x.shape[dim]
+            x = x[(slice(None),) * dim + (slice(max(-before, 0), n - max(-after, 0)),)]
+            before, after = max(before, 0), max(after, 0)
+        width = [(0, 0)] * x.ndim
+        width[dim] = (max(before, 0), max(after, 0))
+        x = xp.pad(x, width, mode={"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])
+        n = x.shape[dim]
+        x = x[(slice(None),) * dim + (slice(max(-before, 0), n - max(-after, 0)),)]
+    return x
+
+
+def _pad_samples() -> list[Sample]:
+    samples = [sample((2, 3), pad=()), sample((2, 3), pad=(1, 2, 0, -1), value=0.5), sample((0, 3), pad=(1, 1))]
+    for mode in MODES[1:]:
+        samples += [
+            sample((2, 5), pad=(2, 3), mode=mode), sample((1, 2, 4, 5), pad=(1, 2, 0, 3), mode=mode),
+            sample((2, 3, 4, 2), pad=(1, 0, 2, 1, 0, 2), mode=mode),
+            sample((2, 6), pad=(-1, 2), mode=mode), sample((2, 6), pad=(2, -3), mode=mode), sample((0, 4), pad=(1, 1), mode=mode),
+        ]  # fmt: skip
+    return samples
+
+
+@composite(
+    "pad",
+    inputs=("input",),
+    attrs=("pad", "mode", "value"),
+    ref=_pad_ref,
+    samples=_pad_samples,
+    errors=[
+        error((2, 3), pad=(1,), raises=ValueError, match="pad has 1 numbers for a tensor of shape \\(2, 3\\)"),
+        error((3,), pad=(1, 1, 1, 1), raises=ValueError, match="pad has 4 numbers"),
+        error((3,), pad=(0.5, 1), raises=TypeError, match="expected a sequence of integers"),
+        error((2, 3), pad=(-2, -2), raises=ValueError, match="dimension 1 has 3 elements, from which pad takes"),
+        error((2, 3), pad=(3, 0), mode="reflect", raises=ValueError, match="reflect by \\(3, 0\\) needs more than the 3 elements of dimension 1"),
+        error((2, 3), pad=(0, 4), mode="circular", raises=ValueError, match="circular by .*expected 3 at most"),
+        error((2, 0), pad=(0, 4), mode="replicate", raises=ValueError, match="replicate by .*expected 0 at most"),
+        error((2, 3), pad=(1, 1), mode="mirror", raises=ValueError, match="pad: mode is 'mirror', expected one of constant"),
+        error((2, 3), pad=(1, 1), mode="reflect", value=1.0, raises=ValueError, match="value 1.0 has no meaning with mode 'reflect'"),
+    ],
+)  # fmt: skip
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Borders around a tensor. `pad` lists two numbers for each dimension, what comes before and what comes after, from the last dimension on;
+    negative ones take away.
+
+    Shapes:
+        input: (..., H, W), pad: (left, right, top, bottom, ...)  ->  out: (..., top + H + bottom, left + W + right)
+
+    `mode` says what the border holds: "constant" `value` (0), "reflect" the tensor mirrored at its first and last element, "replicate"
+    the element next to it, "circular" the other end.
+
+    >>> x = tl.tensor([1, 2, 3])
+    >>> tl.pad(x, (1, 2)).tolist(), tl.pad(x, (1, 2), mode="reflect").tolist(), tl.pad(x, (0, -1)).tolist()
+    ([0, 1, 2, 3, 0, 0], [2, 1, 2, 3, 2, 1], [1, 2])
+    """
+    if mode not in MODES:
+        raise ValueError(f"pad: mode is {mode!r}, expected one of {', '.join(MODES)}.")
+    pairs = _pairs(input.shape, pad)
+    _check(input.shape, pairs, mode)
+    if mode == "constant":
+        return _constant_pad(input, pad=pairs, value=0 if value is None else value)
+    if value is not None:
+        raise ValueError(f"pad: value {value} has no meaning with mode {mode!r}.")
+    for dim, (before, after) in enumerate(pairs):
+        if before or after:
+            index = ops.creation.tensor(_positions(mode, input.shape[dim], before, after), device=input.device)
+            input = ops.positions.index_select(input, dim, index)
+    return input
