@@ -180,6 +180,9 @@ static bool grad_cat(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
     return true;
 }
 
+bool tl_grad_conv_grad_input(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_conv_grad_weight(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_convolution(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_gather(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_index_select(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_scatter_add(const tl_node *, const tl_tensor *, tl_tensor **);
@@ -201,6 +204,9 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_cast] = grad_cast,
     [TL_OP_cat] = grad_cat,
     [TL_OP_clone] = grad_clone,
+    [TL_OP_conv_grad_input] = tl_grad_conv_grad_input,
+    [TL_OP_conv_grad_weight] = tl_grad_conv_grad_weight,
+    [TL_OP_convolution] = tl_grad_convolution,
     [TL_OP_cross_entropy] = grad_cross_entropy,
     [TL_OP_diagonal] = tl_grad_diagonal,
     [TL_OP_dropout] = grad_dropout,

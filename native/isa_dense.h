@@ -2,3 +2,4 @@
 #include "matmul.inc.c"
 #include "attention.inc.c"
 #include "winograd.inc.c"
+#include "product.inc.c"

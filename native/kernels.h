@@ -201,6 +201,51 @@ typedef struct {
 } tl_wino_kernels;
 TL_KERNELS(tl_wino_kernels, wino_kernels, tl_wino_k);
 
+/* conv.c, array level. x: (n, c, in), w: (k, c / groups, ker), bias: (k) or NULL, g: (n, k, out), of one to three dimensions; any strides. */
+enum { TL_CONV_BITS = 21 };                   /* strides, paddings (in front and behind) and dilations are below 1 << this */
+typedef struct { int64_t stride[3], front[3], back[3], dil[3], groups; } tl_conv_geometry;   /* unused dimensions: zero */
+tl_tensor *arr_conv(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias, const tl_conv_geometry *given);
+tl_tensor *arr_conv_grad_input(const tl_tensor *g, const tl_tensor *w, const int64_t *size, const tl_conv_geometry *given);  /* size: in */
+tl_tensor *arr_conv_grad_weight(const tl_tensor *g, const tl_tensor *x, const int64_t *size, const tl_conv_geometry *given); /* size: ker */
+tl_tensor *arr_conv_grad_bias(const tl_tensor *g);
+void tl_conv_keep(tl_node *n, const tl_conv_geometry *g);                                                  /* in ints[0 .. 5) */
+void tl_conv_kept(const tl_node *n, tl_conv_geometry *g);
+
+/* ---- product.inc.c, driven by product.c ---- */
+/* Images seen through taps. Column j of n * area is pixel p of the lattice `size` in image j / area; through tap t it sees the image at
+ * p * step + off[t], zero outside. Rows of the view are (channel, tap). Images: (n, image elements), of it `plane` a channel. */
+typedef struct {
+    const void *src;                         /* the first channel of the group */
+    int64_t in[3], size[3], step[3], plane, image, area, taps;
+    const int64_t (*off)[3];
+} tl_conv_view;
+/* Of one group: C (rows, columns of the view) = A (rows, rows of the view) times the view, plus a bias a row. */
+typedef struct {
+    tl_conv_view view;
+    const void *a, *bias;                    /* a: packed by `pack`; bias: or NULL */
+    int64_t rows, depth;                     /* of A: depth = channels * taps */
+    void *out;                               /* pixel p of image i, row r: out + i * image + r * plane + at + sum of p[d] * step[d] */
+    struct { int64_t image, plane, at, step[3]; } place;
+    bool flat;                               /* the pixels of an image lie side by side in out */
+} tl_conv_multiply;
+/* Element (row, channel, tap) of A is a[row * row_step + channel * channel_step + at[tap]]. */
+typedef struct { const void *a; int64_t rows, channels, taps, row_step, channel_step; const int64_t *at; } tl_conv_weights;
+/* Of one group: out (rows, view's rows) = G (rows, columns) times the view's transpose; G's row r of image i at g + i * image + r * area. */
+typedef struct { tl_conv_view view; const void *g; int64_t rows, depth, columns, image, block; } tl_conv_correlate;
+enum { TL_CONV_COLUMNS = 512 };              /* columns of a piece, at most */
+/* By type: [0] float, [1] double. */
+typedef struct {
+    void (*pack[2])(const tl_conv_weights *p, void *out, int64_t begin, int64_t end);   /* panels of tl_mm_k->mr rows [begin, end): mr * depth each */
+    /* Rows [m0, m1) (m0 a multiple of mr), columns [j0, j1), where `flat` of one image.
+     * work: TL_MM_KC * (columns rounded up to nr) elements, and where not flat (m1 - m0) * (the same) more. */
+    void (*multiply[2])(const tl_conv_multiply *p, int64_t m0, int64_t m1, int64_t j0, int64_t j1, void *work);
+    /* Columns [c0, c1) of out (ld elements from row to row), summed over blocks [b0, b1) of `block` <= TL_MM_KC columns of the view.
+     * work: TL_MM_KC * (nr + c1 - c0 rounded up to nr) elements. */
+    void (*correlate[2])(const tl_conv_correlate *p, int64_t c0, int64_t c1, int64_t b0, int64_t b1, void *out, int64_t ld, void *work);
+    void (*add[2])(void *out, const void *x, int64_t n);                                /* out += x */
+} tl_product_kernels;
+TL_KERNELS(tl_product_kernels, product_kernels, tl_product_k);
+
 /* ---- copy.inc.c, driven by copy.c ---- */
 typedef struct {
     /* n contiguous elements; out and x do not overlap. From bool: as u8. NULL: composed of others by copy.c. */

@@ -6,7 +6,8 @@ import tensorlib as tl
 from tensorlib import Tensor
 
 __all__ = [
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d",
+    "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding",
     "gelu", "hardsigmoid", "hardswish", "hardtanh", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "mish",
     "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "relu", "relu6", "scaled_dot_product_attention", "selu",
     "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh",
@@ -16,6 +17,12 @@ __all__ = [
 binary_cross_entropy = tl.binary_cross_entropy
 binary_cross_entropy_with_logits = tl.binary_cross_entropy_with_logits
 celu = tl.celu
+conv1d = tl.conv1d
+conv2d = tl.conv2d
+conv3d = tl.conv3d
+conv_transpose1d = tl.conv_transpose1d
+conv_transpose2d = tl.conv_transpose2d
+conv_transpose3d = tl.conv_transpose3d
 cross_entropy = tl.cross_entropy
 dropout = tl.dropout
 embedding = tl.embedding

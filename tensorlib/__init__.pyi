@@ -83,6 +83,12 @@ from tensorlib.ops.comparison import lt as lt
 from tensorlib.ops.comparison import ne as ne
 from tensorlib.ops.comparison import not_equal as not_equal
 from tensorlib.ops.comparison import signbit as signbit
+from tensorlib.ops.conv import conv1d as conv1d
+from tensorlib.ops.conv import conv2d as conv2d
+from tensorlib.ops.conv import conv3d as conv3d
+from tensorlib.ops.conv import conv_transpose1d as conv_transpose1d
+from tensorlib.ops.conv import conv_transpose2d as conv_transpose2d
+from tensorlib.ops.conv import conv_transpose3d as conv_transpose3d
 from tensorlib.ops.creation import arange as arange
 from tensorlib.ops.creation import as_tensor as as_tensor
 from tensorlib.ops.creation import asarray as asarray
@@ -452,6 +458,12 @@ __all__ = [
     "complex64",
     "concat",
     "concatenate",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "copysign",
     "cos",
     "cosh",

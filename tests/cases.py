@@ -346,7 +346,7 @@ def magnified(case: Case, elements: int) -> Case:
 
 def states_sizes(op: Op) -> bool:
     """Whether sizes are among the attributes, so that the samples can not be magnified."""
-    return bool({"shape", "size", "repeats"} & set(op.attrs))
+    return bool({"shape", "size", "repeats", "groups"} & set(op.attrs))
 
 
 def error_cases() -> list[tuple[Op, ErrorSample]]:

@@ -13,6 +13,8 @@ from tensorlib.ops import (
     activations,
     attention,
     comparison,
+    conv,
+    convolution,
     creation,
     einsum,
     elementwise,
@@ -40,8 +42,8 @@ from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
-    activations, attention, comparison, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg, losses, padding, positions,
-    rearrange, reductions, scans, selection, shape, sorting, special, transcendental, views,
+    activations, attention, comparison, conv, convolution, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg,
+    losses, padding, positions, rearrange, reductions, scans, selection, shape, sorting, special, transcendental, views,
 )  # fmt: skip
 
 
