@@ -111,8 +111,6 @@ void tl_written(tl_tensor *x, int line);
 tl_tensor *tl_convolution(tl_tensor *x, tl_tensor *w, tl_tensor *b, const int64_t *geometry, int line);
 tl_tensor *tl_conv_grad_input(tl_tensor *g, tl_tensor *w, const int64_t *size, const int64_t *geometry, int line);
 tl_tensor *tl_conv_grad_weight(tl_tensor *g, tl_tensor *x, const int64_t *size, const int64_t *geometry, int line);
-/* pool.c: *where receives a maximum's codes (a tl_tensor *, owned), else 0 */
-tl_tensor *tl_pool(int op, tl_tensor *x, int n, const int64_t *spec, int line, uintptr_t *where);
 /* positions.c */
 tl_tensor *tl_gather(tl_tensor *x, int64_t dim, tl_tensor *index, int line);
 tl_tensor *tl_index_select(tl_tensor *x, int64_t dim, tl_tensor *index, int line);
@@ -169,5 +167,4 @@ const char *tl_isa_name(void);
 const char *tl_isa_available(void);
 /* bench.c */
 double tl_bench_triad(int64_t n, int reps);
-double tl_bench_fma(int reps);
 #endif

@@ -51,8 +51,8 @@ static int64_t lanes_of(const job *j) { return TL_ALIGN / size_of(j); } /* of th
 
 /* ---- geometry ---- */
 
-/* The layout of the copy for `rows` rows of results; its size in bytes. */
-static int64_t lay_out(job *j, int64_t rows)
+/* The layout of the copy for `rows` rows of results; its size in bytes, which may be beyond any integer. */
+static double lay_out(job *j, int64_t rows)
 {
     tl_direct_copy *c = &j->copy;
     int64_t lanes = lanes_of(j), step = j->in_step[2];
@@ -62,19 +62,18 @@ static int64_t lay_out(job *j, int64_t rows)
     c->pitch = ceil_div(j->len[2], lanes) * lanes + j->extent[2] / step + 1;
     c->front = j->front[2];
     c->columns = (j->len[2] - 1) * step + j->extent[2] + 1;
-    return (c->planes * c->slices * c->rows * step * c->pitch + lanes) * size_of(j);
+    return ((double)c->planes * (double)c->slices * (double)c->rows * (double)(step * c->pitch) + (double)lanes) * (double)size_of(j);
 }
 
 /* How many rows of results a task takes: what fits in `enough` bytes, or two. False where the copy for a single one is too large. */
 static bool cut(job *j, int64_t enough)
 {
-    int64_t one = lay_out(j, 1);
-    if (one > MAX_BAND_BYTES) return false;
-    int64_t more = j->len[1] > 1 ? lay_out(j, 2) - one : 1, bytes = 2 * one > enough ? 2 * one : enough;
+    if (!(lay_out(j, 1) <= MAX_BAND_BYTES)) return false;
+    int64_t one = (int64_t)lay_out(j, 1), more = j->len[1] > 1 ? (int64_t)lay_out(j, 2) - one : 1, bytes = 2 * one > enough ? 2 * one : enough;
     j->band = least(j->len[1], 1 + (bytes - one) / more);
     j->bands = ceil_div(j->len[1], j->band);
     j->band = ceil_div(j->len[1], j->bands);
-    j->buffer = ceil_div(lay_out(j, j->band), TL_ALIGN) * TL_ALIGN;
+    j->buffer = ceil_div((int64_t)lay_out(j, j->band), TL_ALIGN) * TL_ALIGN;
     return true;
 }
 

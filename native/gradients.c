@@ -183,10 +183,6 @@ static bool grad_cat(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 bool tl_grad_conv_grad_input(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_conv_grad_weight(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_convolution(const tl_node *, const tl_tensor *, tl_tensor **);
-bool tl_grad_adaptive_avg_pool(const tl_node *, const tl_tensor *, tl_tensor **);
-bool tl_grad_adaptive_max_pool(const tl_node *, const tl_tensor *, tl_tensor **);
-bool tl_grad_avg_pool(const tl_node *, const tl_tensor *, tl_tensor **);
-bool tl_grad_max_pool(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_gather(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_index_select(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_scatter_add(const tl_node *, const tl_tensor *, tl_tensor **);
@@ -204,10 +200,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
 #define EW2(name, ...) [TL_OP_##name] = grad_ew2,
 #define EW3(name, ...) [TL_OP_##name] = grad_ew3,
 #include "elementwise.def"
-    [TL_OP_adaptive_avg_pool] = tl_grad_adaptive_avg_pool,
-    [TL_OP_adaptive_max_pool] = tl_grad_adaptive_max_pool,
     [TL_OP_as_strided] = tl_grad_as_strided,
-    [TL_OP_avg_pool] = tl_grad_avg_pool,
     [TL_OP_cast] = grad_cast,
     [TL_OP_cat] = grad_cat,
     [TL_OP_clone] = grad_clone,
@@ -226,7 +219,6 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_linear] = grad_linear,
     [TL_OP_log_softmax] = grad_log_softmax,
     [TL_OP_matmul] = grad_matmul,
-    [TL_OP_max_pool] = tl_grad_max_pool,
     [TL_OP_mean] = grad_mean,
     [TL_OP_mse_loss] = grad_mse,
     [TL_OP_permute] = tl_grad_permute,

@@ -1,3 +1,2 @@
 /* Images and sequences: pooling, normalisation over channels, resampling, scans, sorting. Included by isa.h, once per instruction set. */
 #include "direct.inc.c"
-#include "pool.inc.c"

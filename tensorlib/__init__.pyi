@@ -200,18 +200,6 @@ from tensorlib.ops.losses import l1_loss as l1_loss
 from tensorlib.ops.losses import mse_loss as mse_loss
 from tensorlib.ops.losses import nll_loss as nll_loss
 from tensorlib.ops.padding import pad as pad
-from tensorlib.ops.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
-from tensorlib.ops.pooling import adaptive_avg_pool2d as adaptive_avg_pool2d
-from tensorlib.ops.pooling import adaptive_avg_pool3d as adaptive_avg_pool3d
-from tensorlib.ops.pooling import adaptive_max_pool1d as adaptive_max_pool1d
-from tensorlib.ops.pooling import adaptive_max_pool2d as adaptive_max_pool2d
-from tensorlib.ops.pooling import adaptive_max_pool3d as adaptive_max_pool3d
-from tensorlib.ops.pooling import avg_pool1d as avg_pool1d
-from tensorlib.ops.pooling import avg_pool2d as avg_pool2d
-from tensorlib.ops.pooling import avg_pool3d as avg_pool3d
-from tensorlib.ops.pooling import max_pool1d as max_pool1d
-from tensorlib.ops.pooling import max_pool2d as max_pool2d
-from tensorlib.ops.pooling import max_pool3d as max_pool3d
 from tensorlib.ops.positions import argwhere as argwhere
 from tensorlib.ops.positions import index_add as index_add
 from tensorlib.ops.positions import index_copy as index_copy
@@ -261,6 +249,13 @@ from tensorlib.ops.reductions import std_mean as std_mean
 from tensorlib.ops.reductions import sum as sum
 from tensorlib.ops.reductions import var as var
 from tensorlib.ops.reductions import var_mean as var_mean
+from tensorlib.ops.resample import fold as fold
+from tensorlib.ops.resample import interpolate as interpolate
+from tensorlib.ops.resample import pixel_shuffle as pixel_shuffle
+from tensorlib.ops.resample import pixel_unshuffle as pixel_unshuffle
+from tensorlib.ops.resample import unfold as unfold
+from tensorlib.ops.sampling import affine_grid as affine_grid
+from tensorlib.ops.sampling import grid_sample as grid_sample
 from tensorlib.ops.scans import cumprod as cumprod
 from tensorlib.ops.scans import cumsum as cumsum
 from tensorlib.ops.selection import clamp as clamp
@@ -351,12 +346,6 @@ from tensorlib.ops.transcendental import sqrt as sqrt
 from tensorlib.ops.transcendental import tan as tan
 from tensorlib.ops.transcendental import tanh as tanh
 from tensorlib.ops.transcendental import xlogy as xlogy
-from tensorlib.ops.unpooling import lp_pool1d as lp_pool1d
-from tensorlib.ops.unpooling import lp_pool2d as lp_pool2d
-from tensorlib.ops.unpooling import lp_pool3d as lp_pool3d
-from tensorlib.ops.unpooling import max_unpool1d as max_unpool1d
-from tensorlib.ops.unpooling import max_unpool2d as max_unpool2d
-from tensorlib.ops.unpooling import max_unpool3d as max_unpool3d
 from tensorlib.random import Generator as Generator
 from tensorlib.random import bernoulli as bernoulli
 from tensorlib.random import default_generator as default_generator
@@ -404,12 +393,6 @@ __all__ = [
     "absolute",
     "acos",
     "acosh",
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d",
-    "adaptive_max_pool1d",
-    "adaptive_max_pool2d",
-    "adaptive_max_pool3d",
     "add",
     "addbmm",
     "addcdiv",
@@ -417,6 +400,7 @@ __all__ = [
     "addmm",
     "addmv",
     "addr",
+    "affine_grid",
     "all",
     "allclose",
     "amax",
@@ -447,9 +431,6 @@ __all__ = [
     "atleast_2d",
     "atleast_3d",
     "autograd",
-    "avg_pool1d",
-    "avg_pool2d",
-    "avg_pool3d",
     "baddbmm",
     "bernoulli",
     "bfloat16",
@@ -545,6 +526,7 @@ __all__ = [
     "fmax",
     "fmin",
     "fmod",
+    "fold",
     "frac",
     "from_dlpack",
     "from_numpy",
@@ -561,6 +543,7 @@ __all__ = [
     "get_rng_state",
     "greater",
     "greater_equal",
+    "grid_sample",
     "gt",
     "half",
     "hardsigmoid",
@@ -583,6 +566,7 @@ __all__ = [
     "int32",
     "int64",
     "int8",
+    "interpolate",
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "is_tensor",
@@ -623,9 +607,6 @@ __all__ = [
     "logspace",
     "logsumexp",
     "long",
-    "lp_pool1d",
-    "lp_pool2d",
-    "lp_pool3d",
     "lt",
     "manual_seed",
     "masked_fill",
@@ -634,12 +615,6 @@ __all__ = [
     "matmul",
     "matrix_power",
     "max",
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "max_unpool1d",
-    "max_unpool2d",
-    "max_unpool3d",
     "maximum",
     "mean",
     "median",
@@ -679,6 +654,8 @@ __all__ = [
     "outer",
     "pad",
     "permute",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "polygamma",
     "positive",
     "pow",
@@ -766,6 +743,7 @@ __all__ = [
     "uint8",
     "unbind",
     "unflatten",
+    "unfold",
     "unique",
     "unique_consecutive",
     "unsqueeze",

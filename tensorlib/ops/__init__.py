@@ -26,17 +26,17 @@ from tensorlib.ops import (
     linalg,
     losses,
     padding,
-    pooling,
     positions,
     rearrange,
     reductions,
+    resample,
+    sampling,
     scans,
     selection,
     shape,
     sorting,
     special,
     transcendental,
-    unpooling,
     views,
 )
 from tensorlib.ops.declare import BINARY_NUMBERS, OPERANDS, assign_, inplace_operator, operator
@@ -45,7 +45,7 @@ from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
     activations, attention, comparison, conv, convolution, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg,
-    losses, padding, pooling, positions, rearrange, reductions, scans, selection, shape, sorting, special, transcendental, unpooling, views,
+    losses, padding, positions, rearrange, reductions, resample, sampling, scans, selection, shape, sorting, special, transcendental, views,
 )  # fmt: skip
 
 

@@ -7,33 +7,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 import tensorlib as tl
-from tensorlib.native import ffi, lib
 from tensorlib.ops.table import TABLE
 from tests.sources import ROOT
 
 ROW = re.compile(r"^EW([12])\((\w+), FLOAT, .*, (\d+)\)$", re.MULTILINE)
 ROWS = {name: (int(n), int(ulp)) for n, name, ulp in ROW.findall((ROOT / "native" / "elementwise.def").read_text())}
-ISAS = ffi.string(lib.tl_isa_available()).decode().split(",")
 IN_MATH = [
     name
     for name, (n, _) in ROWS.items()
     if n == 1 and hasattr(math, name) and not isinstance(getattr(math, name)(0.5), int)
 ]
 ULPS_FLOAT64 = 3
-
-
-@pytest.fixture(params=ISAS)
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    chosen = lib.tl_isa_name()
-    assert lib.tl_isa_select(request.param.encode()) == 0
-    yield request.param
-    lib.tl_isa_select(chosen)
 
 
 def everywhere(rng: np.random.Generator) -> np.ndarray:
