@@ -14,6 +14,7 @@ const tl_optim_kernels *tl_optim_k;
 const tl_product_kernels *tl_product_k;
 const tl_random_kernels *tl_random_k;
 const tl_reduce_kernels *tl_reduce_k;
+const tl_resample_kernels *tl_resample_k;
 const tl_rows_kernels *tl_rows_k;
 const tl_wino_kernels *tl_wino_k;
 
@@ -48,6 +49,7 @@ static void install(int level)
     tl_product_k = PICK(product_kernels, level);
     tl_random_k = PICK(random_kernels, level);
     tl_reduce_k = PICK(reduce_kernels, level);
+    tl_resample_k = PICK(resample_kernels, level);
     tl_rows_k = PICK(rows_kernels, level);
     tl_wino_k = PICK(wino_kernels, level);
 }

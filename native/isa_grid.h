@@ -1,2 +1,3 @@
 /* Images and sequences: pooling, normalisation over channels, resampling, scans, sorting. Included by isa.h, once per instruction set. */
 #include "direct.inc.c"
+#include "resample.inc.c"

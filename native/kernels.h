@@ -246,6 +246,20 @@ typedef struct {
 } tl_product_kernels;
 TL_KERNELS(tl_product_kernels, product_kernels, tl_product_k);
 
+/* ---- resample.inc.c, driven by resample.c ---- */
+/* out (outer, m, inner) from x (outer, n, inner): see tl_resample. */
+typedef struct {
+    void *out;
+    const void *x, *weight;
+    const int64_t *starts, *index;
+    int64_t n, m, inner;
+} tl_resample_task;
+typedef struct {
+    tl_range_fn rows[2];     /* by type: [0] float, [1] double. inner is 1; tasks are rows */
+    tl_range_fn across[2];   /* tasks are (outer, m) */
+} tl_resample_kernels;
+TL_KERNELS(tl_resample_kernels, resample_kernels, tl_resample_k);
+
 /* ---- copy.inc.c, driven by copy.c ---- */
 typedef struct {
     /* n contiguous elements; out and x do not overlap. From bool: as u8. NULL: composed of others by copy.c. */

@@ -346,7 +346,7 @@ def magnified(case: Case, elements: int) -> Case:
 
 def states_sizes(op: Op) -> bool:
     """Whether sizes are among the attributes, so that the samples can not be magnified."""
-    return bool({"shape", "size", "repeats", "groups"} & set(op.attrs))
+    return bool({"shape", "size", "repeats", "groups", "weights"} & set(op.attrs))
 
 
 def error_cases() -> list[tuple[Op, ErrorSample]]:
@@ -354,7 +354,7 @@ def error_cases() -> list[tuple[Op, ErrorSample]]:
 
 
 def has_kernel(op: Op) -> bool:
-    return op.name in NATIVE_NUMBERS
+    return op.name in NATIVE_NUMBERS or op.kernel is not None
 
 
 def rules_of(op: Op) -> tuple[Any, ...]:

@@ -540,10 +540,10 @@ def _from_partial(partial: Callable[..., Any]) -> Callable[..., Any]:
 class Structured:
     """A declared operation with structure: called with tensors by position and attributes by name."""
 
-    __slots__ = ("__name__", "_native", "op")
+    __slots__ = ("__name__", "_kernel", "_native", "op")
 
     def __init__(self, op: Op) -> None:
-        self.op, self._native, self.__name__ = op, op.native, op.name
+        self.op, self._native, self._kernel, self.__name__ = op, op.native, op.kernel, op.name
 
     def __call__(self, *inputs: Any, **attrs: Any) -> Any:
         line = here(_frame(1))
@@ -554,6 +554,15 @@ class Structured:
                 handle = 0
             if handle:
                 return wrap(handle)
+        if self._kernel is not None:
+            try:
+                handle = self._kernel(*inputs, **attrs)
+            except AttributeError:
+                handle = 0
+            if handle:
+                out = wrap(handle)
+                record(self.op, inputs, (out,), attrs, line)
+                return out
         return run(self.op, inputs, attrs, line)
 
 
@@ -570,6 +579,7 @@ def structured(
     samples: Any = (),
     errors: Any = (),
     native: Callable[..., Any] | None = None,
+    kernel: Callable[..., Any] | None = None,
     composite: Callable[..., Any] | None = None,
     decode: Callable[[int], dict[str, Any]] | None = None,
     doc: str = "",
@@ -596,7 +606,7 @@ def structured(
         nondeterministic,
     )
     op.module = _frame(1).f_globals["__name__"]
-    op.decode = decode
+    op.decode, op.kernel = decode, kernel
     op.call = made = Structured(register(op))
     return made
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorlib import ops
 from tensorlib.errors import ShapeError
+from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import composite, structured
 from tensorlib.ops.table import Sample, error, sample
@@ -58,12 +59,19 @@ def _constant_ref(xp: Any, x: Any, *, pad: Pairs, value: float) -> Any:
     return out
 
 
+def _constant_kernel(x: Tensor, *, pad: Pairs, value: float) -> int:
+    if value != 0 and not x.dtype.is_floating_point:  # it may not fit: NumPy has the words
+        return 0
+    return int(lib.tl_constant_pad(x._array, [n for pair in pad for n in pair], value))
+
+
 _constant_pad = structured(
     "constant_pad",
     inputs=("x",),
     attrs=("pad", "value"),
     dtype=rules.promoted,
     ref=_constant_ref,
+    kernel=_constant_kernel,
     vjp=(lambda g, pad: _constant_pad(g, pad=tuple((-before, -after) for before, after in pad), value=0),),
     samples=[
         sample((5,), pad=((2, 1),), value=0), sample((3, 4), pad=((0, 0), (-1, 3)), value=1.5),

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from tensorlib import ops
+from tensorlib.dtypes import DType, float32, float64
 from tensorlib.errors import DTypeError, ShapeError
+from tensorlib.native import ffi, lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import composite, structured
 from tensorlib.ops.table import Sample, error, sample
@@ -41,6 +43,12 @@ class Weights:
         return made
 
     @cached_property
+    def pointers(self) -> dict[DType, tuple[Any, Any, Any]]:
+        """Starts, indices and weights as C takes them, by the dtype of the weights."""
+        tables = [ffi.from_buffer("int64_t[]", a) for a in (self.starts, self.index)]
+        return {dtype: (*tables, ffi.from_buffer(self.weight.astype(dtype.np))) for dtype in (float32, float64)}
+
+    @cached_property
     def passes(self) -> list[tuple[Any, Any, Any]]:
         """For k = 0, 1, ...: the rows that have a k-th element, its index and its weight."""
         counts = np.diff(self.starts)
@@ -59,12 +67,18 @@ def _resample_ref(xp: Any, x: Any, *, dim: int, weights: Weights) -> Any:
     return xp.ascontiguousarray(xp.moveaxis(out, -1, dim))
 
 
+def _resample_kernel(x: Tensor, *, dim: int, weights: Weights) -> int:
+    tables = weights.pointers.get(x.dtype)
+    return int(lib.tl_resample(x._array, dim, weights.out, *tables)) if tables else 0
+
+
 _resample = structured(
     "resample",
     inputs=("x",),
     attrs=("dim", "weights"),
     dtype=rules.floating,
     ref=_resample_ref,
+    kernel=_resample_kernel,
     vjp=(lambda g, dim, weights: _resample(g, dim=dim, weights=weights.transposed),),
     samples=lambda: [
         sample((2, 5), dim=1, weights=_linear(5, 8, 5 / 8, False)),

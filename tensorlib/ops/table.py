@@ -57,6 +57,9 @@ class Op:
     decode: Callable[[int], dict[str, Any]] | None = (
         None  # attributes of a node that C recorded, from the integers it holds
     )
+    kernel: Callable[..., Any] | None = (
+        None  # as `native`, but the node is Python's to make: kernel(*inputs, **attrs) -> handle
+    )
     needs: tuple[tuple[str, ...], ...] = field(default=())  # parameter names of each rule
     masks: tuple[int, ...] = field(default=())  # the same as bits, for C
 
