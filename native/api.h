@@ -111,6 +111,11 @@ void tl_written(tl_tensor *x, int line);
 tl_tensor *tl_convolution(tl_tensor *x, tl_tensor *w, tl_tensor *b, const int64_t *geometry, int line);
 tl_tensor *tl_conv_grad_input(tl_tensor *g, tl_tensor *w, const int64_t *size, const int64_t *geometry, int line);
 tl_tensor *tl_conv_grad_weight(tl_tensor *g, tl_tensor *x, const int64_t *size, const int64_t *geometry, int line);
+/* pool.c: *where receives a maximum's codes (a tl_tensor *, owned), else 0 */
+tl_tensor *tl_pool(int op, tl_tensor *x, int n, const int64_t *spec, int line, uintptr_t *where);
+/* sort.c: *second receives the places beside sorted values (a tl_tensor *, owned), else 0 */
+tl_tensor *tl_sort(int op, tl_tensor *x, int64_t dim, int64_t k, bool descending, int line, uintptr_t *second);
+tl_tensor *tl_scan(int op, tl_tensor *x, int64_t dim, int line);
 /* positions.c */
 tl_tensor *tl_gather(tl_tensor *x, int64_t dim, tl_tensor *index, int line);
 tl_tensor *tl_index_select(tl_tensor *x, int64_t dim, tl_tensor *index, int line);

@@ -183,6 +183,12 @@ static bool grad_cat(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 bool tl_grad_conv_grad_input(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_conv_grad_weight(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_convolution(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_adaptive_avg_pool(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_adaptive_max_pool(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_avg_pool(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_max_pool(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_cumsum(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_sort(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_gather(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_index_select(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_scatter_add(const tl_node *, const tl_tensor *, tl_tensor **);
@@ -208,6 +214,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_conv_grad_weight] = tl_grad_conv_grad_weight,
     [TL_OP_convolution] = tl_grad_convolution,
     [TL_OP_cross_entropy] = grad_cross_entropy,
+    [TL_OP_cumsum] = tl_grad_cumsum,
     [TL_OP_diagonal] = tl_grad_diagonal,
     [TL_OP_dropout] = grad_dropout,
     [TL_OP_embedding] = grad_embedding,
@@ -228,6 +235,8 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_select] = tl_grad_select,
     [TL_OP_slice] = tl_grad_slice,
     [TL_OP_softmax] = grad_softmax,
+    [TL_OP_sort] = tl_grad_sort,
     [TL_OP_sum] = grad_sum,
+    [TL_OP_topk] = tl_grad_sort,
     [TL_OP_view_write] = tl_grad_view_write,
 };

@@ -348,6 +348,45 @@ tl_tensor *arr_masked_fill(const tl_tensor *x, const tl_tensor *mask, double val
 tl_tensor *arr_masked_select(const tl_tensor *x, const tl_tensor *mask);             /* broadcast against each other -> (kept) */
 tl_tensor *arr_nonzero(const tl_tensor *x);                                          /* -> (kept, x.ndim) int64 */
 
+/* ---- pool_type.inc.c, driven by pool.c: pooling over the last three dimensions (the leading ones of size 1 where there are fewer) ---- */
+/* One dimension. Window o begins at o * stride - pad, and tap k of it lies dil * k further; adaptive (stride 0): it covers [o n / out, that of
+ * o + 1, rounded up). Taps outside [0, n) do not count, but every window has one inside. ker: the most taps of a window. */
+typedef struct { int64_t n, out, ker, stride, pad, dil; } tl_pool_dim;
+/* A tap's code is its number in the window, (d, h, w) in order over (ker, ker, ker). */
+typedef struct {
+    void *out;               /* forward: (planes, windows); gradient: (planes, elements) */
+    void *where;             /* max: the code of each window's largest element, int32 where `wide`, else uint8 */
+    const void *x;           /* forward: (planes, elements); gradient: that of the windows */
+    tl_pool_dim d[3];
+    bool wide, padded;       /* average: taps in the padding count as well */
+    double divisor;          /* average: what every sum is divided by; 0: the number of taps */
+} tl_pool_task;
+/* By type: [0] float, [1] double; tasks are planes. The largest element: the first of equals, the last NaN. */
+typedef struct { tl_range_fn max[2], max_grad[2], average[2], average_grad[2]; } tl_pool_kernels;
+TL_KERNELS(tl_pool_kernels, pool_kernels, tl_pool_k);
+
+/* ---- scan.inc.c and sort_type.inc.c, driven by sort.c. Arrays are contiguous; by type: [0] float, [1] double, [2] int64 ---- */
+enum { TL_SCAN_TILE = 512 };  /* columns of one task */
+/* (outer, n, inner): out is the sum (product) of everything so far, element by element; float runs in double. reverse: from the end. */
+typedef struct { void *out; const void *x; int64_t n, inner; bool product, reverse; } tl_scan_task;
+typedef struct {
+    tl_range_fn rows[3][2];    /* [1]: products. inner is 1; tasks are rows */
+    tl_range_fn columns[3][2]; /* tasks: tiles of columns, outer by outer */
+} tl_scan_kernels;
+TL_KERNELS(tl_scan_kernels, scan_kernels, tl_scan_k);
+/* The k first of each row in stable order, NaN the greatest. Task t takes an even share of the rows. scratch: 2 n items (8 bytes for float, else
+ * 16) a task, scratch_each apart. */
+typedef struct {
+    void *values;              /* (rows, k), or NULL */
+    int64_t *places;           /* (rows, k) */
+    const void *x;             /* (rows, n), n < 2^32 */
+    int64_t n, k, rows, tasks, scratch_each;
+    char *scratch;
+    bool descending;
+} tl_sort_task;
+typedef struct { tl_range_fn rows[3]; } tl_sort_kernels;
+TL_KERNELS(tl_sort_kernels, sort_kernels, tl_sort_k);
+
 /* ---- random.inc.c, driven by random.c ---- */
 /* By type: [0] float32, [1] float64. w: the words, as many as the n elements read (normal: n even). */
 typedef struct {

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tensorlib import ops
+from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import structured
 from tensorlib.ops.shape import normalize_dim
-from tensorlib.ops.table import Draw, error, sample
+from tensorlib.ops.table import NATIVE_NUMBERS, Draw, error, sample
 
 if TYPE_CHECKING:
     from tensorlib.dtypes import DType
@@ -29,9 +30,13 @@ _SCANS = [
     sample((5,), dim=0),
     sample((2, 3, 4), dim=1),
     sample((2, 70), dim=-1),
+    sample((9, 3), dim=1),
+    sample((2, 3, 600), dim=1),
     sample((0, 3), dim=0),
     sample((3, 0), dim=0),
 ]
+
+_CUMSUM, _CUMPROD = NATIVE_NUMBERS["cumsum"], NATIVE_NUMBERS["cumprod"]
 
 _cumsum = structured(
     "cumsum",
@@ -40,6 +45,8 @@ _cumsum = structured(
     dtype=rules.accumulator,
     ref=_scan_ref("cumsum"),
     vjp=(lambda g, dim: _reversed(_cumsum(_reversed(g, dim), dim=dim), dim),),
+    native=lambda line, x, dim: lib.tl_scan(_CUMSUM, x._array, dim % max(x.ndim, 1), line),
+    decode=lambda node: {"dim": lib.tl_node_int(node, 0)},
     samples=_SCANS,
     errors=[error((2, 3), dim=2, raises=IndexError, match="dim 2 is out of range")],
 )
@@ -72,6 +79,8 @@ _cumprod = structured(
     dtype=rules.accumulator,
     ref=_scan_ref("cumprod"),
     vjp=(_cumprod_grad,),
+    native=lambda line, x, dim: lib.tl_scan(_CUMPROD, x._array, dim % max(x.ndim, 1), line),
+    decode=lambda node: {"dim": lib.tl_node_int(node, 0)},
     samples=[*_SCANS, sample(Draw((5,), values=[1.5, 0.0, -2.0, 0.0, 3.0]), dim=0)],
     errors=[error((2, 3), dim=2, raises=IndexError, match="dim 2 is out of range")],
 )

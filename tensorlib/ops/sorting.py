@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from tensorlib import ops
 from tensorlib.dtypes import DType, int32, int64
 from tensorlib.errors import DTypeError, IndexRangeError, ShapeError
+from tensorlib.native import ffi, lib
 from tensorlib.ops import gather as gathering, rules, shape
 from tensorlib.ops.declare import composite, structured, to_dtype
 from tensorlib.ops.shape import normalize_dim
-from tensorlib.ops.table import Draw, Sample, error, sample
+from tensorlib.ops.table import NATIVE_NUMBERS, Draw, Sample, error, sample
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -43,6 +44,14 @@ def _order(xp: Any, x: Any, dim: int, descending: bool) -> Any:
     if not descending:
         return xp.argsort(x, axis=dim, kind="stable")
     return x.shape[dim] - 1 - xp.flip(xp.argsort(xp.flip(x, axis=dim), axis=dim, kind="stable"), axis=dim)
+
+
+def _native(name: str, line: int, x: Tensor, k: int | None, dim: int, descending: bool) -> Any:
+    """The kernel's lane: all of the order, or its first k."""
+    dim %= x.ndim
+    places = ffi.new("uintptr_t[1]")
+    made = lib.tl_sort(NATIVE_NUMBERS[name], x._array, dim, x.shape[dim] if k is None else k, descending, line, places)
+    return (made, places[0]) if places[0] else made
 
 
 def _sort_ref(xp: Any, x: Any, *, dim: int, descending: bool) -> Any:
@@ -84,6 +93,8 @@ def _sort_samples(**attrs: Any) -> list[Sample]:
         ((3, 4), 0),
         ((2, 3, 4), 1),
         ((2, 67), 1),
+        ((3, 300), 1),
+        ((70_000,), 0),
         ((0, 3), 0),
         ((0, 3), 1),
     ]
@@ -93,6 +104,8 @@ def _sort_samples(**attrs: Any) -> list[Sample]:
 def _ties() -> list[Sample]:
     draws = [
         Draw((8,), dtype="int64", values=[2, 1, 2, 0, 1, 1, 2, 0]),
+        Draw((200,), dtype="int64", values=[2, 1, -2, 0, 1, 1, 2**40, 0]),
+        Draw((99,), values=[1.0, -0.0, 0.0, math.nan, -3.0, math.inf, -math.inf], special=(math.nan,)),
         Draw((5,), values=[1.0, math.nan, -math.inf, math.nan, 0.0], special=(math.nan,)),
     ]
     return [sample(d, dim=0, descending=down) for d in draws for down in (False, True)]
@@ -106,6 +119,8 @@ _sort = structured(
     dtype=rules.as_is,
     ref=_sort_ref,
     vjp=(lambda g_values, indices, x_shape, *, dim: _back(g_values, indices, x_shape, dim),),
+    native=lambda line, x, dim, descending: _native("sort", line, x, None, dim, descending),
+    decode=gathering.decode_dim,
     samples=lambda: _sort_samples() + _ties(),
     errors=[error((2, 3), dim=2, descending=False, raises=IndexError, match="sort: dim 2 is out of range")],
 )
@@ -131,6 +146,7 @@ _argsort = structured(
     attrs=("dim", "descending"),
     dtype=rules.index,
     ref=lambda xp, x, *, dim, descending: _order(xp, x, dim, descending),
+    native=lambda line, x, dim, descending: _native("argsort", line, x, None, dim, descending),
     samples=lambda: _sort_samples() + _ties(),
     errors=[error((2, 3), dim=2, descending=False, raises=IndexError, match="argsort: dim 2 is out of range")],
 )
@@ -186,9 +202,19 @@ _topk = structured(
     dtype=rules.as_is,
     ref=_topk_ref,
     vjp=(lambda g_values, indices, x_shape, *, dim: _back(g_values, indices, x_shape, dim),),
+    native=lambda line, x, k, dim, largest: _native("topk", line, x, k, dim, largest),
+    decode=gathering.decode_dim,
     samples=lambda: [
         sample(_distinct(s), k=k, dim=d, largest=large)
-        for s, k, d in [((5,), 3, 0), ((3, 4), 1, 0), ((2, 3, 4), 3, 1), ((2, 67), 5, 1), ((3, 4), 0, 1)]
+        for s, k, d in [
+            ((5,), 3, 0),
+            ((3, 4), 1, 0),
+            ((2, 3, 4), 3, 1),
+            ((2, 67), 5, 1),
+            ((2, 700), 40, 1),
+            ((2, 300), 9, 1),
+            ((3, 4), 0, 1),
+        ]
         for large in (False, True)
     ],
     errors=[error((2, 3), k=4, dim=1, largest=True, raises=ValueError, match="topk: k is 4, expected 0 to 3")],
