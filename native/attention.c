@@ -1,13 +1,16 @@
 /* Attention: shapes, batches, threads and memory. The kernels, and the order of their sums, are in attention.inc.c.
  *
- * Every head is computed by itself, so its bits depend on nothing but its own operands. Forward cuts heads into blocks of queries.
+ * Every head is computed by itself, so its bits depend on nothing but its own operands. Forward cuts heads into groups of panels of queries.
  * Backward takes a head of keys, with all queries that read it, in one piece: scores are recomputed once for the three gradients. Where
  * that makes too few pieces for the threads, they are recomputed twice: for keys and values in pieces of keys, for queries in pieces of
  * queries. Both ways add in the same order. */
 #include "kernels.h"
+#include "slots.h"
 #include <math.h>
 
-enum { BIG = 1 << 18, GRAIN = 1 << 20, KEYS_OF_A_PIECE = 4 * TL_ATTENTION_KEYS }; /* multiply-adds: from where threads share; of a chunk */
+enum { BIG = 1 << 18, GRAIN = 1 << 20 };       /* multiply-adds: from where threads share the work; of a chunk */
+enum { PIECE = 4 * TL_ATTENTION_KEYS };        /* keys of a piece, where backward is cut that way */
+enum { FORWARD, BACKWARD_QUERIES, BACKWARD_KEYS };
 
 /* An operand's leading dimensions, brought to the result's: its first element, and a stride in bytes for each (0 where it is broadcast). */
 typedef struct { char *data; int64_t step[TL_MAX_DIMS]; } part;
@@ -19,8 +22,9 @@ typedef struct {
     part parts[N_PARTS];
     int nb, type;
     int64_t dims[TL_MAX_DIMS];                 /* the leading dimensions of k and v, broadcast with the others' */
-    int64_t group, batch, blocks, pieces;      /* queries' heads for each of k's; product of dims; pieces of one head */
+    int64_t group, batch, blocks, pieces;      /* queries' heads for each of k's; product of dims; pieces of a head, of queries and of keys */
     char *stats;
+    tl_slots slots;
 } job;
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -28,7 +32,7 @@ static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /* ---- shapes ---- */
 
-/* Dimension d of nd leading ones, counted as the result counts them; 1 where t has none. `inner`: dimensions behind the leading ones. */
+/* Leading dimension d, counted as the result counts them; 1 where t has none. */
 static int64_t lead(const tl_tensor *t, int nb, int d)
 {
     int at = d - (nb - (t->ndim - 2));
@@ -60,7 +64,6 @@ static bool set_shape(job *j, const tl_tensor *q, const tl_tensor *k, const tl_t
         if (in[i]->ndim - 2 > j->nb) j->nb = in[i]->ndim - 2;
     }
     if (!tl_is_float(q->dtype) || width_of(q) != width_of(k) || rows_of(k) != rows_of(v) || (p->grouped && q->ndim < 3)) return false;
-    if (width_of(q) > TL_ATTENTION_WIDTH || width_of(v) > TL_ATTENTION_WIDTH) return false;
     j->group = 1;
     j->batch = 1;
     for (int d = 0; d < j->nb; d++) {
@@ -83,7 +86,7 @@ static bool set_shape(job *j, const tl_tensor *q, const tl_tensor *k, const tl_t
     j->type = q->dtype == TL_F64;
     j->head = (tl_attention_head){.l = rows_of(q), .s = rows_of(k), .d = width_of(q), .dv = width_of(v), .scale = p->scale, .dropout = p->dropout,
                                   .seed = p->seed, .counter = p->counter, .causal = p->causal};
-    j->blocks = ceil_div(j->head.l, TL_ATTENTION_ROW / tl_itemsize[q->dtype]);
+    j->blocks = ceil_div(j->head.l, TL_ATTENTION_GROUP * TL_ATTENTION_ROW / tl_itemsize[q->dtype]);
     return !mask || ((rows_of(mask) == 1 || rows_of(mask) == j->head.l) && (width_of(mask) == 1 || width_of(mask) == j->head.s));
 }
 
@@ -152,48 +155,9 @@ static void place(const job *j, int64_t u, int64_t member, tl_attention_head *h,
     g->g = at[G], g->gq = at[GQ], g->gk = at[GK], g->gv = at[GV];
 }
 
-static void run_forward(void *arg, int64_t begin, int64_t end)
+/* Units are pieces of queries, head by head. */
+static void run_queries(job *j, int64_t begin, int64_t end, bool forward, void *room)
 {
-    const job *j = arg;
-    tl_attention_head h;
-    tl_attention_grad g;
-    for (int64_t next; begin < end; begin = next) {
-        int64_t head = begin / j->blocks, first = begin % j->blocks;
-        next = least(end, (head + 1) * j->blocks);
-        place(j, head / j->group, head % j->group, &h, &g);
-        tl_attention_k->forward[j->type](&h, first, first + (next - begin));
-    }
-}
-
-static void run_backward(void *arg, int64_t begin, int64_t end)
-{
-    const job *j = arg;
-    tl_attention_head h;
-    tl_attention_grad g;
-    for (int64_t u = begin; u < end; u++)
-        for (int64_t member = 0; member < j->group; member++) {
-            place(j, u, member, &h, &g);
-            tl_attention_k->backward[j->type](&h, &g, 0, j->blocks, 0, h.s);
-        }
-}
-
-static void run_backward_keys(void *arg, int64_t begin, int64_t end)
-{
-    const job *j = arg;
-    tl_attention_head h;
-    tl_attention_grad g;
-    for (int64_t u = begin; u < end; u++)
-        for (int64_t member = 0; member < j->group; member++) {
-            int64_t first = u % j->pieces * KEYS_OF_A_PIECE;
-            place(j, u / j->pieces, member, &h, &g);
-            g.gq = NULL;
-            tl_attention_k->backward[j->type](&h, &g, 0, j->blocks, first, least(h.s, first + KEYS_OF_A_PIECE));
-        }
-}
-
-static void run_backward_queries(void *arg, int64_t begin, int64_t end)
-{
-    const job *j = arg;
     tl_attention_head h;
     tl_attention_grad g;
     for (int64_t next; begin < end; begin = next) {
@@ -201,9 +165,38 @@ static void run_backward_queries(void *arg, int64_t begin, int64_t end)
         next = least(end, (head + 1) * j->blocks);
         place(j, head / j->group, head % j->group, &h, &g);
         g.gk = g.gv = NULL;
-        tl_attention_k->backward[j->type](&h, &g, first, first + (next - begin), 0, h.s);
+        if (forward) tl_attention_k->forward[j->type](&h, first, first + (next - begin), room);
+        else tl_attention_k->backward[j->type](&h, &g, first, first + (next - begin), 0, h.s, room);
     }
 }
+
+/* Units are pieces of keys, head by head (of keys). */
+static void run_keys(job *j, int64_t begin, int64_t end, void *room)
+{
+    int64_t each = ceil_div(ceil_div(j->head.s, j->pieces), TL_ATTENTION_KEYS) * TL_ATTENTION_KEYS;
+    tl_attention_head h;
+    tl_attention_grad g;
+    for (int64_t u = begin; u < end; u++)
+        for (int64_t member = 0; member < j->group; member++) {
+            int64_t first = u % j->pieces * each;
+            place(j, u / j->pieces, member, &h, &g);
+            if (j->pieces > 1) g.gq = NULL;
+            g.fresh = member == 0;
+            if (first < h.s) tl_attention_k->backward[j->type](&h, &g, 0, j->blocks, first, least(h.s, first + each), room);
+        }
+}
+
+static void with_slot(job *j, int64_t begin, int64_t end, int what)
+{
+    int slot = tl_slot_take(&j->slots);
+    void *room = tl_slot_data(&j->slots, slot);
+    if (what == BACKWARD_KEYS) run_keys(j, begin, end, room);
+    else run_queries(j, begin, end, what == FORWARD, room);
+    tl_slot_give(&j->slots, slot);
+}
+static void forward(void *arg, int64_t begin, int64_t end) { with_slot(arg, begin, end, FORWARD); }
+static void backward_queries(void *arg, int64_t begin, int64_t end) { with_slot(arg, begin, end, BACKWARD_QUERIES); }
+static void backward_keys(void *arg, int64_t begin, int64_t end) { with_slot(arg, begin, end, BACKWARD_KEYS); }
 
 /* `units` pieces that cost `work` multiply-adds in all. */
 static void run(job *j, tl_range_fn body, int64_t units, double work)
@@ -221,6 +214,8 @@ static double work_of(const job *j, int products)
 
 /* ---- the operation ---- */
 
+static bool make_room(job *j) { return tl_slots_new(&j->slots, j->batch * j->group * j->blocks, tl_attention_room(j->head.d, j->head.dv, j->type ? 8 : 4)); }
+
 tl_tensor *arr_attention(const tl_tensor *q, const tl_tensor *k, const tl_tensor *v, const tl_tensor *mask, const tl_attention *p, tl_tensor **stats)
 {
     job j = {0};
@@ -229,33 +224,34 @@ tl_tensor *arr_attention(const tl_tensor *q, const tl_tensor *k, const tl_tensor
     tl_tensor *in[] = {with_rows(q), with_rows(k), with_rows(v)};
     tl_tensor *out = laid_out_as(q, &j, heads, j.head.l, j.head.dv), *kept = tl_new(q->dtype, 1, &rows);
     bool ok = in[0] && in[1] && in[2] && out && kept;
-    if (ok && out->numel) {
+    if (ok && out->numel && !j.head.s) {
+        ok = arr_fill(out, 0);
+    } else if (ok && out->numel && (ok = make_room(&j))) {
         set_operands(&j, in[0], in[1], in[2], mask);
         j.parts[OUT] = part_of(out, j.nb);
         j.head.os = row_step(out);
         j.stats = tl_data(kept);
         double work = work_of(&j, 2);
         tl_gil gil = tl_unlock(work >= BIG);
-        run(&j, run_forward, j.batch * j.group * j.blocks, work);
+        run(&j, forward, j.batch * j.group * j.blocks, work);
         tl_relock(gil);
     }
+    tl_slots_free(&j.slots);
     for (int i = 0; i < 3; i++) tl_free(in[i]);
     if (ok) *stats = kept;
     else tl_free(kept), tl_free(out), out = NULL;
     return out;
 }
 
-static void run_gradient(job *j, bool both)
+/* A head of keys is a piece of its own unless there are too few of them for the threads. */
+static void run_gradient(job *j)
 {
     double work = work_of(j, 5);
     tl_gil gil = tl_unlock(work >= BIG);
-    if (!both || j->batch >= tl_get_num_threads() || work < BIG) {
-        run(j, run_backward, j->batch, work);
-    } else {
-        j->pieces = ceil_div(j->head.s, KEYS_OF_A_PIECE);
-        run(j, run_backward_keys, j->batch * j->pieces, work);
-        run(j, run_backward_queries, j->batch * j->group * j->blocks, work);
-    }
+    bool keys = j->parts[GK].data || j->parts[GV].data, few = j->batch < tl_get_num_threads() && work >= BIG;
+    j->pieces = keys && few ? ceil_div(j->head.s, PIECE) : 1;
+    if (keys) run(j, backward_keys, j->batch * j->pieces, work);
+    if (j->parts[GQ].data && (!keys || j->pieces > 1)) run(j, backward_queries, j->batch * j->group * j->blocks, work);
     tl_relock(gil);
 }
 
@@ -267,14 +263,13 @@ bool arr_attention_grad(const tl_tensor *g, const tl_tensor *q, const tl_tensor 
     int64_t heads = j.nb ? j.dims[j.nb - 1] : 1;
     const tl_tensor *given[] = {q, k, v, out, g};
     tl_tensor *in[5], **wanted[] = {gq, gk, gv}, *made[3] = {0};
-    bool ok = true;
+    bool ok = true, work = out->numel && j.head.s;
     for (int i = 0; i < 5; i++) ok &= (in[i] = with_rows(given[i])) != NULL;
-    for (int i = 0; i < 3; i++) {
-        if (!wanted[i]) continue;
-        made[i] = laid_out_as(given[i], &j, i ? heads : heads * j.group, rows_of(given[i]), width_of(given[i]));
-        ok = ok && made[i] && (!i || arr_fill(made[i], 0));
-    }
-    if (ok && out->numel && j.head.s) {
+    for (int i = 0; i < 3; i++)
+        if (wanted[i]) ok &= (made[i] = laid_out_as(given[i], &j, i ? heads : heads * j.group, rows_of(given[i]), width_of(given[i]))) != NULL;
+    for (int i = 0; i < 3 && !work; i++)
+        if (made[i]) ok &= arr_fill(made[i], 0);
+    if (ok && work && (ok = make_room(&j))) {
         set_operands(&j, in[0], in[1], in[2], mask);
         j.parts[OUT] = part_of(in[3], j.nb);
         j.parts[G] = part_of(in[4], j.nb);
@@ -284,10 +279,9 @@ bool arr_attention_grad(const tl_tensor *g, const tl_tensor *q, const tl_tensor 
             if (made[i]) j.parts[GQ + i] = part_of(made[i], j.nb);
         j.grad = (tl_attention_grad){.gs = row_step(in[4]), .gqs = gq ? row_step(made[0]) : 0, .gks = gk ? row_step(made[1]) : 0,
                                      .gvs = gv ? row_step(made[2]) : 0};
-        run_gradient(&j, gq && (gk || gv));
-    } else if (ok && gq) {
-        ok = arr_fill(made[0], 0);
+        run_gradient(&j);
     }
+    tl_slots_free(&j.slots);
     for (int i = 0; i < 5; i++) tl_free(in[i]);
     for (int i = 0; i < 3; i++)
         if (!ok) tl_free(made[i]);

@@ -95,9 +95,9 @@ tl_tensor *arr_linear_grad_bias(const tl_tensor *g);                            
 
 /* ---- attention.inc.c, driven by attention.c ---- */
 enum {
-    TL_ATTENTION_ROW = 128,    /* bytes' worth of queries in a block */
+    TL_ATTENTION_ROW = 128,    /* bytes' worth of queries in a panel */
     TL_ATTENTION_KEYS = 64,    /* keys of a block: part of the results, every sum over keys runs block by block */
-    TL_ATTENTION_WIDTH = 256   /* the largest d and dv */
+    TL_ATTENTION_GROUP = 4     /* panels that go over the keys together: a piece of work */
 };
 /* One head: q (l, d), k (s, d), v (s, dv) -> out (l, dv) = dropout(softmax(scale q k^T + mask)) v. Steps in elements from row to row; the
  * elements of a row lie side by side, except the mask's. Rows of zeros where every key is masked. */
@@ -109,13 +109,21 @@ typedef struct {
     uint64_t seed, counter, drawn;            /* dropout: element (i, j) reads word drawn + i * s + j of the draw, see random.c */
     bool causal, mask_bool;                   /* causal: query i sees keys 0 .. i */
 } tl_attention_head;
-/* g (l, dv): the gradient of out. gq is written; gk and gv, of as many rows as k and v, are added to. Each may be NULL: not wanted. */
-typedef struct { const void *g; void *gq, *gk, *gv; int64_t gs, gqs, gks, gvs; } tl_attention_grad;
-typedef struct {                              /* by type: [0] float, [1] double; over blocks [begin, end) of queries */
-    void (*forward[2])(const tl_attention_head *h, int64_t begin, int64_t end);
+/* g (l, dv): the gradient of out. gq is written; gk and gv, of as many rows as k and v, are added to, or if `fresh` written. Each may be NULL:
+ * not wanted. */
+typedef struct { const void *g; void *gq, *gk, *gv; int64_t gs, gqs, gks, gvs; bool fresh; } tl_attention_grad;
+/* What both directions want of scratch memory, 64-byte aligned, in bytes. */
+#define TL_ATTENTION_PAD(width) (((width) + 15) / 16 * 16)
+static inline size_t tl_attention_room(int64_t d, int64_t dv, int itemsize)
+{
+    int64_t wide = TL_ATTENTION_PAD(d), wide_v = TL_ATTENTION_PAD(dv);
+    return (size_t)(TL_ATTENTION_GROUP * TL_ATTENTION_ROW * (3 * wide + 2 * wide_v) + 2 * itemsize * TL_ATTENTION_KEYS * (wide + wide_v));
+}
+typedef struct {                              /* by type: [0] float, [1] double; over groups [begin, end) of panels */
+    void (*forward[2])(const tl_attention_head *h, int64_t begin, int64_t end, void *room);
     /* Reads out and stats. Of keys [k_begin, k_end), multiples of TL_ATTENTION_KEYS or s; in pieces of either kind: the same bits, if the
      * pieces of queries come in order where gk or gv are wanted, and each piece has all keys where gq is. */
-    void (*backward[2])(const tl_attention_head *h, const tl_attention_grad *g, int64_t begin, int64_t end, int64_t k_begin, int64_t k_end);
+    void (*backward[2])(const tl_attention_head *h, const tl_attention_grad *g, int64_t begin, int64_t end, int64_t k_begin, int64_t k_end, void *room);
 } tl_attention_kernels;
 TL_KERNELS(tl_attention_kernels, attention_kernels, tl_attention_k);
 /* Array level: float dtypes, any strides; leading dimensions broadcast; mask (bool or of q's dtype) broadcasts to (..., L, S), or NULL. */
