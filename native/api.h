@@ -175,4 +175,5 @@ const char *tl_isa_name(void);
 const char *tl_isa_available(void);
 /* bench.c */
 double tl_bench_triad(int64_t n, int reps);
+double tl_bench_fma(int reps);
 #endif

@@ -1,5 +1,7 @@
-/* The yardstick of tests/benchmarks: a STREAM-like triad, a[i] = b[i] + s * c[i], measured in the same run as what it is compared with. */
+/* The yardsticks of tests/benchmarks, measured in the same run as what is compared with them: of memory, a STREAM-like triad, a[i] = b[i] +
+ * s * c[i]; of arithmetic, multiply-adds in registers. */
 #include "api.h"
+#include "kernels.h"
 #include <time.h>
 #if defined(__x86_64__)
 #include <emmintrin.h> /* non-temporal stores have no spelling that gcc and clang share */
@@ -52,5 +54,19 @@ double tl_bench_triad(int64_t n, int reps)
 done:
     for (int i = 0; i < 3; i++)
         if (x[i]) tl_release(x[i], granted[i]);
+    return best;
+}
+
+enum { FMA_STEPS = 100000 };
+
+/* Operations per second (two per multiply-add) in float32 of one thread with the instruction set in use: the best of `reps`. */
+double tl_bench_fma(int reps)
+{
+    double best = 0;
+    for (int rep = 0; rep < reps; rep++) {
+        float io[32] = {0};
+        double start = seconds(), operations = tl_mm_k->peak(FMA_STEPS, io), rate = operations / (seconds() - start);
+        if (rate > best) best = rate;
+    }
     return best;
 }

@@ -12,6 +12,7 @@ const tl_ew_kernels *tl_ew_k;
 const tl_mm_kernels *tl_mm_k;
 const tl_optim_kernels *tl_optim_k;
 const tl_product_kernels *tl_product_k;
+const tl_pool_kernels *tl_pool_k;
 const tl_random_kernels *tl_random_k;
 const tl_reduce_kernels *tl_reduce_k;
 const tl_resample_kernels *tl_resample_k;
@@ -49,6 +50,7 @@ static void install(int level)
     tl_mm_k = PICK(mm_kernels, level);
     tl_optim_k = PICK(optim_kernels, level);
     tl_product_k = PICK(product_kernels, level);
+    tl_pool_k = PICK(pool_kernels, level);
     tl_random_k = PICK(random_kernels, level);
     tl_reduce_k = PICK(reduce_kernels, level);
     tl_resample_k = PICK(resample_kernels, level);

@@ -70,21 +70,38 @@ typedef struct { tl_reduce_type f32, f64, i64; } tl_reduce_kernels;
 TL_KERNELS(tl_reduce_kernels, reduce_kernels, tl_reduce_k);
 
 /* ---- matmul.inc.c, driven by matmul.c ---- */
-enum { TL_MM_KC = 256, TL_MM_DOT = 4096 };   /* blocks over K: of a product, of a dot product. Part of the results: every sum runs block by block */
+enum { TL_MM_KC = 384, TL_MM_DOT = 4096 };   /* the longest block over K of a product; of a dot product */
+/* K is cut into the fewest blocks of at most TL_MM_KC, of this length each (the last may be shorter). Part of the results: every sum runs
+ * block by block. */
+static inline int64_t tl_mm_block(int64_t k)
+{
+    int64_t blocks = (k + TL_MM_KC - 1) / TL_MM_KC;
+    return k ? ((k + blocks - 1) / blocks + 7) / 8 * 8 : 8;
+}
 /* C (m, n) = A (m, k) B (k, n) + bias (n). Strides in elements, any value, except that the columns of C lie side by side. */
 typedef struct {
     const void *a, *b, *bias;                /* bias may be NULL; contiguous */
     void *c;
     int64_t k, ams, aks, bks, bns, ldc;
+    const void *packed;                      /* B packed before, or NULL; with `packed` only: */
+    int64_t packed_wide;                     /* its columns, filled up */
+    void (*finish)(const void *arg, void *c, int64_t row, int64_t column, int64_t n); /* or NULL: n elements of a row are complete */
+    const void *finish_arg;
 } tl_mm;
 /* By type: [0] float, [1] double. Each call computes rows [m0, m1) and columns [n0, n1) of C. `direct` and `packed` give the same bits:
- * per block over K one fused multiply-add per k, ascending from zero; blocks are added in order; then the bias. */
+ * per block over K one fused multiply-add per k, ascending from zero; blocks are added in order; then the bias. None takes the GIL,
+ * allocates or splits its work: they may be called from any loop over threads. */
 typedef struct {
     int mr, nr[2];                           /* the packed tile */
     void (*direct[2])(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1); /* packs B's panels only where it must; k may be 0 */
-    /* Packs both; work: TL_MM_KC * (n1 - n0 rounded up to nr) elements, 64-byte aligned; k >= 1. */
+    /* Packs both (B only where p->packed is NULL: into `work`, tl_mm_block(k) * (n1 - n0 rounded up to nr) elements, 64-byte aligned); k >= 1. n0 is a
+     * multiple of nr. */
     void (*packed[2])(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, void *work);
+    /* One block of kc over K: panel after panel of nr columns, the last one filled up with zeros; in each, for each k, its columns. The blocks of
+     * a packed B lie one after the other, block k0 at element k0 * (n rounded up to nr). */
+    void (*pack_columns[2])(void *dst, const void *src, int64_t n, int64_t kc, int64_t ns, int64_t ks);
     void (*dots[2])(const tl_mm *p, int64_t m0, int64_t m1); /* n = 1, aks = 1: sums over k in lanes; no bias */
+    double (*peak)(int64_t n, float *io);    /* bench.c: returns how many operations it did; io: 2 vectors, read and written */
 } tl_mm_kernels;
 TL_KERNELS(tl_mm_kernels, mm_kernels, tl_mm_k);
 /* Array level (as in tl.h): float dtypes, any strides; shapes that do not fit decline. */

@@ -11,13 +11,16 @@ typedef struct {
     const int64_t *bdims, *bstrides;
 } matrix;
 
+/* DIRECT   from where the operands lie: small products, few rows
+ * PACKED   each piece packs what it needs into its thread's slot
+ * DOTS     matrix times vector */
 enum { DIRECT, PACKED, DOTS };
 enum {
     BIG = 1 << 19,                            /* multiply-adds of a call that threads may share */
     CHUNK = 1 << 18,                          /* of a thread's piece of work, at least */
-    PACK_FROM = 1 << 22,                      /* of one product from which packing A pays */
-    BLOCK_ROWS = 24, BLOCK_COLS = 16,         /* a piece of a large product, in tiles */
-    MIN_PIECES = 8,                           /* a large product is cut into about this many pieces at least */
+    PACK_FROM = 1 << 20,                      /* of one product from which packing A pays */
+    BLOCK_BYTES = 480 << 10,                  /* of packed columns: they stay in the second-level cache while all rows pass by */
+    BLOCK_STRIPS = 512,                       /* strips that pass by, at most */
     MAX_SLOTS = 64
 };
 
@@ -27,13 +30,14 @@ typedef struct {
     int type, path, nb;
     int64_t rows, cols, row_blocks, col_blocks;  /* how one product is cut */
     int64_t bdims[TL_MAX_DIMS], as[TL_MAX_DIMS], bs[TL_MAX_DIMS]; /* batch; strides in bytes, 0 where broadcast */
-    char *work;                               /* one slot of packing space per thread */
+    char *work;                               /* packing space: one slot per thread */
     int64_t slot;
     _Atomic uint64_t free_slots;
 } job;
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t item(const job *j) { return j->type ? 8 : 4; }
 
 /* ---- pieces ---- */
 static int take_slot(job *j)
@@ -43,68 +47,80 @@ static int take_slot(job *j)
     return free ? __builtin_ctzll(free) : -1;
 }
 
-static void run_piece(const job *j, const tl_mm *p, int64_t piece, void *work)
+/* The operands of product u of the batch. */
+static tl_mm product_of_batch(const job *j, int64_t u)
 {
-    int64_t m0 = piece / j->col_blocks * j->rows, n0 = piece % j->col_blocks * j->cols;
-    int64_t m1 = least(j->m, m0 + j->rows), n1 = least(j->n, n0 + j->cols);
-    if (j->path == DOTS) tl_mm_k->dots[j->type](p, m0, m1);
-    else if (work) tl_mm_k->packed[j->type](p, m0, m1, n0, n1, work);
-    else tl_mm_k->direct[j->type](p, m0, m1, n0, n1);
+    tl_mm p = j->mm;
+    int64_t a = 0, b = 0, rest = u;
+    for (int64_t d = j->nb - 1; d >= 0; rest /= j->bdims[d], d--) {
+        a += rest % j->bdims[d] * j->as[d];
+        b += rest % j->bdims[d] * j->bs[d];
+    }
+    p.a = (const char *)p.a + a;
+    p.b = (const char *)p.b + b;
+    p.c = (char *)p.c + u * j->m * j->n * item(j);
+    return p;
 }
 
 static void run_pieces(void *arg, int64_t begin, int64_t end)
 {
     job *j = arg;
-    int64_t pieces = j->row_blocks * j->col_blocks, size = j->type ? 8 : 4;
+    int64_t pieces = j->row_blocks * j->col_blocks;
     int slot = j->work ? take_slot(j) : -1;   /* none left, which threads.c does not let happen: the direct path has the same bits */
-    void *work = slot >= 0 ? j->work + slot * j->slot : NULL;
     for (int64_t u = begin; u < end; u++) {
-        tl_mm p = j->mm;
-        int64_t a = 0, b = 0;
-        for (int64_t d = j->nb - 1, rest = u / pieces; d >= 0; rest /= j->bdims[d], d--) {
-            a += rest % j->bdims[d] * j->as[d];
-            b += rest % j->bdims[d] * j->bs[d];
-        }
-        p.a = (const char *)p.a + a;
-        p.b = (const char *)p.b + b;
-        p.c = (char *)p.c + u / pieces * j->m * j->n * size;
-        run_piece(j, &p, u % pieces, work);
+        tl_mm p = product_of_batch(j, u / pieces);
+        int64_t piece = u % pieces, m0 = piece / j->col_blocks * j->rows, n0 = piece % j->col_blocks * j->cols;
+        int64_t m1 = least(j->m, m0 + j->rows), n1 = least(j->n, n0 + j->cols);
+        if (j->path == DOTS) tl_mm_k->dots[j->type](&p, m0, m1);
+        else if (slot >= 0) tl_mm_k->packed[j->type](&p, m0, m1, n0, n1, j->work + slot * j->slot);
+        else tl_mm_k->direct[j->type](&p, m0, m1, n0, n1);
     }
     if (slot >= 0) atomic_fetch_or(&j->free_slots, UINT64_C(1) << slot);
 }
 
-/* How one product is cut into pieces: from the shape alone. */
+/* What a piece of r strips times c panels takes, in tiles: turning or copying a strip of A, packing a panel of B. */
+static double piece_cost(int64_t r, int64_t c) { return (double)r * (double)c + 0.1 * (double)r + 3. * (double)c; }
+
+/* Cuts one product of the batch into pieces that keep all threads busy and pack as little as they can. Where an element is computed does not
+ * matter to its bits, so this may depend on the number of threads. */
+static void cut_packed(job *j)
+{
+    int64_t mr = tl_mm_k->mr, nr = tl_mm_k->nr[j->type], strips = ceil_div(j->m, mr), panels = ceil_div(j->n, nr), threads = tl_get_num_threads();
+    int64_t most = BLOCK_BYTES / (tl_mm_block(j->mm.k) * nr * item(j)), fewest = ceil_div(panels, most < 1 ? 1 : most);
+    int64_t best_r = 1, best_c = 1;
+    double best = 0;
+    for (int64_t c = fewest; c <= panels && c <= fewest + 2 * threads; c++)
+        for (int64_t r = ceil_div(strips, BLOCK_STRIPS), limit = r + 2 * threads; r <= strips && r <= limit; r++) {
+            double rounds = (double)ceil_div(c * r * j->batch, threads), cost = rounds * piece_cost(ceil_div(strips, r), ceil_div(panels, c));
+            if (best == 0 || cost < best) best = cost, best_r = r, best_c = c;
+        }
+    j->rows = ceil_div(strips, best_r) * mr;
+    j->cols = ceil_div(panels, best_c) * nr;
+}
+
+/* How one product is cut into pieces. */
 static void cut(job *j)
 {
-    int64_t mr = tl_mm_k->mr, nr = tl_mm_k->nr[j->type], k = j->mm.k ? j->mm.k : 1;
+    int64_t nr = tl_mm_k->nr[j->type], k = j->mm.k ? j->mm.k : 1;
     j->rows = j->m;
     j->cols = j->n;
-    if (j->path == PACKED) {
-        int64_t rows = ceil_div(j->m, mr), cols = ceil_div(j->n, nr), r = least(rows, BLOCK_ROWS), c = least(cols, BLOCK_COLS);
-        while (ceil_div(rows, r) * ceil_div(cols, c) * j->batch < MIN_PIECES && r * mr * c * nr * k > 4 * (int64_t)CHUNK)
-            *(r * mr > c * nr ? &r : &c) /= 2;
-        j->rows = ceil_div(rows, ceil_div(rows, r)) * mr;
-        j->cols = c * nr;
-    } else if (j->path == DOTS) {
-        j->rows = least(j->m, ceil_div(CHUNK / 8, k)); /* the matrix is read once: bytes are what counts */
-    } else {
-        j->cols = least(j->n, ceil_div(ceil_div(CHUNK, j->m * k), nr) * nr);
-    }
+    if (j->path == PACKED) cut_packed(j);
+    else if (j->path == DOTS) j->rows = least(j->m, ceil_div(CHUNK / 8, k)); /* the matrix is read once: bytes are what counts */
+    else j->cols = least(j->n, ceil_div(ceil_div(CHUNK, j->m * k), nr) * nr);
     j->row_blocks = ceil_div(j->m, j->rows);
     j->col_blocks = ceil_div(j->n, j->cols);
 }
 
 static void run_big(job *j, double each)
 {
-    int64_t nr = tl_mm_k->nr[j->type];
-    if (j->path == DIRECT && j->m >= 4 * tl_mm_k->mr && j->mm.k && each >= PACK_FROM) j->path = PACKED;
+    if (j->path == DIRECT && j->m >= tl_mm_k->mr && j->mm.k && each >= PACK_FROM) j->path = PACKED;
     cut(j);
-    int64_t units = j->batch * j->row_blocks * j->col_blocks;
+    int64_t units = j->batch * j->row_blocks * j->col_blocks, nr = tl_mm_k->nr[j->type];
     double cost = each / (double)(j->row_blocks * j->col_blocks);
     size_t granted = 0;
     if (j->path == PACKED) {
         int64_t slots = least(least(units, tl_get_num_threads()), MAX_SLOTS);
-        j->slot = TL_MM_KC * ceil_div(j->cols, nr) * nr * (j->type ? 8 : 4);
+        j->slot = tl_mm_block(j->mm.k) * ceil_div(j->cols, nr) * nr * item(j);
         j->work = tl_alloc((size_t)(slots * j->slot), &granted); /* none: the direct path has the same bits */
         atomic_init(&j->free_slots, ~UINT64_C(0) >> (64 - slots));
     }
@@ -117,7 +133,7 @@ static void run_big(job *j, double each)
 /* ---- one product: out (contiguous: the batch, a.rows, b.cols) = a b + bias ---- */
 static void set_batch(job *j, const matrix *a, const matrix *b, int nb, const int64_t *bdims)
 {
-    int64_t size = j->type ? 8 : 4;
+    int64_t size = item(j);
     j->nb = nb;
     j->batch = 1;
     for (int d = 0; d < nb; d++) {
@@ -152,7 +168,8 @@ static tl_tensor *product(tl_tensor *out, const matrix *a, const matrix *b, int 
     j.type = out->dtype == TL_F64;
     j.path = dots ? DOTS : DIRECT;
     j.work = NULL;
-    j.mm = (tl_mm){a->data, b->data, bias && !dots ? tl_data(bias) : NULL, tl_data(out), a->cols, a->rs, a->cs, b->rs, b->cs, b->cols};
+    j.mm = (tl_mm){.a = a->data, .b = b->data, .bias = bias && !dots ? tl_data(bias) : NULL, .c = tl_data(out), .k = a->cols, .ams = a->rs,
+                   .aks = a->cs, .bks = b->rs, .bns = b->cs, .ldc = b->cols};
     j.rows = j.m = a->rows;
     j.cols = j.n = b->cols;
     j.row_blocks = j.col_blocks = 1;

@@ -1,8 +1,14 @@
 /* Matrix products: the blocks of one product, for one instruction set, in float and double. Driven by matmul.c.
  *
- * The order of every sum is part of the contract (see tl_mm_kernels in kernels.h): over K in blocks of TL_MM_KC, within a block one fused
+ * The order of every sum is part of the contract (see tl_mm_kernels in kernels.h): over K in blocks of tl_mm_block(K), within a block one fused
  * multiply-add per k, ascending from zero, the block then added to the element. Tiles, packing and the choice between `direct` and
  * `packed` decide only where an element is computed, never how, so they are free to depend on anything.
+ *
+ * What later files of isa_dense.h may build on, for a TYPE of f32 or f64:
+ *   mm_pack_TYPE   `used` rows (columns) of kc steps to k after k, `width` side by side
+ *   mm_tile_TYPE   a tile of mr <= MM_MR rows and nv <= 2 vectors of columns; B k after k, bks apart (MM_NR, where mm_pack put it)
+ *   mm_join_TYPE   where it goes, and what is added
+ * `packed` itself uses a tile of its own shape (MM_PACKED_MR, MM_PACKED_NR), for which its caller's panels are packed by pack_columns.
  *
  * The file includes itself once per type: MM_REAL is the type, MM_LANES the number of them in a vector. */
 #ifndef MM_REAL
@@ -15,7 +21,37 @@
 #define MM_MR 4
 #endif
 #define MM_NR (2 * MM_LANES) /* columns of a tile */
-#define MM_UNROLL _Pragma("GCC unroll 16")
+/* The tile of packed operands. Wider where there are registers for it: fewer instructions per multiply-add. */
+#if TL_VBYTES == 64
+#define MM_PACKED_MR 9
+#define MM_PACKED_NV 3
+#else
+#define MM_PACKED_MR MM_MR
+#define MM_PACKED_NV 2
+#endif
+#define MM_PACKED_NR (MM_PACKED_NV * MM_LANES)
+#define MM_UNROLL _Pragma("GCC unroll 32")
+enum {
+    MM_AHEAD = 8,             /* steps of k that a packed panel is fetched ahead */
+    MM_LINE = 64,             /* bytes of a cache line */
+    MM_ROW = TL_MM_KC + 16    /* elements from row to row of a strip that keeps its rows: an odd number of lines, which spreads over the cache's sets */
+};
+
+TL_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+TL_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/* These may point past the end of what they fetch. */
+TL_INLINE void mm_prefetch(const void *p, int64_t bytes) { __builtin_prefetch((const void *)((uintptr_t)p + (uintptr_t)bytes), 0, 3); }
+TL_INLINE void mm_prefetch_write(const void *p, int64_t bytes) { __builtin_prefetch((const void *)((uintptr_t)p + (uintptr_t)bytes), 1, 3); }
+
+/* Walks over `left` lines, then on by `gap` bytes to the next `per_row`. */
+typedef struct { const char *at; int64_t left, per_row, gap; } mm_fetch;
+TL_INLINE void mm_fetch_line(mm_fetch *f)
+{
+    __builtin_prefetch(f->at, 0, 2);
+    bool turn = --f->left == 0;
+    f->at = (const char *)((uintptr_t)f->at + (uintptr_t)(MM_LINE + (turn ? f->gap : 0)));
+    if (turn) f->left = f->per_row;
+}
 
 /* Four rows, transposed in blocks of 4x4 within each 16 bytes of a vector: dst[k * ld + j] = src[j * js + k], j < 4, k < VF_LANES. */
 #define MM_LO(q) 4 * q, VF_LANES + 4 * q, 4 * q + 1, VF_LANES + 4 * q + 1
@@ -47,6 +83,20 @@ TL_INLINE void mm_turn_f64(double *dst, int64_t ld, const double *src, int64_t j
     }
 }
 
+/* The yardstick of tests/benchmarks: as many multiply-adds of float vectors as fit into registers, n times over. Returns their operations. */
+static double mm_peak(int64_t n, float *out)
+{
+    enum { CHAINS = 2 * MM_MR };
+    vf acc[CHAINS], x = vf_load(out), y = vf_load(out + VF_LANES);
+    MM_UNROLL for (int i = 0; i < CHAINS; i++) acc[i] = vf_splat((float)i);
+    for (int64_t k = 0; k < n; k++)
+        MM_UNROLL for (int i = 0; i < CHAINS; i++) acc[i] = vf_fma(acc[i], x, y);
+    vf sum = acc[0];
+    MM_UNROLL for (int i = 1; i < CHAINS; i++) sum += acc[i];
+    vf_store(out, sum);
+    return 2.0 * CHAINS * VF_LANES * (double)n;
+}
+
 #define MM_REAL float
 #define MM(x) x##_f32
 #define MM_V(x) vf_##x
@@ -60,11 +110,13 @@ TL_INLINE void mm_turn_f64(double *dst, int64_t ld, const double *src, int64_t j
 #include "matmul.inc.c"
 
 const tl_mm_kernels TL_NAME(mm_kernels) = {
-    .mr = MM_MR,
-    .nr = {TL_VBYTES / 4 * 2, TL_VBYTES / 8 * 2},
+    .mr = MM_PACKED_MR,
+    .nr = {TL_VBYTES / 4 * MM_PACKED_NV, TL_VBYTES / 8 * MM_PACKED_NV},
     .direct = {mm_direct_f32, mm_direct_f64},
+    .pack_columns = {mm_pack_columns_f32, mm_pack_columns_f64},
     .packed = {mm_packed_f32, mm_packed_f64},
     .dots = {mm_dots_f32, mm_dots_f64},
+    .peak = mm_peak,
 };
 
 #else /* ---- once per type ---- */
@@ -82,17 +134,21 @@ TL_INLINE void MM(mm_store_upto)(MM_REAL *p, MM(v) v, int left)
     else if (left > 0) MM_V(store_part)(p, v, left & (MM_LANES - 1));
 }
 
-/* dst[k * width + j] = src[j * js + k * ks] for j < used, zero for used <= j < width, which is a whole number of vectors if used < width. */
+/* dst[k * width + j] = src[j * js + k * ks] for j < used, zero for used <= j < width. */
 TL_INLINE void MM(mm_pack)(MM_REAL *restrict dst, const int width, int used, int64_t kc, const MM_REAL *restrict src, int64_t js, int64_t ks)
 {
     enum { TURN = MM(MM_TURN) };
-    if (js == 1 && used == width) {
+    if (js == 1 && used == width && __builtin_constant_p(width)) {
         for (int64_t k = 0; k < kc; k++) memcpy(dst + k * width, src + k * ks, (size_t)width * sizeof *dst);
+        return;
+    }
+    if (js == 1 && width <= MM_LANES) {
+        for (int64_t k = 0; k < kc; k++) MM(mm_store_upto)(dst + k * width, MM(mm_load_upto)(src + k * ks, used), width);
         return;
     }
     if (js == 1) {
         for (int64_t k = 0; k < kc; k++)
-            for (int j = 0; j < width; j += MM_LANES) MM_V(store)(dst + k * width + j, MM(mm_load_upto)(src + k * ks + j, used - j));
+            for (int j = 0; j < width; j += MM_LANES) MM(mm_store_upto)(dst + k * width + j, MM(mm_load_upto)(src + k * ks + j, used - j), width - j);
         return;
     }
     int64_t turned = ks == 1 && used >= TURN ? kc - kc % MM_LANES : 0;
@@ -115,42 +171,63 @@ typedef struct {
     bool add;
 } MM(mm_join);
 
-/* Joins a tile that is not full, or joins more than zeros: `sums` has mr rows of two vectors. */
-static void MM(mm_join_tile)(const MM(mm_join) *join, const MM_REAL *sums, int mr)
+/* Joins a tile that is not full, or that a bias joins: `sums` has mr rows of nv vectors. */
+static __attribute__((noinline)) void MM(mm_join_tile)(const MM(mm_join) *join, const MM_REAL *sums, int mr, int nv)
 {
     for (int i = 0; i < mr; i++)
         for (int j = 0; j < join->cols; j += MM_LANES) {
             MM_REAL *out = join->out + i * join->ld + j;
             int left = join->cols - j;
-            MM(v) v = MM_V(load)(sums + i * MM_NR + j);
+            MM(v) v = MM_V(load)(sums + i * nv * MM_LANES + j);
             if (join->add) v = MM(mm_load_upto)(out, left) + v;
             if (join->bias) v += MM(mm_load_upto)(join->bias + j, left);
             MM(mm_store_upto)(out, v, left);
         }
 }
 
-/* out tile (mr x nv vectors) = or += A (mr, kc) B (kc, nv vectors). mr and nv are constants where it is inlined. */
-TL_INLINE void MM(mm_tile)(const int mr, const int nv, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, int64_t bks,
-                           const MM(mm_join) *join)
+/* out tile (mr x nv vectors) = or += A (mr, kc) B (kc, nv vectors). mr and nv are constants where it is inlined. With `fetch`, for packed operands,
+ * memory is asked in time for the panel (MM_AHEAD steps of k before it is read), for C and for what *fetch walks over. */
+TL_INLINE void MM(mm_tile_fetching)(const int mr, const int nv, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, int64_t bks,
+                                    const MM(mm_join) *join, mm_fetch *const fetch)
 {
-    MM(v) acc[MM_MR][2], bv[2];
+    MM(v) acc[MM_MR][MM_PACKED_NV], bv[MM_PACKED_NV];
+    mm_fetch next = fetch ? *fetch : (mm_fetch){NULL, 0, 0, 0};
     MM_UNROLL for (int i = 0; i < mr; i++) MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(splat)(0);
-    for (int64_t k = 0; k < kc; k++, a += aks, b += bks) {
-        MM_UNROLL for (int j = 0; j < nv; j++) bv[j] = MM_V(load)(b + j * MM_LANES);
-        MM_UNROLL for (int i = 0; i < mr; i++) {
-            MM(v) av = MM_V(splat)(a[i * ams]);
-            MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(fma)(av, bv[j], acc[i][j]);
+    for (int64_t k = 0; k < kc;) {
+        int64_t end = fetch ? least(k + MM_AHEAD, kc) : kc;
+        if (fetch) {
+            if (k < mr * MM_AHEAD)
+                MM_UNROLL for (int j = 0; j < nv; j++) mm_prefetch_write(join->out + k / MM_AHEAD * join->ld, j * TL_VBYTES);
+            mm_fetch_line(&next);
+        }
+        for (; k < end; k++, a += aks, b += bks) {
+            MM_UNROLL for (int j = 0; j < nv; j++) bv[j] = MM_V(load)(b + j * MM_LANES);
+            if (fetch) MM_UNROLL for (int j = 0; j < nv; j++) mm_prefetch(b, (MM_AHEAD * nv + j) * TL_VBYTES);
+            MM_UNROLL for (int i = 0; i < mr; i++) {
+                MM(v) av = MM_V(splat)(a[i * ams]);
+                MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(fma)(av, bv[j], acc[i][j]);
+            }
         }
     }
-    if (join->cols == nv * MM_LANES && !join->add && !join->bias) {
+    if (fetch) *fetch = next;
+    if (join->cols == nv * MM_LANES && !join->bias) {
+        if (join->add)
+            MM_UNROLL for (int i = 0; i < mr; i++)
+                MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(load)(join->out + i * join->ld + j * MM_LANES) + acc[i][j];
         MM_UNROLL for (int i = 0; i < mr; i++)
             MM_UNROLL for (int j = 0; j < nv; j++) MM_V(store)(join->out + i * join->ld + j * MM_LANES, acc[i][j]);
         return;
     }
-    MM_REAL sums[MM_MR * MM_NR];
+    MM_REAL sums[MM_MR * MM_PACKED_NR];
     MM_UNROLL for (int i = 0; i < mr; i++)
-        MM_UNROLL for (int j = 0; j < nv; j++) MM_V(store)(sums + i * MM_NR + j * MM_LANES, acc[i][j]);
-    MM(mm_join_tile)(join, sums, mr);
+        MM_UNROLL for (int j = 0; j < nv; j++) MM_V(store)(sums + (i * nv + j) * MM_LANES, acc[i][j]);
+    MM(mm_join_tile)(join, sums, mr, nv);
+}
+
+TL_INLINE void MM(mm_tile)(const int mr, const int nv, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, int64_t bks,
+                           const MM(mm_join) *join)
+{
+    MM(mm_tile_fetching)(mr, nv, kc, a, ams, aks, b, bks, join, NULL);
 }
 
 /* All rows of A, unpacked, against one panel of B. */
@@ -176,12 +253,13 @@ static void MM(mm_direct)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, in
 {
     MM_REAL panel[TL_MM_KC * MM_NR] __attribute__((aligned(64)));
     const MM_REAL *bias = p->bias;
-    for (int64_t k0 = 0, kc; k0 < p->k || k0 == 0; k0 += TL_MM_KC) {
-        kc = p->k - k0 < TL_MM_KC ? p->k - k0 : TL_MM_KC;
+    int64_t step = tl_mm_block(p->k);
+    for (int64_t k0 = 0, kc; k0 < p->k || k0 == 0; k0 += step) {
+        kc = least(step, p->k - k0);
         bool last = k0 + kc == p->k;
         const MM_REAL *a = (const MM_REAL *)p->a + m0 * p->ams + k0 * p->aks;
         for (int64_t n = n0; n < n1; n += MM_NR) {
-            int cols = n1 - n < MM_NR ? (int)(n1 - n) : MM_NR;
+            int cols = (int)least(n1 - n, MM_NR);
             MM(mm_join) join = {(MM_REAL *)p->c + m0 * p->ldc + n, p->ldc, last && bias ? bias + n : NULL, cols, k0 > 0};
             const MM_REAL *b = (const MM_REAL *)p->b + n * p->bns + k0 * p->bks;
             int64_t bks = p->bks;
@@ -196,26 +274,96 @@ static void MM(mm_direct)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, in
     }
 }
 
+/* ---- packed operands ---- */
+static void MM(mm_pack_columns)(void *dst, const void *src, int64_t n, int64_t kc, int64_t ns, int64_t ks)
+{
+    enum { NR = MM_PACKED_NR, TOGETHER = 8 }; /* panels that are filled at once, so that whole cache lines of a row are read in order */
+    MM_REAL *out = dst;
+    const MM_REAL *x = src;
+    while (ns == 1 && n >= NR) {
+        int64_t panels = least(n / NR, TOGETHER);
+        for (int64_t k = 0; k < kc; k++)
+            for (int64_t j = 0; j < panels; j++)
+                MM_UNROLL for (int i = 0; i < NR; i += MM_LANES) {
+                    mm_prefetch(x + j * NR, (MM_AHEAD * ks + i) * (int64_t)sizeof *x);
+                    MM_V(store)(out + (j * kc + k) * NR + i, MM_V(load)(x + k * ks + j * NR + i));
+                }
+        n -= panels * NR;
+        out += panels * NR * kc;
+        x += panels * NR;
+    }
+    for (; n > 0; n -= NR, out += NR * kc, x += NR * ns) MM(mm_pack)(out, NR, (int)least(n, NR), kc, x, ns, ks);
+}
+
+/* A packed strip of mr rows against the packed panels of n columns. */
+TL_INLINE void MM(mm_strip)(const int mr, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, MM(mm_join) join, int64_t n,
+                            mm_fetch *fetch)
+{
+    for (; n > 0; n -= MM_PACKED_NR, b += kc * MM_PACKED_NR, join.out += MM_PACKED_NR) {
+        join.cols = (int)least(n, MM_PACKED_NR);
+        if (join.cols > (MM_PACKED_NV - 1) * MM_LANES) MM(mm_tile_fetching)(mr, MM_PACKED_NV, kc, a, ams, aks, b, MM_PACKED_NR, &join, fetch);
+        else if (MM_PACKED_NV > 2 && join.cols > MM_LANES) MM(mm_tile_fetching)(mr, 2, kc, a, ams, aks, b, MM_PACKED_NR, &join, fetch);
+        else MM(mm_tile_fetching)(mr, 1, kc, a, ams, aks, b, MM_PACKED_NR, &join, fetch);
+        if (join.bias) join.bias += MM_PACKED_NR;
+    }
+}
+
+static void MM(mm_any_strip)(int rows, bool keeps_rows, int64_t kc, const MM_REAL *a, const MM_REAL *b, const MM(mm_join) *join, int64_t n,
+                             mm_fetch *fetch)
+{
+    if (keeps_rows && rows == MM_PACKED_MR) MM(mm_strip)(MM_PACKED_MR, kc, a, MM_ROW, 1, b, *join, n, fetch);
+    else if (keeps_rows) MM(mm_strip)(MM_PACKED_MR - 1, kc, a, MM_ROW, 1, b, *join, n, fetch);
+    else switch (rows) {
+#define MM_CASE(h) case h: MM(mm_strip)(h, kc, a, 1, h, b, *join, n, fetch); return;
+#if MM_PACKED_MR == 9
+        MM_CASE(9) MM_CASE(8) MM_CASE(7)
+#endif
+#if MM_PACKED_MR >= 6
+        MM_CASE(6) MM_CASE(5)
+#endif
+        MM_CASE(4) MM_CASE(3) MM_CASE(2) MM_CASE(1)
+#undef MM_CASE
+    default: return;
+    }
+}
+
+/* A strip of A to where it stays in the nearest cache: rows as they are where each is contiguous and the strip full, else turned. */
+TL_INLINE void MM(mm_pack_strip)(MM_REAL *strip, bool keeps_rows, int rows, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks)
+{
+    if (!keeps_rows) MM(mm_pack)(strip, rows, rows, kc, a, ams, aks);
+    else
+        for (int i = 0; i < rows; i++)
+            for (int64_t k = 0; k < kc; k += MM_LANES) MM_V(store)(strip + i * MM_ROW + k, MM(mm_load_upto)(a + i * ams + k, (int)(kc - k)));
+}
+
+/* Walks over the memory of a strip of A that will be packed next. */
+static mm_fetch MM(mm_fetch_strip)(const MM_REAL *a, int64_t rows, int64_t kc, int64_t ams, int64_t aks)
+{
+    int64_t size = sizeof *a, lines = (aks == 1 ? kc : rows) * size / MM_LINE + 1;
+    return (mm_fetch){(const char *)a, lines, lines, (aks == 1 ? ams : aks) * size - lines * MM_LINE};
+}
+
 static void MM(mm_packed)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, void *work)
 {
-    MM_REAL rows[TL_MM_KC * MM_MR] __attribute__((aligned(64))), *panels = work;
-    const MM_REAL *bias = p->bias;
-    for (int64_t k0 = 0, kc; k0 < p->k; k0 += TL_MM_KC) {
-        kc = p->k - k0 < TL_MM_KC ? p->k - k0 : TL_MM_KC;
+    MM_REAL strip[MM_ROW * MM_PACKED_MR] __attribute__((aligned(64)));
+    int64_t step = tl_mm_block(p->k), strips = ceil_div(m1 - m0, MM_PACKED_MR);
+    for (int64_t k0 = 0, kc; k0 < p->k; k0 += kc) {
+        kc = least(step, p->k - k0);
+        const MM_REAL *a = (const MM_REAL *)p->a + k0 * p->aks, *b = (const MM_REAL *)p->b + k0 * p->bks, *panels = work;
+        if (p->packed) panels = (const MM_REAL *)p->packed + k0 * p->packed_wide + n0 * kc;
+        else MM(mm_pack_columns)(work, b + n0 * p->bns, n1 - n0, kc, p->bns, p->bks);
         bool last = k0 + kc == p->k;
-        const MM_REAL *a = (const MM_REAL *)p->a + k0 * p->aks, *b = (const MM_REAL *)p->b + k0 * p->bks;
-        for (int64_t n = n0; n < n1; n += MM_NR)
-            MM(mm_pack)(panels + (n - n0) * kc, MM_NR, n1 - n < MM_NR ? (int)(n1 - n) : MM_NR, kc, b + n * p->bns, p->bns, p->bks);
-        for (int64_t m = m0; m < m1; m += MM_MR) {
-            bool whole = m1 - m >= MM_MR;
-            if (whole) MM(mm_pack)(rows, MM_MR, MM_MR, kc, a + m * p->ams, p->ams, p->aks);
-            for (int64_t n = n0; n < n1; n += MM_NR) {
-                int cols = n1 - n < MM_NR ? (int)(n1 - n) : MM_NR;
-                MM(mm_join) join = {(MM_REAL *)p->c + m * p->ldc + n, p->ldc, last && bias ? bias + n : NULL, cols, k0 > 0};
-                const MM_REAL *panel = panels + (n - n0) * kc;
-                if (whole) MM(mm_tile)(MM_MR, 2, kc, rows, 1, MM_MR, panel, MM_NR, &join);
-                else MM(mm_rows)(2, m1 - m, kc, a + m * p->ams, p->ams, p->aks, panel, MM_NR, &join);
-            }
+        for (int64_t s = 0, m = m0, end; s < strips; s++, m = end) {
+            end = m0 + (s + 1) * (m1 - m0) / strips;
+            int rows = (int)(end - m);
+            bool keeps_rows = p->aks == 1 && rows >= MM_PACKED_MR - 1;
+            MM(mm_pack_strip)(strip, keeps_rows, rows, kc, a + m * p->ams, p->ams, p->aks);
+            MM_REAL *out = (MM_REAL *)p->c + m * p->ldc + n0;
+            MM(mm_join) join = {out, p->ldc, last && p->bias ? (const MM_REAL *)p->bias + n0 : NULL, 0, k0 > 0};
+            mm_fetch fetch = MM(mm_fetch_strip)((const MM_REAL *)((uintptr_t)a + (uintptr_t)(end * p->ams) * sizeof *a), rows, kc, p->ams, p->aks);
+            MM(mm_any_strip)(rows, keeps_rows, kc, strip, panels, &join, n1 - n0, &fetch);
+            if (last && p->finish)
+                for (int64_t i = m; i < end; i++) p->finish(p->finish_arg, out + (i - m) * p->ldc, i, n0, n1 - n0);
         }
     }
 }

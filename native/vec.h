@@ -214,6 +214,36 @@ TL_INLINE vd vd_abs(vd x) { return (vd)((v_u64)x & 0x7fffffffffffffffu); }
 TL_INLINE vf vf_signed(vf x, vf s) { return (vf)((v_u32)x | ((v_u32)s & 0x80000000u)); }
 TL_INLINE vd vd_signed(vd x, vd s) { return (vd)((v_u64)x | ((v_u64)s & 0x8000000000000000u)); }
 
+/* ---- a and b as one sequence: its elements at even and at odd places; and the opposite, the halves of a0 b0 a1 b1 ... ---- */
+#if TL_VBYTES == 64
+TL_INLINE vf vf_even(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30); }
+TL_INLINE vf vf_odd(vf a, vf b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31); }
+TL_INLINE vf vf_zip_low(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23); }
+TL_INLINE vf vf_zip_high(vf a, vf b) { return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31); }
+TL_INLINE vd vd_even(vd a, vd b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14); }
+TL_INLINE vd vd_odd(vd a, vd b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15); }
+TL_INLINE vd vd_zip_low(vd a, vd b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+TL_INLINE vd vd_zip_high(vd a, vd b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+#elif TL_VBYTES == 32
+TL_INLINE vf vf_even(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14); }
+TL_INLINE vf vf_odd(vf a, vf b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15); }
+TL_INLINE vf vf_zip_low(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+TL_INLINE vf vf_zip_high(vf a, vf b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+TL_INLINE vd vd_even(vd a, vd b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6); }
+TL_INLINE vd vd_odd(vd a, vd b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7); }
+TL_INLINE vd vd_zip_low(vd a, vd b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+TL_INLINE vd vd_zip_high(vd a, vd b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+#else
+TL_INLINE vf vf_even(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6); }
+TL_INLINE vf vf_odd(vf a, vf b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7); }
+TL_INLINE vf vf_zip_low(vf a, vf b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+TL_INLINE vf vf_zip_high(vf a, vf b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+TL_INLINE vd vd_even(vd a, vd b) { return __builtin_shufflevector(a, b, 0, 2); }
+TL_INLINE vd vd_odd(vd a, vd b) { return __builtin_shufflevector(a, b, 1, 3); }
+TL_INLINE vd vd_zip_low(vd a, vd b) { return __builtin_shufflevector(a, b, 0, 2); }
+TL_INLINE vd vd_zip_high(vd a, vd b) { return __builtin_shufflevector(a, b, 1, 3); }
+#endif
+
 /* ---- rounding to integers; -0 stays -0, NaN and what is already an integer stay ---- */
 #if TL_VBYTES == 64
 #define VF_ROUND(x, mode) ((vf)_mm512_roundscale_ps((__m512)(x), mode))

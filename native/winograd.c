@@ -12,61 +12,25 @@
  * back to 3x3 once at the end.
  *
  * Work is cut into blocks of tiles, and within a block into panels of two groups of channels of the result. Where there are many blocks,
- * threads take blocks; where there are few, they take the groups and panels within. An element is summed over the channels in one order
+ * threads take blocks, else the groups and panels within. An element is summed over the channels in one order
  * wherever its tile lies; the weights' gradient is summed over tiles block by block. Memory: U, and V and M of a block for each thread. */
 #include "kernels.h"
+#include "slots.h"
 
 enum {
     BLOCK_BYTES = 512 * 1024,                 /* of V and one panel of M that a block aims at: they stay in the second-level cache */
     MIN_TILES = 24, MAX_TILES = 96,           /* a block, about: fewer do not pay for reading U */
-    MIN_TILES_BIG = 64, U_CACHED = 1 << 20,   /* where U takes more bytes than that */
+    MIN_TILES_BIG = 128, U_CACHED = 1 << 20,  /* where U takes more bytes than that */
     MAX_ACROSS = 32,                          /* tiles */
     GRAD_TILES = 64,                          /* a block of the weights' gradient, about */
-    MAX_PARTS = 8, PARTS_BYTES = 1 << 22      /* the weights' gradient: separate sums over blocks */
+    MIN_PARTS = 4, MAX_PARTS = 8, PARTS_BYTES = 1 << 22, /* the weights' gradient: separate sums over blocks, or one */
+    SMALL = 1 << 18                           /* products of pixels and pairs of channels */
 };
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-
-/* ---- scratch: equal pieces, one for each thread that can be at work ---- */
-enum { MAX_SLOTS = 64 };
-typedef struct {
-    float *data;
-    int64_t size, n;
-    _Atomic uint64_t free;
-} slots;
-
-/* Waits where more threads came than there were when the memory was taken. */
-static float *take_slot(slots *s)
-{
-    for (;;) {
-        uint64_t free = atomic_load(&s->free);
-        while (free && !atomic_compare_exchange_weak(&s->free, &free, free & (free - 1))) {}
-        if (free) return s->data + __builtin_ctzll(free) * s->size;
-    }
-}
-
-static void give_slot(slots *s, const float *slot) { atomic_fetch_or(&s->free, UINT64_C(1) << ((slot - s->data) / s->size)); }
-
-static void plan_slots(slots *s, int64_t n, int64_t size)
-{
-    s->n = least(least(n, tl_get_num_threads()), MAX_SLOTS);
-    s->size = round_up(size, TL_ALIGN / (int64_t)sizeof(float));
-    atomic_init(&s->free, s->n == 64 ? UINT64_MAX : (UINT64_C(1) << s->n) - 1);
-}
-
-/* One allocation for both, and `more` floats behind them. */
-static float *take_memory(slots *a, slots *b, int64_t more, size_t *granted, float **rest)
-{
-    int64_t floats = a->n * a->size + b->n * b->size;
-    a->data = tl_alloc((size_t)(floats + more) * sizeof(float), granted);
-    if (!a->data) return NULL;
-    b->data = a->data + a->n * a->size;
-    *rest = a->data + floats;
-    return a->data;
-}
 
 /* ---- blocks ---- */
 typedef struct {
@@ -118,7 +82,8 @@ typedef struct {
     float *y, *u;                             /* u NULL: one block only, and every panel transforms its own kernels */
     int64_t u_stride;
     grid grid;
-    slots blocks, panels;
+    int64_t grain;
+    tl_slots blocks, threads;                 /* V; what a thread needs besides */
 } job;
 typedef struct {
     job *j;
@@ -126,6 +91,11 @@ typedef struct {
     int64_t tiles, v_stride;
     float *v;
 } block;
+
+static int64_t panels_of(int64_t groups) { return ceil_div(groups, 2); }
+
+/* Of loops over pieces: 1, or all of them where threads would cost more than they bring. */
+static int64_t grain_for(int64_t images, const tl_wino_image *m, int64_t pairs) { return (double)images * (double)(m->h * m->w) * (double)pairs < SMALL ? INT64_MAX : 1; }
 
 static int some(int64_t channels, int64_t group) { return (int)least(channels - group * tl_wino_k->lanes, tl_wino_k->lanes); }
 
@@ -148,10 +118,11 @@ static void transform_image(void *arg, int64_t begin, int64_t end)
 {
     block *b = arg;
     job *j = b->j;
-    float *work = take_slot(&j->panels);
+    int slot = tl_slot_take(&j->threads);
+    float *work = tl_slot_data(&j->threads, slot);
     for (int64_t g = begin, lanes = tl_wino_k->lanes; g < end; g++)
         tl_wino_k->image(b->v + g * b->tiles * lanes, b->v_stride, &j->in, j->x + g * lanes * j->in.channel, some(j->c, g), &b->block, work);
-    give_slot(&j->panels, work);
+    tl_slot_give(&j->threads, slot);
 }
 
 /* A panel of the result: TL_WINO_KC channels of x after the other, their kernels first where nobody did them; and back. */
@@ -160,7 +131,8 @@ static void multiply(void *arg, int64_t begin, int64_t end)
     block *b = arg;
     job *j = b->j;
     int64_t lanes = tl_wino_k->lanes, step = TL_WINO_KC / lanes, square = lanes * lanes, m_stride = stride_for(2 * b->tiles * lanes);
-    float *work = take_slot(&j->panels), *m = work + strip_floats(&j->grid), *own = m + TL_WINO_F * m_stride;
+    int slot = tl_slot_take(&j->threads);
+    float *work = tl_slot_data(&j->threads, slot), *m = work + strip_floats(&j->grid), *own = m + TL_WINO_F * m_stride;
     for (int64_t g = 2 * begin; g < 2 * end && g < j->out_groups; g += 2) {
         int nv = j->out_groups - g < 2 ? 1 : 2;
         for (int64_t c = 0; c < j->in_groups; c += step) {
@@ -175,57 +147,64 @@ static void multiply(void *arg, int64_t begin, int64_t end)
             tl_wino_k->result(j->y + (g + i) * lanes * j->out.channel, &j->out, j->bias ? j->bias + (g + i) * lanes : NULL, some(j->k, g + i),
                               m + i * b->tiles * lanes, m_stride, &b->block, work);
     }
-    give_slot(&j->panels, work);
+    tl_slot_give(&j->threads, slot);
 }
 
 static void run_blocks(void *arg, int64_t begin, int64_t end)
 {
     job *j = arg;
-    block b = {.j = j, .v = take_slot(&j->blocks)};
+    int slot = tl_slot_take(&j->blocks);
+    block b = {.j = j, .v = tl_slot_data(&j->blocks, slot)};
     for (int64_t n = begin; n < end; n++) {
         b.block = block_at(&j->grid, n);
         b.tiles = round_up(tiles_of(&b.block), tl_wino_k->unit);
         b.v_stride = stride_for(j->in_groups * b.tiles * tl_wino_k->lanes);
-        tl_parallel_for(transform_image, &b, j->in_groups, 1);
-        tl_parallel_for(multiply, &b, ceil_div(j->out_groups, 2), 1);
+        tl_parallel_for(transform_image, &b, j->in_groups, j->grain);
+        tl_parallel_for(multiply, &b, panels_of(j->out_groups), j->grain);
     }
-    give_slot(&j->blocks, b.v);
+    tl_slot_give(&j->blocks, slot);
 }
 
-/* Whether threads take whole blocks. Any answer gives the same bits. */
-static bool by_blocks(int64_t blocks) { return blocks >= 2 * tl_get_num_threads(); }
-
-static bool convolve(job *j, int64_t images, int64_t conv_groups)
+/* All convolution groups, one after the other. `whole`: threads take blocks, else what is in them; that leaves the bits as they are. */
+static void convolve_groups(job *j, int64_t conv_groups, bool whole)
 {
-    int64_t lanes = tl_wino_k->lanes;
-    j->in_groups = ceil_div(j->c, lanes);
-    j->out_groups = ceil_div(j->k, lanes);
-    int64_t tile_bytes = TL_WINO_F * (j->in_groups + 2) * lanes * (int64_t)sizeof(float), u_floats = j->in_groups * lanes * lanes;
-    int64_t few = j->out_groups * u_floats * TL_WINO_F * (int64_t)sizeof(float) > U_CACHED ? MIN_TILES_BIG : MIN_TILES;
-    j->grid = cut(images, j->out.h, j->out.w, most(few, least(BLOCK_BYTES / tile_bytes, MAX_TILES)));
-    int64_t n = blocks_of(&j->grid), tiles = j->grid.tiles;
-    bool whole = by_blocks(n), keep = n > 1;
-    plan_slots(&j->blocks, whole ? n : 1, TL_WINO_F * stride_for(j->in_groups * tiles * lanes));
-    plan_slots(&j->panels, INT64_MAX,
-               strip_floats(&j->grid) + TL_WINO_F * (stride_for(2 * tiles * lanes) + (keep ? 0 : stride_for(2 * TL_WINO_KC * lanes))));
-    j->u_stride = stride_for(j->out_groups * u_floats);
-    size_t granted;
-    float *rest, *memory = take_memory(&j->blocks, &j->panels, keep ? TL_WINO_F * j->u_stride : 0, &granted, &rest);
-    if (!memory) return false;
-    j->u = keep ? rest : NULL;
-    tl_gil gil = tl_unlock(true);
-    for (int64_t g = 0; g < conv_groups; g++) {
-        if (keep) tl_parallel_for(transform_kernels, j, j->out_groups, 1);
-        if (whole) tl_parallel_for(run_blocks, j, n, 1);
+    for (int64_t g = 0, n = blocks_of(&j->grid); g < conv_groups; g++) {
+        if (j->u) tl_parallel_for(transform_kernels, j, j->out_groups, j->grain);
+        if (whole) tl_parallel_for(run_blocks, j, n, j->grain);
         else run_blocks(j, 0, n);
         j->x += j->c * j->in.channel;
         j->y += j->k * j->out.channel;
         j->w += j->c * j->k * 9;
         if (j->bias) j->bias += j->k;
     }
-    tl_relock(gil);
-    tl_release(memory, granted);
-    return true;
+}
+
+static bool convolve(job *j, int64_t images, int64_t conv_groups)
+{
+    int64_t lanes = tl_wino_k->lanes;
+    j->in_groups = ceil_div(j->c, lanes);
+    j->out_groups = ceil_div(j->k, lanes);
+    j->grain = grain_for(images, &j->out, j->c * j->k);
+    int64_t u_floats = j->in_groups * lanes * lanes, tile_bytes = TL_WINO_F * (j->in_groups + 2) * lanes * (int64_t)sizeof(float);
+    j->u_stride = stride_for(j->out_groups * u_floats);
+    bool cached = TL_WINO_F * j->u_stride * (int64_t)sizeof(float) <= U_CACHED;
+    j->grid = cut(images, j->out.h, j->out.w, most(cached ? MIN_TILES : MIN_TILES_BIG, least(BLOCK_BYTES / tile_bytes, MAX_TILES)));
+    int64_t n = blocks_of(&j->grid), v = TL_WINO_F * stride_for(j->in_groups * j->grid.tiles * lanes);
+    int64_t m = TL_WINO_F * stride_for(2 * j->grid.tiles * lanes), own = n > 1 ? 0 : TL_WINO_F * stride_for(2 * TL_WINO_KC * lanes);
+    bool whole = n >= 2 * tl_get_num_threads() || n >= panels_of(j->out_groups);
+    size_t granted;
+    bool ok = tl_slots_new(&j->blocks, whole ? n : 1, (size_t)v * sizeof(float)) &&
+              tl_slots_new(&j->threads, INT64_MAX, (size_t)(strip_floats(&j->grid) + m + own) * sizeof(float)) &&
+              (n == 1 || (j->u = tl_alloc((size_t)(TL_WINO_F * j->u_stride) * sizeof(float), &granted)));
+    if (ok) {
+        tl_gil gil = tl_unlock(j->grain == 1);
+        convolve_groups(j, conv_groups, whole);
+        tl_relock(gil);
+    }
+    if (j->u) tl_release(j->u, granted);
+    tl_slots_free(&j->threads);
+    tl_slots_free(&j->blocks);
+    return ok;
 }
 
 static bool forward(int type, const tl_conv *p, const void *x, const void *w, const void *bias, void *out)
@@ -253,7 +232,8 @@ typedef struct {
     const float *x, *g;
     float *gw, *sums;                         /* [parts][panel][group of x]; NULL: one block only */
     grid grid;
-    slots blocks, panels;
+    int64_t grain;
+    tl_slots blocks, threads;
 } grad_job;
 typedef struct {
     grad_job *j;
@@ -267,7 +247,8 @@ static void transform_both(void *arg, int64_t begin, int64_t end)
 {
     grad_block *b = arg;
     grad_job *j = b->j;
-    float *work = take_slot(&j->panels);
+    int slot = tl_slot_take(&j->threads);
+    float *work = tl_slot_data(&j->threads, slot);
     for (int64_t n = begin, lanes = tl_wino_k->lanes; n < end; n++) {
         int64_t g = n - j->in_groups;
         if (g < 0)
@@ -275,7 +256,7 @@ static void transform_both(void *arg, int64_t begin, int64_t end)
         else
             tl_wino_k->grad(b->g + g * b->tiles * lanes, b->g_stride, &j->out, j->g + g * lanes * j->out.channel, some(j->k, g), &b->block, work);
     }
-    give_slot(&j->panels, work);
+    tl_slot_give(&j->threads, slot);
 }
 
 /* Piece n of the sums, transformed back: of group n % in_groups of x and of panel n / in_groups of g. */
@@ -298,7 +279,8 @@ static void sum_pieces(void *arg, int64_t begin, int64_t end)
     grad_block *b = arg;
     grad_job *j = b->j;
     int64_t lanes = tl_wino_k->lanes;
-    float *own = b->sums ? NULL : take_slot(&j->panels);
+    int slot = tl_slot_take(&j->threads);
+    float *own = b->sums ? NULL : tl_slot_data(&j->threads, slot);
     for (int64_t n = begin; n < end; n++) {
         int64_t c = n % j->in_groups, k = n / j->in_groups * 2;
         float *sums = own ? own : b->sums + n * TL_WINO_SUMS(lanes);
@@ -306,16 +288,17 @@ static void sum_pieces(void *arg, int64_t begin, int64_t end)
                                  b->g + k * b->tiles * lanes, b->g_stride, b->tiles * lanes, b->tiles);
         if (own) finish_piece(j, n, sums, 1);
     }
-    if (own) give_slot(&j->panels, own);
+    tl_slot_give(&j->threads, slot);
 }
 
-static int64_t pieces_of(const grad_job *j) { return ceil_div(j->out_groups, 2) * j->in_groups; }
+static int64_t pieces_of(const grad_job *j) { return panels_of(j->out_groups) * j->in_groups; }
 
 static void run_parts(void *arg, int64_t begin, int64_t end)
 {
     grad_job *j = arg;
     int64_t lanes = tl_wino_k->lanes, n = blocks_of(&j->grid), pieces = pieces_of(j);
-    grad_block b = {.j = j, .v = take_slot(&j->blocks)};
+    int slot = tl_slot_take(&j->blocks);
+    grad_block b = {.j = j, .v = tl_slot_data(&j->blocks, slot)};
     for (int64_t part = begin; part < end; part++) {
         b.sums = j->sums ? j->sums + part * j->sums_apart : NULL;
         b.add = false;
@@ -325,41 +308,50 @@ static void run_parts(void *arg, int64_t begin, int64_t end)
             b.v_stride = stride_for(j->in_groups * b.tiles * lanes);
             b.g_stride = stride_for(j->out_groups * b.tiles * lanes);
             b.g = b.v + TL_WINO_F * b.v_stride;
-            tl_parallel_for(transform_both, &b, j->in_groups + j->out_groups, 1);
-            tl_parallel_for(sum_pieces, &b, pieces, 1);
+            tl_parallel_for(transform_both, &b, j->in_groups + j->out_groups, j->grain);
+            tl_parallel_for(sum_pieces, &b, pieces, j->grain);
         }
     }
-    give_slot(&j->blocks, b.v);
+    tl_slot_give(&j->blocks, slot);
+}
+
+static void sum_groups(grad_job *j, int64_t conv_groups)
+{
+    for (int64_t g = 0; g < conv_groups; g++) {
+        tl_parallel_for(run_parts, j, j->parts, j->grain);
+        if (j->sums) tl_parallel_for(finish, j, pieces_of(j), j->grain);
+        j->x += j->c * j->in.channel;
+        j->g += j->k * j->out.channel;
+        j->gw += j->c * j->k * 9;
+    }
 }
 
 static bool grad_weight(int type, const tl_conv *p, const void *g, const void *x, void *gw)
 {
     (void)type;
-    int64_t lanes = tl_wino_k->lanes, sums = TL_WINO_SUMS(lanes);
+    int64_t lanes = tl_wino_k->lanes, images = p->n * p->in[0], sums = TL_WINO_SUMS(lanes);
     grad_job j = {.in = image_of(p->c, p->in, p->pad[1], p->pad[2]), .out = image_of(p->k, p->out, 0, 0), .c = p->c / p->groups,
-                  .k = p->k / p->groups, .x = x, .g = g, .gw = gw, .grid = cut(p->n * p->in[0], p->out[1], p->out[2], GRAD_TILES)};
+                  .k = p->k / p->groups, .x = x, .g = g, .gw = gw, .grid = cut(images, p->out[1], p->out[2], GRAD_TILES)};
     j.in_groups = ceil_div(j.c, lanes);
     j.out_groups = ceil_div(j.k, lanes);
-    int64_t n = blocks_of(&j.grid), pieces = pieces_of(&j);
-    j.sums_apart = pieces * sums;
-    j.parts = most(1, least(least(n, MAX_PARTS), PARTS_BYTES / (j.sums_apart * (int64_t)sizeof(float))));
-    plan_slots(&j.blocks, j.parts, TL_WINO_F * (stride_for(j.in_groups * j.grid.tiles * lanes) + stride_for(j.out_groups * j.grid.tiles * lanes)));
-    plan_slots(&j.panels, INT64_MAX, most(strip_floats(&j.grid), sums));
+    j.grain = grain_for(images, &j.out, j.c * j.k);
+    j.sums_apart = pieces_of(&j) * sums;
+    int64_t n = blocks_of(&j.grid), parts = least(least(n, MAX_PARTS), PARTS_BYTES / (j.sums_apart * (int64_t)sizeof(float)));
+    j.parts = parts < MIN_PARTS ? 1 : parts;
+    int64_t vg = TL_WINO_F * (stride_for(j.in_groups * j.grid.tiles * lanes) + stride_for(j.out_groups * j.grid.tiles * lanes));
     size_t granted;
-    float *rest, *memory = take_memory(&j.blocks, &j.panels, n > 1 ? j.parts * j.sums_apart : 0, &granted, &rest);
-    if (!memory) return false;
-    j.sums = n > 1 ? rest : NULL;
-    tl_gil gil = tl_unlock(true);
-    for (int64_t group = 0; group < p->groups; group++) {
-        tl_parallel_for(run_parts, &j, j.parts, 1);
-        if (n > 1) tl_parallel_for(finish, &j, pieces, 1);
-        j.x += j.c * j.in.channel;
-        j.g += j.k * j.out.channel;
-        j.gw += j.c * j.k * 9;
+    bool ok = tl_slots_new(&j.blocks, j.parts, (size_t)vg * sizeof(float)) &&
+              tl_slots_new(&j.threads, INT64_MAX, (size_t)most(strip_floats(&j.grid), sums) * sizeof(float)) &&
+              (n == 1 || (j.sums = tl_alloc((size_t)(j.parts * j.sums_apart) * sizeof(float), &granted)));
+    if (ok) {
+        tl_gil gil = tl_unlock(j.grain == 1);
+        sum_groups(&j, p->groups);
+        tl_relock(gil);
     }
-    tl_relock(gil);
-    tl_release(memory, granted);
-    return true;
+    if (j.sums) tl_release(j.sums, granted);
+    tl_slots_free(&j.threads);
+    tl_slots_free(&j.blocks);
+    return ok;
 }
 
 static bool fits(int type, const tl_conv *p)

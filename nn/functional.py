@@ -6,15 +6,26 @@ import tensorlib as tl
 from tensorlib import Tensor
 
 __all__ = [
-    "affine_grid", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
-    "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding", "fold", "gelu",
-    "grid_sample", "hardsigmoid", "hardswish", "hardtanh", "interpolate", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax",
-    "logsigmoid", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle", "relu", "relu6",
-    "scaled_dot_product_attention", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh", "unfold",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+    "affine_grid", "avg_pool1d", "avg_pool2d", "avg_pool3d", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv1d",
+    "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "cross_entropy", "dropout", "elu",
+    "embedding", "fold", "gelu", "grid_sample", "hardsigmoid", "hardswish", "hardtanh", "interpolate", "l1_loss", "layer_norm", "leaky_relu",
+    "linear", "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d",
+    "max_unpool2d", "max_unpool3d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle", "relu",
+    "relu6", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh", "unfold",
 ]  # fmt: skip
 
 # These are the operations themselves.
+adaptive_avg_pool1d = tl.adaptive_avg_pool1d
+adaptive_avg_pool2d = tl.adaptive_avg_pool2d
+adaptive_avg_pool3d = tl.adaptive_avg_pool3d
+adaptive_max_pool1d = tl.adaptive_max_pool1d
+adaptive_max_pool2d = tl.adaptive_max_pool2d
+adaptive_max_pool3d = tl.adaptive_max_pool3d
 affine_grid = tl.affine_grid
+avg_pool1d = tl.avg_pool1d
+avg_pool2d = tl.avg_pool2d
+avg_pool3d = tl.avg_pool3d
 binary_cross_entropy = tl.binary_cross_entropy
 binary_cross_entropy_with_logits = tl.binary_cross_entropy_with_logits
 celu = tl.celu
@@ -39,6 +50,15 @@ layer_norm = tl.layer_norm
 linear = tl.linear
 log_softmax = tl.log_softmax
 logsigmoid = tl.logsigmoid
+lp_pool1d = tl.lp_pool1d
+lp_pool2d = tl.lp_pool2d
+lp_pool3d = tl.lp_pool3d
+max_pool1d = tl.max_pool1d
+max_pool2d = tl.max_pool2d
+max_pool3d = tl.max_pool3d
+max_unpool1d = tl.max_unpool1d
+max_unpool2d = tl.max_unpool2d
+max_unpool3d = tl.max_unpool3d
 mish = tl.mish
 mse_loss = tl.mse_loss
 nll_loss = tl.nll_loss
@@ -55,6 +75,7 @@ softplus = tl.softplus
 softsign = tl.softsign
 tanh = tl.tanh
 unfold = tl.unfold
+
 
 # And these take PyTorch's `inplace` besides.
 

@@ -200,6 +200,18 @@ from tensorlib.ops.losses import l1_loss as l1_loss
 from tensorlib.ops.losses import mse_loss as mse_loss
 from tensorlib.ops.losses import nll_loss as nll_loss
 from tensorlib.ops.padding import pad as pad
+from tensorlib.ops.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
+from tensorlib.ops.pooling import adaptive_avg_pool2d as adaptive_avg_pool2d
+from tensorlib.ops.pooling import adaptive_avg_pool3d as adaptive_avg_pool3d
+from tensorlib.ops.pooling import adaptive_max_pool1d as adaptive_max_pool1d
+from tensorlib.ops.pooling import adaptive_max_pool2d as adaptive_max_pool2d
+from tensorlib.ops.pooling import adaptive_max_pool3d as adaptive_max_pool3d
+from tensorlib.ops.pooling import avg_pool1d as avg_pool1d
+from tensorlib.ops.pooling import avg_pool2d as avg_pool2d
+from tensorlib.ops.pooling import avg_pool3d as avg_pool3d
+from tensorlib.ops.pooling import max_pool1d as max_pool1d
+from tensorlib.ops.pooling import max_pool2d as max_pool2d
+from tensorlib.ops.pooling import max_pool3d as max_pool3d
 from tensorlib.ops.positions import argwhere as argwhere
 from tensorlib.ops.positions import index_add as index_add
 from tensorlib.ops.positions import index_copy as index_copy
@@ -346,6 +358,12 @@ from tensorlib.ops.transcendental import sqrt as sqrt
 from tensorlib.ops.transcendental import tan as tan
 from tensorlib.ops.transcendental import tanh as tanh
 from tensorlib.ops.transcendental import xlogy as xlogy
+from tensorlib.ops.unpooling import lp_pool1d as lp_pool1d
+from tensorlib.ops.unpooling import lp_pool2d as lp_pool2d
+from tensorlib.ops.unpooling import lp_pool3d as lp_pool3d
+from tensorlib.ops.unpooling import max_unpool1d as max_unpool1d
+from tensorlib.ops.unpooling import max_unpool2d as max_unpool2d
+from tensorlib.ops.unpooling import max_unpool3d as max_unpool3d
 from tensorlib.random import Generator as Generator
 from tensorlib.random import bernoulli as bernoulli
 from tensorlib.random import default_generator as default_generator
@@ -393,6 +411,12 @@ __all__ = [
     "absolute",
     "acos",
     "acosh",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "add",
     "addbmm",
     "addcdiv",
@@ -431,6 +455,9 @@ __all__ = [
     "atleast_2d",
     "atleast_3d",
     "autograd",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "baddbmm",
     "bernoulli",
     "bfloat16",
@@ -607,6 +634,9 @@ __all__ = [
     "logspace",
     "logsumexp",
     "long",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "lt",
     "manual_seed",
     "masked_fill",
@@ -615,6 +645,12 @@ __all__ = [
     "matmul",
     "matrix_power",
     "max",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "maximum",
     "mean",
     "median",

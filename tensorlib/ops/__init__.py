@@ -26,6 +26,7 @@ from tensorlib.ops import (
     linalg,
     losses,
     padding,
+    pooling,
     positions,
     rearrange,
     reductions,
@@ -37,6 +38,7 @@ from tensorlib.ops import (
     sorting,
     special,
     transcendental,
+    unpooling,
     views,
 )
 from tensorlib.ops.declare import BINARY_NUMBERS, OPERANDS, assign_, inplace_operator, operator
@@ -45,7 +47,8 @@ from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
     activations, attention, comparison, conv, convolution, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg,
-    losses, padding, positions, rearrange, reductions, resample, sampling, scans, selection, shape, sorting, special, transcendental, views,
+    losses, padding, pooling, positions, rearrange, reductions, resample, sampling, scans, selection, shape, sorting, special, transcendental,
+    unpooling, views,
 )  # fmt: skip
 
 

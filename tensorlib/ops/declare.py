@@ -553,7 +553,7 @@ class Structured:
             except AttributeError:
                 handle = 0
             if handle:
-                return wrap(handle)
+                return wrap(handle) if type(handle) is int else tuple(wrap(h) for h in handle)
         if self._kernel is not None:
             try:
                 handle = self._kernel(*inputs, **attrs)

@@ -47,7 +47,7 @@ class Op:
     kind: str = "structured"
     doc: str = ""
     native: Callable[..., Any] | None = (
-        None  # fast lane: native(line, *inputs, **attrs) -> handle (0 declines); attributes as given
+        None  # fast lane: native(line, *inputs, **attrs) -> handle (several: a tuple; 0 declines); attributes as given
     )
     composite: Callable[..., Any] | None = None  # the same in plain operations: the oracle of a fused entry
     nondeterministic: bool = False  # draws random numbers: tests compare statistics instead of values
