@@ -257,13 +257,13 @@ typedef struct {
 typedef struct { const void *a; int64_t rows, channels, taps, row_step, channel_step; const int64_t *at; } tl_conv_weights;
 /* Of one group: out (rows, view's rows) = G (rows, columns) times the view's transpose; G's row r of image i at g + i * image + r * area. */
 typedef struct { tl_conv_view view; const void *g; int64_t rows, depth, columns, image, block; } tl_conv_correlate;
-enum { TL_CONV_COLUMNS = 512 };              /* columns of a piece, at most */
+enum { TL_CONV_COLUMNS = 480 };              /* columns of a piece, at most: whole panels of every instruction set, and at least TL_MM_KC */
 /* By type: [0] float, [1] double. */
 typedef struct {
-    void (*pack[2])(const tl_conv_weights *p, void *out, int64_t begin, int64_t end);   /* panels of tl_mm_k->mr rows [begin, end): mr * depth each */
-    /* Rows [m0, m1) (m0 a multiple of mr), columns [j0, j1), where `flat` of one image.
-     * work: TL_MM_KC * (columns rounded up to nr) elements, and where not flat (m1 - m0) * (the same) more. */
-    void (*multiply[2])(const tl_conv_multiply *p, int64_t m0, int64_t m1, int64_t j0, int64_t j1, void *work);
+    void (*pack[2])(const tl_conv_weights *p, void *out, int64_t begin, int64_t end);   /* strips [begin, end) of the rows / tl_mm_k->mr, rounded up, of them */
+    /* Strips [s0, s1) of rows, columns [j0, j1), where `flat` of one image.
+     * work: tl_mm_block(depth) * (columns rounded up to nr) elements, and where not flat their rows * (the same) more. */
+    void (*multiply[2])(const tl_conv_multiply *p, int64_t s0, int64_t s1, int64_t j0, int64_t j1, void *work);
     /* Columns [c0, c1) of out (ld elements from row to row), summed over blocks [b0, b1) of `block` <= TL_MM_KC columns of the view.
      * work: TL_MM_KC * (nr + c1 - c0 rounded up to nr) elements. */
     void (*correlate[2])(const tl_conv_correlate *p, int64_t c0, int64_t c1, int64_t b0, int64_t b1, void *out, int64_t ld, void *work);

@@ -99,22 +99,22 @@ typedef struct {
     void *packed;
     int64_t groups, n, channels;             /* a group's channels of the images seen */
     int64_t weight_group;                    /* elements from a group's weights to the next one's */
-    int64_t rows, columns, row_blocks, image_blocks, column_blocks; /* how a group is cut: column blocks by image where flat */
+    int64_t strips, columns, row_blocks, image_blocks, column_blocks; /* how a group is cut: column blocks by image where flat */
     int type;
     tl_slots slots;
 } multiply_job;
 
-static int64_t panels_of(const multiply_job *j) { return ceil_div(j->one.rows, tl_mm_k->mr); }
-static int64_t packed_group(const multiply_job *j) { return panels_of(j) * tl_mm_k->mr * j->one.depth; }
+static int64_t strips_of(const multiply_job *j) { return ceil_div(j->one.rows, tl_mm_k->mr); }
+static int64_t packed_group(const multiply_job *j) { return j->one.rows * j->one.depth; }
 
 static void pack_weights(void *arg, int64_t begin, int64_t end)
 {
     multiply_job *j = arg;
-    int64_t panels = panels_of(j);
+    int64_t strips = strips_of(j);
     for (int64_t u = begin; u < end; u++) {
         tl_conv_weights w = j->weights;
-        w.a = at(w.a, j->type, u / panels * j->weight_group);
-        tl_product_k->pack[j->type](&w, (char *)j->packed + u / panels * packed_group(j) * size_of(j->type), u % panels, u % panels + 1);
+        w.a = at(w.a, j->type, u / strips * j->weight_group);
+        tl_product_k->pack[j->type](&w, (char *)j->packed + u / strips * packed_group(j) * size_of(j->type), u % strips, u % strips + 1);
     }
 }
 
@@ -131,30 +131,30 @@ static void multiply_pieces(void *arg, int64_t begin, int64_t end)
         p.a = at(j->packed, j->type, group * packed_group(j));
         p.bias = j->bias ? at(j->bias, j->type, group * p.rows) : NULL;
         p.out = (char *)p.out + group * p.rows * p.place.plane * size_of(j->type);
-        int64_t most = p.flat ? area : j->n * area, j0 = column * j->columns, j1 = least(most, j0 + j->columns), m0 = row * j->rows;
-        tl_product_k->multiply[j->type](&p, m0, least(p.rows, m0 + j->rows), image * area + j0, image * area + j1, tl_slot_data(&j->slots, slot));
+        int64_t most = p.flat ? area : j->n * area, j0 = column * j->columns, j1 = least(most, j0 + j->columns), s0 = row * j->strips;
+        tl_product_k->multiply[j->type](&p, s0, least(strips_of(j), s0 + j->strips), image * area + j0, image * area + j1, tl_slot_data(&j->slots, slot));
     }
     tl_slot_give(&j->slots, slot);
 }
 
 static void cut_multiply(multiply_job *j, double work)
 {
-    int64_t mr = tl_mm_k->mr, nr = tl_mm_k->nr[j->type], area = j->one.view.area, panels = panels_of(j), row_panels = panels;
+    int64_t mr = tl_mm_k->mr, nr = tl_mm_k->nr[j->type], area = j->one.view.area, strips = strips_of(j), row_strips = strips;
     j->one.flat = j->one.flat && (area >= TL_CONV_COLUMNS / 2 || j->n == 1);
     j->image_blocks = j->one.flat ? j->n : 1;
     int64_t columns = j->one.flat ? area : j->n * area;
     j->column_blocks = ceil_div(columns, TL_CONV_COLUMNS);
     j->columns = round_up(ceil_div(columns, j->column_blocks), nr);
     if (work >= BIG) {
-        while (j->groups * j->image_blocks * j->column_blocks * ceil_div(panels, row_panels) < MIN_PIECES) {
-            if (row_panels * mr >= 2 * MIN_ROWS) row_panels = (row_panels + 1) / 2;
+        while (j->groups * j->image_blocks * j->column_blocks * ceil_div(strips, row_strips) < MIN_PIECES) {
+            if (row_strips * mr >= 2 * MIN_ROWS) row_strips = (row_strips + 1) / 2;
             else if (j->columns >= 2 * MIN_COLUMNS) j->columns = round_up(j->columns / 2, nr), j->column_blocks = ceil_div(columns, j->columns);
             else break;
         }
     }
     j->column_blocks = ceil_div(columns, j->columns);
-    j->rows = row_panels * mr;
-    j->row_blocks = ceil_div(panels, row_panels);
+    j->strips = row_strips;
+    j->row_blocks = ceil_div(strips, row_strips);
 }
 
 static bool run_multiply(multiply_job *j)
@@ -167,10 +167,10 @@ static bool run_multiply(multiply_job *j)
     j->packed = tl_alloc((size_t)(j->groups * packed_group(j) * size_of(j->type)), &granted);
     if (!j->packed) return false;
     int64_t pieces = j->groups * j->image_blocks * j->column_blocks * j->row_blocks;
-    int64_t each = j->columns * (TL_MM_KC + (p->flat ? 0 : j->rows));
+    int64_t each = j->columns * (tl_mm_block(p->depth) + (p->flat ? 0 : j->strips * tl_mm_k->mr));
     bool ok = tl_slots_new(&j->slots, pieces, (size_t)(each * size_of(j->type)));
     if (ok) {
-        for_pieces(pack_weights, j, j->groups * panels_of(j), (double)j->groups * (double)packed_group(j));
+        for_pieces(pack_weights, j, j->groups * strips_of(j), (double)j->groups * (double)packed_group(j));
         for_pieces(multiply_pieces, j, pieces, work);
         tl_slots_free(&j->slots);
     }

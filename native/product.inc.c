@@ -1,6 +1,6 @@
 /* Convolution as products whose right operand is never written down: panels are packed straight from the images. Driven by product.c; what
  * each kernel takes is said in kernels.h. The micro-kernels and the order of sums are matmul.inc.c's: over (channel, tap), taps fastest, in
- * blocks of TL_MM_KC; a weight's gradient over (image, pixel) in blocks that the driver cuts from shapes.
+ * blocks of tl_mm_block; a weight's gradient over (image, pixel) in blocks that the driver cuts from shapes.
  *
  * The file includes itself once per type. */
 #ifndef CV_REAL
@@ -53,6 +53,18 @@ static int cv_clip(const tl_conv_view *v, int64_t t, const cv_run *runs, int n, 
     return found;
 }
 
+/* Every other lane of two vectors. */
+#if TL_VBYTES == 64
+#define CV_EVEN_f64 0, 2, 4, 6, 8, 10, 12, 14
+#define CV_EVEN_f32 CV_EVEN_f64, 16, 18, 20, 22, 24, 26, 28, 30
+#elif TL_VBYTES == 32
+#define CV_EVEN_f64 0, 2, 4, 6
+#define CV_EVEN_f32 CV_EVEN_f64, 8, 10, 12, 14
+#else
+#define CV_EVEN_f64 0, 2
+#define CV_EVEN_f32 CV_EVEN_f64, 4, 6
+#endif
+
 #undef MM /* matmul.inc.c's */
 #undef MM_V
 #define CV_REAL float
@@ -79,11 +91,17 @@ const tl_product_kernels TL_NAME(product_kernels) = {
 
 TL_INLINE void MM(cv_copy)(CV_REAL *dst, const CV_REAL *src, int64_t n, int64_t step)
 {
+    int64_t i = 0;
+    if (step == 2)
+        for (; i < n; i += MM_LANES) {
+            int left = (int)least(n - i, MM_LANES), seen = 2 * left - 1;
+            MM(v) low = MM(mm_load_upto)(src + 2 * i, seen), high = MM(mm_load_upto)(src + 2 * i + (seen > MM_LANES ? MM_LANES : 0), seen - MM_LANES);
+            MM(mm_store_upto)(dst + i, __builtin_shufflevector(low, high, MM(CV_EVEN)), left);
+        }
     if (step != 1) {
-        for (int64_t i = 0; i < n; i++) dst[i] = src[i * step];
+        for (; i < n; i++) dst[i] = src[i * step];
         return;
     }
-    int64_t i = 0;
     for (; i + MM_LANES <= n; i += MM_LANES) MM_V(store)(dst + i, MM_V(load)(src + i));
     if (i < n) MM_V(store_part)(dst + i, MM_V(load_part)(src + i, n - i, 0), n - i);
 }
@@ -109,21 +127,22 @@ static void MM(cv_rows)(const tl_conv_view *v, const cv_run *runs, int n, int64_
 }
 
 /* ---- out = A times the view ---- */
+/* Strips of rows as even as can be, of at most MM_PACKED_MR; in each, for each (channel, tap), its rows side by side. */
 static void MM(cv_pack)(const tl_conv_weights *p, void *out, int64_t begin, int64_t end)
 {
-    int64_t depth = p->channels * p->taps;
-    for (int64_t panel = begin; panel < end; panel++) {
-        CV_REAL *dst = (CV_REAL *)out + panel * MM_MR * depth;
-        const CV_REAL *a = (const CV_REAL *)p->a + panel * MM_MR * p->row_step;
-        int used = p->rows - panel * MM_MR < MM_MR ? (int)(p->rows - panel * MM_MR) : MM_MR;
-        if (p->channel_step == p->taps && p->at[p->taps - 1] == p->taps - 1 && p->row_step != 1) { /* (channel, tap) lie side by side */
-            MM(mm_pack)(dst, MM_MR, used, depth, a, p->row_step, 1);
+    int64_t depth = p->channels * p->taps, strips = ceil_div(p->rows, MM_PACKED_MR);
+    bool straight = p->channel_step == p->taps && p->at[p->taps - 1] == p->taps - 1; /* (channel, tap) lie side by side */
+    for (int64_t s = begin; s < end; s++) {
+        int64_t m = s * p->rows / strips, rows = (s + 1) * p->rows / strips - m;
+        CV_REAL *dst = (CV_REAL *)out + m * depth;
+        const CV_REAL *a = (const CV_REAL *)p->a + m * p->row_step;
+        if (straight) {
+            MM(mm_pack)(dst, (int)rows, (int)rows, depth, a, p->row_step, 1);
             continue;
         }
-        if (used < MM_MR) memset(dst, 0, (size_t)(MM_MR * depth) * sizeof *dst);
-        for (int64_t channel = 0; channel < p->channels; channel++, a += p->channel_step, dst += MM_MR * p->taps)
-            for (int i = 0; i < used; i++)
-                for (int64_t t = 0; t < p->taps; t++) dst[t * MM_MR + i] = a[i * p->row_step + p->at[t]];
+        for (int64_t channel = 0; channel < p->channels; channel++, a += p->channel_step, dst += rows * p->taps)
+            for (int64_t i = 0; i < rows; i++)
+                for (int64_t t = 0; t < p->taps; t++) dst[t * rows + i] = a[i * p->row_step + p->at[t]];
     }
 }
 
@@ -143,28 +162,27 @@ static void MM(cv_scatter)(const tl_conv_multiply *p, int64_t m0, int64_t m1, co
         }
 }
 
-static void MM(cv_multiply)(const tl_conv_multiply *p, int64_t m0, int64_t m1, int64_t j0, int64_t j1, void *work)
+static void MM(cv_multiply)(const tl_conv_multiply *p, int64_t s0, int64_t s1, int64_t j0, int64_t j1, void *work)
 {
     const tl_conv_view *v = &p->view;
-    int64_t columns = j1 - j0, wide = (columns + MM_NR - 1) / MM_NR * MM_NR, ld = p->flat ? p->place.plane : wide;
-    CV_REAL *panels = work, *local = panels + TL_MM_KC * wide, *out = local;
+    int64_t columns = j1 - j0, wide = ceil_div(columns, MM_PACKED_NR) * MM_PACKED_NR, ld = p->flat ? p->place.plane : wide;
+    int64_t strips = ceil_div(p->rows, MM_PACKED_MR), first = s0 * p->rows / strips, step = tl_mm_block(p->depth);
+    CV_REAL *panels = work, *local = panels + step * wide, *out = local;
     cv_run runs[TL_CONV_COLUMNS];
-    if (p->flat) out = (CV_REAL *)p->out + j0 / v->area * p->place.image + m0 * ld + j0 % v->area;
-    for (int64_t k0 = 0, kc; k0 < p->depth; k0 += TL_MM_KC) {
-        kc = p->depth - k0 < TL_MM_KC ? p->depth - k0 : TL_MM_KC;
-        for (int64_t j = 0; j < columns; j += MM_NR) {
-            int n = cv_runs(v, j0 + j, columns - j < MM_NR ? columns - j : MM_NR, runs);
-            MM(cv_rows)(v, runs, n, k0, k0 + kc, panels + j * kc, MM_NR, MM_NR);
+    if (p->flat) out = (CV_REAL *)p->out + j0 / v->area * p->place.image + first * ld + j0 % v->area;
+    for (int64_t k0 = 0, kc; k0 < p->depth; k0 += kc) {
+        kc = least(step, p->depth - k0);
+        for (int64_t j = 0; j < columns; j += MM_PACKED_NR) {
+            int n = cv_runs(v, j0 + j, least(columns - j, MM_PACKED_NR), runs);
+            MM(cv_rows)(v, runs, n, k0, k0 + kc, panels + j * kc, MM_PACKED_NR, MM_PACKED_NR);
         }
-        for (int64_t m = m0; m < m1; m += MM_MR) {
-            const CV_REAL *a = (const CV_REAL *)p->a + m * p->depth + k0 * MM_MR;
-            int64_t rows = m1 - m < MM_MR ? m1 - m : MM_MR;
-            CV_REAL *c = out + (m - m0) * ld;
-            for (int64_t j = 0; j < columns; j += MM_NR) {
-                MM(mm_join) join = {c + j, ld, NULL, columns - j < MM_NR ? (int)(columns - j) : MM_NR, k0 > 0};
-                if (rows == MM_MR) MM(mm_tile)(MM_MR, 2, kc, a, 1, MM_MR, panels + j * kc, MM_NR, &join);
-                else MM(mm_rows)(2, rows, kc, a, 1, MM_MR, panels + j * kc, MM_NR, &join);
-            }
+        for (int64_t s = s0; s < s1; s++) {
+            int64_t m = s * p->rows / strips, rows = (s + 1) * p->rows / strips - m;
+            const CV_REAL *a = (const CV_REAL *)p->a + m * p->depth + k0 * rows;
+            CV_REAL *c = out + (m - first) * ld;
+            MM(mm_join) join = {c, ld, NULL, 0, k0 > 0};
+            mm_fetch fetch = {(const char *)((uintptr_t)a + (uintptr_t)(rows * p->depth) * sizeof *a), INT64_MAX, 0, 0}; /* the next strip */
+            MM(mm_any_strip)((int)rows, false, kc, a, panels, &join, columns, &fetch);
             if (p->bias && k0 + kc == p->depth)
                 for (int64_t i = 0; i < rows; i++) {
                     CV_REAL bias = ((const CV_REAL *)p->bias)[m + i];
@@ -174,37 +192,46 @@ static void MM(cv_multiply)(const tl_conv_multiply *p, int64_t m0, int64_t m1, i
     }
     if (p->flat) return;
     int n = cv_runs(v, j0, columns, runs);
-    MM(cv_scatter)(p, m0, m1, runs, n, local, wide);
+    MM(cv_scatter)(p, first, s1 * p->rows / strips, runs, n, local, wide);
 }
 
 /* ---- out = G times the view's transpose ---- */
+/* `rows` rows of G from m on, columns [j0, j0 + kc), MM_ROW apart. */
+static void MM(cv_strip)(const tl_conv_correlate *p, int64_t m, int64_t rows, int64_t j0, int64_t kc, CV_REAL *strip)
+{
+    int64_t area = p->view.area;
+    for (int64_t j = j0, len; j < j0 + kc; j += len) { /* image by image */
+        int64_t at = j % area;
+        len = least(area - at, j0 + kc - j);
+        const CV_REAL *g = (const CV_REAL *)p->g + j / area * p->image + m * area + at;
+        for (int64_t i = 0; i < rows; i++) MM(cv_copy)(strip + i * MM_ROW + j - j0, g + i * area, len, 1);
+    }
+}
+
 static void MM(cv_correlate)(const tl_conv_correlate *p, int64_t c0, int64_t c1, int64_t b0, int64_t b1, void *out, int64_t ld, void *work)
 {
     const tl_conv_view *v = &p->view;
+    int64_t strips = ceil_div(p->rows, MM_PACKED_MR);
     cv_run runs[TL_CONV_COLUMNS];
-    CV_REAL rows[MM_MR * TL_MM_KC] __attribute__((aligned(64))), *turn = work, *panels = turn + MM_NR * TL_MM_KC;
+    CV_REAL kept[MM_PACKED_MR * MM_ROW] __attribute__((aligned(64))), turned[MM_PACKED_MR * TL_MM_KC] __attribute__((aligned(64)));
+    CV_REAL *view = work, *panels = view + MM_PACKED_NR * TL_MM_KC;
     for (int64_t b = b0; b < b1; b++) {
-        int64_t j0 = b * p->block, kc = p->columns - j0 < p->block ? p->columns - j0 : p->block;
+        int64_t j0 = b * p->block, kc = least(p->columns - j0, p->block);
         int n = cv_runs(v, j0, kc, runs);
-        for (int64_t c = c0; c < c1; c += MM_NR) {
-            int used = c1 - c < MM_NR ? (int)(c1 - c) : MM_NR;
-            MM(cv_rows)(v, runs, n, c, c + used, turn, kc, TL_MM_KC);
-            MM(mm_pack)(panels + (c - c0) * kc, MM_NR, used, kc, turn, TL_MM_KC, 1);
+        for (int64_t c = c0; c < c1; c += MM_PACKED_NR) {
+            int used = (int)least(c1 - c, MM_PACKED_NR);
+            MM(cv_rows)(v, runs, n, c, c + used, view, kc, TL_MM_KC);
+            MM(mm_pack)(panels + (c - c0) * kc, MM_PACKED_NR, used, kc, view, TL_MM_KC, 1);
         }
-        for (int64_t m = 0; m < p->rows; m += MM_MR) {
-            int64_t used = p->rows - m < MM_MR ? p->rows - m : MM_MR;
-            for (int64_t j = j0; j < j0 + kc;) { /* image by image */
-                int64_t at = j % v->area, len = v->area - at < j0 + kc - j ? v->area - at : j0 + kc - j;
-                const CV_REAL *g = (const CV_REAL *)p->g + j / v->area * p->image + m * v->area + at;
-                for (int64_t i = 0; i < used; i++) MM(cv_copy)(rows + i * TL_MM_KC + j - j0, g + i * v->area, len, 1);
-                j += len;
-            }
-            for (int64_t c = c0; c < c1; c += MM_NR) {
-                MM(mm_join) join = {(CV_REAL *)out + m * ld + c, ld, NULL, c1 - c < MM_NR ? (int)(c1 - c) : MM_NR, b > b0};
-                const CV_REAL *panel = panels + (c - c0) * kc;
-                if (used == MM_MR) MM(mm_tile)(MM_MR, 2, kc, rows, TL_MM_KC, 1, panel, MM_NR, &join);
-                else MM(mm_rows)(2, used, kc, rows, TL_MM_KC, 1, panel, MM_NR, &join);
-            }
+        for (int64_t s = 0; s < strips; s++) {
+            int64_t m = s * p->rows / strips, rows = (s + 1) * p->rows / strips - m;
+            bool keeps_rows = rows >= MM_PACKED_MR - 1;
+            MM(cv_strip)(p, m, rows, j0, kc, kept);
+            if (!keeps_rows) MM(mm_pack)(turned, (int)rows, (int)rows, kc, kept, MM_ROW, 1);
+            MM(mm_join) join = {(CV_REAL *)out + m * ld + c0, ld, NULL, 0, b > b0};
+            const uintptr_t next = (uintptr_t)p->g + (uintptr_t)(j0 / v->area * p->image + (m + rows) * v->area + j0 % v->area) * sizeof *kept;
+            mm_fetch fetch = MM(mm_fetch_strip)((const CV_REAL *)next, rows, kc, v->area, 1);
+            MM(mm_any_strip)((int)rows, keeps_rows, kc, keeps_rows ? kept : turned, panels, &join, c1 - c0, &fetch);
         }
     }
 }

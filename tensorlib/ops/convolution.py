@@ -87,7 +87,7 @@ def grad_input_ref(
     return image[(slice(None),) * 2 + tuple(inner)].copy()
 
 
-def _grad_weight_ref(
+def grad_weight_ref(
     xp: Any, y: Any, x: Any, *, size: Ints, stride: Ints, padding: Pairs, dilation: Ints, groups: int
 ) -> Any:
     filters, channels = y.shape[1], x.shape[1] // groups
@@ -229,7 +229,7 @@ conv_grad_weight = structured(
     inputs=("y", "x"),
     attrs=("size", *ATTRS),
     dtype=rules.floating,
-    ref=_grad_weight_ref,
+    ref=grad_weight_ref,
     vjp=(
         lambda g, x, stride, padding, dilation, groups: convolution(
             x, g, None, stride=stride, padding=padding, dilation=dilation, groups=groups
