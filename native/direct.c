@@ -288,7 +288,7 @@ static bool direct_fits(int type, const tl_conv *p)
 {
     job j;
     int64_t cs = p->c / p->groups, ks = p->k / p->groups, kernel = volume(p->ker);
-    if ((cs > FEW && ks > FEW) || volume(p->stride) > TL_CONV_PHASES || kernel > MAX_TAPS || (cs > ks ? cs : ks) > MAX_TAPS / kernel) return false;
+    if ((cs > FEW && (ks > FEW || kernel == 1)) || volume(p->stride) > TL_CONV_PHASES || kernel > MAX_TAPS || (cs > ks ? cs : ks) > MAX_TAPS / kernel) return false;
     return plan_forward(&j, type, p, cs, BAND_BYTES) && plan_grad_input(&j, type, p);
 }
 
