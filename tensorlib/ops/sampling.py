@@ -63,7 +63,7 @@ def _taps(lib: Any, x: Any, n: int, mode: str, padding_mode: str, align_corners:
 def _sample(
     lib: Any, read: Any, shape: Sequence[int], grid: Any, mode: str, padding_mode: str, align_corners: bool
 ) -> Any:
-    """The sum over the taps of all dimensions; `read(index of each dimension)` is 0 outside."""
+    """The sum over the taps of all dimensions, channels last; `read(index of each dimension)` is 0 outside."""
     sizes = shape[2:]
     dims = [
         _taps(lib, _position(grid[..., len(sizes) - 1 - d], n, align_corners), n, mode, padding_mode, align_corners)
@@ -74,7 +74,7 @@ def _sample(
         value = read([index for index, _ in taps])
         weights = [w for _, w in taps if w is not None]
         if weights:
-            value = value * math.prod(weights[1:], start=weights[0])[:, None]
+            value = value * math.prod(weights[1:], start=weights[0])[..., None]
         total = value if total is None else total + value
     return total
 
@@ -95,10 +95,9 @@ def _grid_sample_ref(
     def read(index: list[Any]) -> Any:
         ok = math.prod(((i >= 0) & (i < n) for i, n in zip(index, x.shape[2:], strict=True)), start=True)
         place = (batch, *(xp.clip(i, 0, n - 1).astype(int) for i, n in zip(index, x.shape[2:], strict=True)))
-        values = xp.moveaxis(x, 1, -1)[place]
-        return xp.moveaxis(xp.where(ok[..., None], values, 0), -1, 1)
+        return xp.where(ok[..., None], xp.moveaxis(x, 1, -1)[place], 0)
 
-    return _sample(xp, read, x.shape, grid, mode, padding_mode, bool(align_corners))
+    return xp.moveaxis(_sample(xp, read, x.shape, grid, mode, padding_mode, bool(align_corners)), -1, 1)
 
 
 def _samples() -> list[Sample]:
@@ -191,7 +190,9 @@ def grid_sample(
         made = grid_sample(input.to(dtypes.float32), grid.to(dtypes.float32), mode, padding_mode, align_corners)
         return made.to(input.dtype)
     n, c, *sizes = input.shape
-    flat, points = input.reshape(n, c, math.prod(sizes)), math.prod(grid.shape[1:-1])
+    pixels = math.prod(sizes)
+    rows = input.movedim(1, -1).reshape(n * pixels, c)  # one of each place: a tap reads whole ones
+    first = ops.creation.arange(0, n * pixels, pixels, device=input.device).reshape(n, *[1] * spatial)
 
     def read(index: list[Tensor]) -> Tensor:
         ok: Any = None
@@ -201,10 +202,11 @@ def grid_sample(
             here = (i >= 0) & (i <= size - 1)
             ok = here if ok is None else ok & here
             at = at * size + ops.elementwise.where(here, i, 0).to(dtypes.int64)
-        values = ops.gather.gather(flat, 2, at.reshape(n, 1, points).expand(n, c, points)).reshape(n, c, *at.shape[1:])
-        return values if padding_mode != "zeros" else ops.elementwise.where(ok[:, None], values, 0)
+        points = (first + at).reshape(math.prod(at.shape))
+        values = ops.positions.index_select(rows, 0, points).reshape(*at.shape, c)
+        return values if padding_mode != "zeros" else ops.elementwise.where(ok[..., None], values, 0)
 
-    return _sample(_Lib, read, input.shape, grid, mode, padding_mode, bool(align_corners))
+    return _sample(_Lib, read, input.shape, grid, mode, padding_mode, bool(align_corners)).movedim(-1, 1).contiguous()
 
 
 # ---- affine_grid ----
