@@ -12,8 +12,10 @@
  * back to 3x3 once at the end.
  *
  * Work is cut into blocks of tiles, and within a block into panels of two groups of channels of the result. Where there are many blocks,
- * threads take blocks, else the groups and panels within. An element is summed over the channels in one order
- * wherever its tile lies; the weights' gradient is summed over tiles block by block. Memory: U, and V and M of a block for each thread. */
+ * threads take blocks, else the groups and panels within. An element is summed over the channels in one order wherever its tile lies; the
+ * weights' gradient is summed over tiles block by block. Memory: U, and V and M of a block for each thread.
+ *
+ * A NaN or an infinity reaches every result of the tiles that read it, as NaN. */
 #include "kernels.h"
 #include "slots.h"
 
@@ -23,6 +25,7 @@ enum {
     MIN_TILES_BIG = 128, U_CACHED = 1 << 20,  /* where U takes more bytes than that */
     MAX_ACROSS = 32,                          /* tiles */
     GRAD_TILES = 64,                          /* a block of the weights' gradient, about */
+    GRAD_FEW = 8,                             /* tiles in all that do not pay for bringing back 36 sums for 9 weights */
     MIN_PARTS = 4, MAX_PARTS = 8, PARTS_BYTES = 1 << 22, /* the weights' gradient: separate sums over blocks, or one */
     SMALL = 1 << 18                           /* products of pixels and pairs of channels */
 };
@@ -95,7 +98,10 @@ typedef struct {
 static int64_t panels_of(int64_t groups) { return ceil_div(groups, 2); }
 
 /* Of loops over pieces: 1, or all of them where threads would cost more than they bring. */
-static int64_t grain_for(int64_t images, const tl_wino_image *m, int64_t pairs) { return (double)images * (double)(m->h * m->w) * (double)pairs < SMALL ? INT64_MAX : 1; }
+static int64_t grain_for(int64_t images, const tl_wino_image *m, int64_t pairs)
+{
+    return (double)images * (double)(m->h * m->w) * (double)pairs < SMALL ? INT64_MAX : 1;
+}
 
 static int some(int64_t channels, int64_t group) { return (int)least(channels - group * tl_wino_k->lanes, tl_wino_k->lanes); }
 
@@ -328,10 +334,10 @@ static void sum_groups(grad_job *j, int64_t conv_groups)
 
 static bool grad_weight(int type, const tl_conv *p, const void *g, const void *x, void *gw)
 {
-    (void)type;
     int64_t lanes = tl_wino_k->lanes, images = p->n * p->in[0], sums = TL_WINO_SUMS(lanes);
     grad_job j = {.in = image_of(p->c, p->in, p->pad[1], p->pad[2]), .out = image_of(p->k, p->out, 0, 0), .c = p->c / p->groups,
                   .k = p->k / p->groups, .x = x, .g = g, .gw = gw, .grid = cut(images, p->out[1], p->out[2], GRAD_TILES)};
+    if (images * j.grid.ty * j.grid.tx < GRAD_FEW) return tl_conv_product.grad_weight(type, p, g, x, gw);
     j.in_groups = ceil_div(j.c, lanes);
     j.out_groups = ceil_div(j.k, lanes);
     j.grain = grain_for(images, &j.out, j.c * j.k);
@@ -356,7 +362,7 @@ static bool grad_weight(int type, const tl_conv *p, const void *g, const void *x
 
 static bool fits(int type, const tl_conv *p)
 {
-    enum { FEW = 12 };
+    enum { FEW = 8 };
     if (type != 0 || p->ker[0] != 1 || p->ker[1] != 3 || p->ker[2] != 3 || p->pad[0] != 0 || p->in[0] != p->out[0]) return false;
     for (int d = 0; d < 3; d++)
         if (p->stride[d] != 1 || (d && p->dil[d] != 1) || p->pad[d] > 2) return false;

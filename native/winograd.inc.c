@@ -15,7 +15,7 @@
 #else
 #define WN_UNIT 2
 #endif
-enum { WN_M = TL_WINO_TILE, WN_N = TL_WINO_TILE + 2, WN_F = TL_WINO_F };
+enum { WN_M = TL_WINO_TILE, WN_N = TL_WINO_TILE + 2, WN_F = TL_WINO_F, WN_PIECES = VF_LANES / 4 /* of 16 bytes in a vector */ };
 
 /* The points 0, +-A, +-B and infinity, where polynomials are multiplied: of those tried (1 and 2, 1/2 and 1, 5/8 and 3/2, 1/sqrt(2) and
  * sqrt(2), ...) they leave the smallest error, about twice the rms error of a direct sum. A B = 1 saves a multiplication. */
@@ -98,24 +98,20 @@ TL_INLINE void wn_grad_kernel_1d(vf *o, const int os, const vf *x, const int xs)
 
 /* ---- between rows of pixels and vectors over channels ---- */
 
-#if TL_VBYTES == 64
-#define WN_JOIN(a, b, c, d) __builtin_shufflevector(__builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7), __builtin_shufflevector(c, d, 0, 1, 2, 3, 4, 5, 6, 7), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
-#elif TL_VBYTES == 32
-#define WN_JOIN(a, b) __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7)
-#endif
-typedef float wn_quad __attribute__((vector_size(16)));
-TL_INLINE wn_quad wn_quad_load(const float *p) { wn_quad v; memcpy(&v, p, sizeof v); return v; }
-
 /* Four elements of every fourth row, 16 bytes beside 16 bytes. */
+#define WN_PIECE(q) 4 * (q), 4 * (q) + 1, 4 * (q) + 2, 4 * (q) + 3
 TL_INLINE vf wn_rows(const float *p, int64_t row)
 {
+    typedef float quad __attribute__((vector_size(16)));
+    quad q[WN_PIECES];
+    WN_UNROLL for (int i = 0; i < WN_PIECES; i++) memcpy(q + i, p + 4 * i * row, sizeof *q);
 #if TL_VBYTES == 64
-    return WN_JOIN(wn_quad_load(p), wn_quad_load(p + 4 * row), wn_quad_load(p + 8 * row), wn_quad_load(p + 12 * row));
+    vf_half low = __builtin_shufflevector(q[0], q[1], WN_PIECE(0), WN_PIECE(1)), high = __builtin_shufflevector(q[2], q[3], WN_PIECE(0), WN_PIECE(1));
+    return __builtin_shufflevector(low, high, WN_PIECE(0), WN_PIECE(1), WN_PIECE(2), WN_PIECE(3));
 #elif TL_VBYTES == 32
-    return WN_JOIN(wn_quad_load(p), wn_quad_load(p + 4 * row));
+    return __builtin_shufflevector(q[0], q[1], WN_PIECE(0), WN_PIECE(1));
 #else
-    (void)row;
-    return vf_load(p);
+    return q[0];
 #endif
 }
 
@@ -129,25 +125,22 @@ TL_INLINE void wn_turn(vf v[4])
 /* Transposes of the 16-byte pieces of as many vectors as one has pieces. */
 TL_INLINE void wn_turn_pieces(vf *v)
 {
-#if TL_VBYTES == 64
-    vf a = __builtin_shufflevector(v[0], v[1], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
-    vf b = __builtin_shufflevector(v[0], v[1], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-    vf c = __builtin_shufflevector(v[2], v[3], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
-    vf d = __builtin_shufflevector(v[2], v[3], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
-    v[0] = __builtin_shufflevector(a, c, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
-    v[1] = __builtin_shufflevector(b, d, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
-    v[2] = __builtin_shufflevector(a, c, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
-    v[3] = __builtin_shufflevector(b, d, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+#if TL_VBYTES == 64 /* pieces 0 to 3 are of the first operand, 4 to 7 of the second */
+#define WN_PIECES_OF(a, b, p, q, r, s) __builtin_shufflevector(a, b, WN_PIECE(p), WN_PIECE(q), WN_PIECE(r), WN_PIECE(s))
+    vf a = WN_PIECES_OF(v[0], v[1], 0, 4, 2, 6), b = WN_PIECES_OF(v[0], v[1], 1, 5, 3, 7);
+    vf c = WN_PIECES_OF(v[2], v[3], 0, 4, 2, 6), d = WN_PIECES_OF(v[2], v[3], 1, 5, 3, 7);
+    v[0] = WN_PIECES_OF(a, c, 0, 1, 4, 5), v[1] = WN_PIECES_OF(b, d, 0, 1, 4, 5);
+    v[2] = WN_PIECES_OF(a, c, 2, 3, 6, 7), v[3] = WN_PIECES_OF(b, d, 2, 3, 6, 7);
+#undef WN_PIECES_OF
 #elif TL_VBYTES == 32
-    vf a = __builtin_shufflevector(v[0], v[1], 0, 1, 2, 3, 8, 9, 10, 11);
-    v[1] = __builtin_shufflevector(v[0], v[1], 4, 5, 6, 7, 12, 13, 14, 15);
+    vf a = __builtin_shufflevector(v[0], v[1], WN_PIECE(0), WN_PIECE(2));
+    v[1] = __builtin_shufflevector(v[0], v[1], WN_PIECE(1), WN_PIECE(3));
     v[0] = a;
 #else
     (void)v;
 #endif
 }
 
-enum { WN_PIECES = VF_LANES / 4 };
 /* A whole square: VF_LANES elements of VF_LANES rows. */
 TL_INLINE void wn_square_out(float *x, int64_t row, const vf *v)
 {
@@ -236,7 +229,8 @@ static void wn_pixels_out(float *x, int64_t row, int rows, int64_t n, const vf *
 }
 
 TL_INLINE int64_t wn_clip(int64_t x, int64_t most) { return x < 0 ? 0 : x > most ? most : x; }
-static const float *wn_image_at(const tl_wino_image *m, const float *x, int64_t i) { return x + i / m->depths * m->batch + i % m->depths * m->h * m->w; }
+/* Where image i begins. */
+TL_INLINE int64_t wn_image_at(const tl_wino_image *m, int64_t i) { return i / m->depths * m->batch + i % m->depths * m->h * m->w; }
 
 /* The pixels from (top, left), rows x cols of them, of one image into a strip, zeros where the image ends. */
 static void wn_strip_in(vf *strip, const tl_wino_image *m, const float *x, int channels, int64_t top, int64_t left, int64_t rows, int64_t cols)
@@ -260,7 +254,7 @@ static void wn_strip_in(vf *strip, const tl_wino_image *m, const float *x, int c
         vf *strip = work, out[WN_F];                                                                                              \
         int64_t tile = 0, width = (b->x1 - b->x0) * WN_M + (size) - WN_M, height = (b->y1 - b->y0) * WN_M + (size) - WN_M;        \
         for (int64_t i = b->i0; i < b->i1; i++) {                                                                                 \
-            wn_strip_in(strip, m, wn_image_at(m, x, i), channels, b->y0 * WN_M - m->pad_y, b->x0 * WN_M - m->pad_x, height, width); \
+            wn_strip_in(strip, m, x + wn_image_at(m, i), channels, b->y0 * WN_M - m->pad_y, b->x0 * WN_M - m->pad_x, height, width); \
             for (int64_t y = 0; y < b->y1 - b->y0; y++)                                                                           \
                 for (int64_t xx = 0; xx < b->x1 - b->x0; xx++, tile++) {                                                          \
                     const vf *at = strip + y * WN_M * width + xx * WN_M;                                                          \
@@ -297,8 +291,8 @@ static void wn_kernels(float *u, int64_t stride, const tl_wino_weights *w, const
 }
 
 /* out[i, j] = sum over k of a[i, k] b[k, j] for mr rows and nv vectors, added to what is there if `add`. k runs over `outer` times `inner`. */
-TL_INLINE void wn_tile(const int mr, const int nv, int64_t outer, const int64_t inner, const float *a, const int64_t row, const int64_t step, int64_t a_outer,
-                       const float *b, int64_t b_next, float *out, int64_t out_next, bool add)
+TL_INLINE void wn_tile(const int mr, const int nv, int64_t outer, const int64_t inner, const float *a, const int64_t row, const int64_t step,
+                       int64_t a_outer, const float *b, int64_t b_next, float *out, int64_t out_next, bool add)
 {
     vf acc[3 * WN_UNIT][2], bv[2];
     WN_UNROLL for (int i = 0; i < mr; i++) WN_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_splat(0);
@@ -340,12 +334,13 @@ static void wn_products(int nv, float *m, int64_t m_stride, bool add, const floa
         else wn_product(1, m, add, v, u, u_next, groups, tiles);
 }
 
-static void wn_result(float *y, const tl_wino_image *im, const float *bias, int channels, const float *m, int64_t stride, const tl_wino_block *b, void *work)
+static void wn_result(float *y, const tl_wino_image *im, const float *bias, int channels, const float *m, int64_t stride,
+                      const tl_wino_block *b, void *work)
 {
     vf *strip = work, in[WN_F], out[WN_M * WN_M], add = bias ? channels == VF_LANES ? vf_load(bias) : vf_load_part(bias, channels, 0) : vf_splat(0);
     int64_t width = (b->x1 - b->x0) * WN_M, left = b->x0 * WN_M, cols = wn_clip(left + width, im->w) - left;
     for (int64_t i = b->i0; i < b->i1; i++) {
-        float *image = (float *)wn_image_at(im, y, i);
+        float *image = y + wn_image_at(im, i);
         for (int64_t ty = b->y0; ty < b->y1; ty++) {
             for (int64_t tx = 0; tx < b->x1 - b->x0; tx++, m += VF_LANES) {
                 WN_UNROLL for (int f = 0; f < WN_F; f++) in[f] = vf_load(m + f * stride);
@@ -362,7 +357,8 @@ static void wn_result(float *y, const tl_wino_image *im, const float *bias, int 
 }
 
 /* m [frequency][nv][VF_LANES channels of x] (+)= the products over the tiles of v, a group, and g, nv groups. */
-static void wn_grad_products(int nv, float *m, bool add, const float *v, int64_t v_stride, const float *g, int64_t g_stride, int64_t g_next, int64_t tiles)
+static void wn_grad_products(int nv, float *m, bool add, const float *v, int64_t v_stride, const float *g, int64_t g_stride, int64_t g_next,
+                             int64_t tiles)
 {
     enum { ROWS = 2 * WN_UNIT, L = VF_LANES };
     for (int f = 0; f < WN_F; f++, m += TL_WINO_SUMS(L) / WN_F, v += v_stride, g += g_stride)

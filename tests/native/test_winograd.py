@@ -40,7 +40,7 @@ class Shape:
 
 SHAPES = {
     "whole tiles": Shape((2, 16, 8, 8), 16),
-    "channels beside vectors": Shape((1, 12, 7, 9), 20, (0, 2)),
+    "channels beside vectors": Shape((2, 12, 7, 9), 20, (0, 2)),
     "one channel more": Shape((3, 33, 13, 6), 17, (2, 0)),
     "one channel less": Shape((2, 31, 9, 10), 15, 2),
     "narrow": Shape((5, 16, 8, 3), 16),
@@ -48,7 +48,7 @@ SHAPES = {
     "blocks of rows": Shape((2, 64, 41, 14), 24, 0),
     "blocks of columns": Shape((1, 16, 9, 150), 16),
     "sums over several blocks of channels": Shape((2, 150, 7, 8), 140),
-    "one block, every panel its own kernels": Shape((1, 80, 8, 8), 80),
+    "one block, every panel its own kernels": Shape((2, 80, 8, 8), 80),
     "groups": Shape((2, 39, 8, 11), 48, 1, 3),
     "slices": Shape((2, 16, 3, 7, 9), 16, (0, 1, 2)),
 }
