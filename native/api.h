@@ -89,7 +89,6 @@ tl_tensor *tl_clone(tl_tensor *x, int line);
 tl_tensor *tl_matmul(tl_tensor *a, tl_tensor *b, int line);
 tl_tensor *tl_linear(tl_tensor *x, tl_tensor *w, tl_tensor *b, int line);
 tl_tensor *tl_row(int op, tl_tensor *x, int64_t dim, int line);
-tl_tensor *tl_layer_norm(tl_tensor *x, int dims, tl_tensor *w, tl_tensor *b, double eps, int line);
 tl_tensor *tl_attend(tl_tensor *q, tl_tensor *k, tl_tensor *v, tl_tensor *mask, double scale, bool causal, bool grouped, double dropout, uint64_t seed, uint64_t counter, int line);
 tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int line);
 tl_tensor *tl_cross_entropy(tl_tensor *x, tl_tensor *target, tl_tensor *w, int64_t ignore, int reduction, double smoothing, int line);
@@ -116,6 +115,12 @@ tl_tensor *tl_pool(int op, tl_tensor *x, int n, const int64_t *spec, int line, u
 /* sort.c: *second receives the places beside sorted values (a tl_tensor *, owned), else 0 */
 tl_tensor *tl_sort(int op, tl_tensor *x, int64_t dim, int64_t k, bool descending, int line, uintptr_t *second);
 tl_tensor *tl_scan(int op, tl_tensor *x, int64_t dim, int line);
+/* norms.c */
+tl_tensor *tl_layer_norm(tl_tensor *x, int dims, tl_tensor *w, tl_tensor *b, double eps, int line);
+tl_tensor *tl_rms_norm(tl_tensor *x, int dims, tl_tensor *w, double eps, int line);
+tl_tensor *tl_channel_norm(tl_tensor *x, tl_tensor *w, tl_tensor *b, int64_t groups, double eps, int line);
+tl_tensor *tl_batch_norm(tl_tensor *x, tl_tensor *running_mean, tl_tensor *running_var, tl_tensor *w, tl_tensor *b, double momentum, double eps, int line);
+tl_tensor *tl_fixed_norm(tl_tensor *x, tl_tensor *mean, tl_tensor *var, tl_tensor *w, tl_tensor *b, double eps, int line);
 /* positions.c */
 tl_tensor *tl_gather(tl_tensor *x, int64_t dim, tl_tensor *index, int line);
 tl_tensor *tl_index_select(tl_tensor *x, int64_t dim, tl_tensor *index, int line);

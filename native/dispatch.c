@@ -129,26 +129,6 @@ tl_tensor *tl_row(int op, tl_tensor *x, int64_t dim, int line)
     return out;
 }
 
-/* over the last `dims` dimensions; w and b of those, or NULL. ints[0]: dims, real[0]: eps, extra: mean, rstd */
-tl_tensor *tl_layer_norm(tl_tensor *x, int dims, tl_tensor *w, tl_tensor *b, double eps, int line)
-{
-    if (tl_elsewhere(x) || tl_elsewhere(w) || tl_elsewhere(b) || dims < 1 || dims > x->ndim) return tl_fail(TL_DECLINE);
-    int64_t cols = 1;
-    for (int i = x->ndim - dims; i < x->ndim; i++) cols *= x->dims[i];
-    if (cols == 0) return tl_fail(TL_DECLINE);
-    tl_tensor *in[3] = {x, w, b}, *mean = NULL, *rstd = NULL;
-    tl_node *node;
-    tl_tensor *out = tl_recorded_with(TL_OP_layer_norm, 3, in, arr_layer_norm(x, x->numel / cols, cols, w, b, eps, &mean, &rstd), line, &node);
-    if (node) {
-        node->ints[0] = dims, node->real[0] = eps;
-        tl_keep_extra(node, 0, mean);
-        tl_keep_extra(node, 1, rstd);
-    }
-    tl_free(mean);
-    tl_free(rstd);
-    return out;
-}
-
 /* mask: bool or added to the scores, or NULL. ints: causal, grouped, seed, counter; real: scale, dropout; extra: the kernel's own */
 tl_tensor *tl_attend(tl_tensor *q, tl_tensor *k, tl_tensor *v, tl_tensor *mask, double scale, bool causal, bool grouped, double dropout, uint64_t seed, uint64_t counter, int line)
 {

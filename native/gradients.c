@@ -125,15 +125,6 @@ static bool grad_log_softmax(const tl_node *n, const tl_tensor *g, tl_tensor **g
     return (gin[0] = arr_log_softmax_grad(tl_saved_output(n, 0), g, (int)n->ints[0]));
 }
 
-static bool grad_layer_norm(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
-{
-    tl_tensor **want[3];
-    for (int i = 0; i < 3; i++) want[i] = n->edges[i].to ? &gin[i] : NULL;
-    const tl_tensor *x = tl_saved_input(n, 0), *mean = tl_saved_extra(n, 0), *rstd = tl_saved_extra(n, 1);
-    if (!x) return tl_fail(TL_DECLINE); /* only the bias is asked for: its rule is g */
-    return arr_layer_norm_grad(g, x, mean, rstd, tl_saved_input(n, 1), want[0], want[1], want[2]);
-}
-
 static bool grad_attention(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     tl_attention how = {n->real[0], n->real[1], (uint64_t)n->ints[2], (uint64_t)n->ints[3], n->ints[0], n->ints[1]};
@@ -189,6 +180,10 @@ bool tl_grad_avg_pool(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_max_pool(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_cumsum(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_sort(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_channel_norm(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_fixed_norm(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_layer_norm(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_rms_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_gather(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_index_select(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_scatter_add(const tl_node *, const tl_tensor *, tl_tensor **);
@@ -212,6 +207,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_avg_pool] = tl_grad_avg_pool,
     [TL_OP_cast] = grad_cast,
     [TL_OP_cat] = grad_cat,
+    [TL_OP_channel_norm] = tl_grad_channel_norm,
     [TL_OP_clone] = grad_clone,
     [TL_OP_conv_grad_input] = tl_grad_conv_grad_input,
     [TL_OP_conv_grad_weight] = tl_grad_conv_grad_weight,
@@ -223,9 +219,10 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_embedding] = grad_embedding,
     [TL_OP_expand] = tl_grad_expand,
     [TL_OP_fill] = grad_fill,
+    [TL_OP_fixed_norm] = tl_grad_fixed_norm,
     [TL_OP_gather] = tl_grad_gather,
     [TL_OP_index_select] = tl_grad_index_select,
-    [TL_OP_layer_norm] = grad_layer_norm,
+    [TL_OP_layer_norm] = tl_grad_layer_norm,
     [TL_OP_linear] = grad_linear,
     [TL_OP_log_softmax] = grad_log_softmax,
     [TL_OP_matmul] = grad_matmul,
@@ -234,6 +231,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_mse_loss] = grad_mse,
     [TL_OP_permute] = tl_grad_permute,
     [TL_OP_reshape] = tl_grad_reshape,
+    [TL_OP_rms_norm] = tl_grad_rms_norm,
     [TL_OP_scaled_dot_product_attention] = grad_attention,
     [TL_OP_scatter_add] = tl_grad_scatter_add,
     [TL_OP_select] = tl_grad_select,

@@ -10,6 +10,7 @@ const tl_copy_kernels *tl_copy_k;
 const tl_direct_kernels *tl_direct_k;
 const tl_ew_kernels *tl_ew_k;
 const tl_mm_kernels *tl_mm_k;
+const tl_norm_kernels *tl_norm_k;
 const tl_optim_kernels *tl_optim_k;
 const tl_product_kernels *tl_product_k;
 const tl_pool_kernels *tl_pool_k;
@@ -48,6 +49,7 @@ static void install(int level)
     tl_direct_k = PICK(direct_kernels, level);
     tl_ew_k = PICK(ew_kernels, level);
     tl_mm_k = PICK(mm_kernels, level);
+    tl_norm_k = PICK(norm_kernels, level);
     tl_optim_k = PICK(optim_kernels, level);
     tl_product_k = PICK(product_kernels, level);
     tl_pool_k = PICK(pool_kernels, level);

@@ -4,3 +4,4 @@
 #include "pool.inc.c"
 #include "scan.inc.c"
 #include "sort.inc.c"
+#include "norm.inc.c"

@@ -307,7 +307,8 @@ enum {
 };
 /* Each takes tasks [begin, end), so that it can be handed to tl_parallel_for: rows, except where noted. */
 typedef struct { void *out; const void *x, *g; int64_t n, inner; bool log; } tl_softmax;  /* gradient: x is the result. (outer, n, inner) */
-typedef struct { void *out, *mean, *rstd; const void *x, *weight, *bias; int64_t n; double eps; } tl_layer_norm_task; /* weight, bias: or NULL */
+/* weight, bias: or NULL. mean NULL, here and in the gradient: nothing is subtracted (rms_norm). */
+typedef struct { void *out, *mean, *rstd; const void *x, *weight, *bias; int64_t n; double eps; } tl_layer_norm_task;
 /* parts: (tasks, 2, n), what each block of rows adds to gweight and gbias, or NULL; gx: or NULL. */
 typedef struct { void *gx, *parts; const void *g, *x, *mean, *rstd, *weight; int64_t rows, n; } tl_layer_norm_grad;
 typedef struct {
@@ -335,7 +336,8 @@ tl_tensor *arr_softmax(const tl_tensor *x, int dim);
 tl_tensor *arr_log_softmax(const tl_tensor *x, int dim);
 tl_tensor *arr_softmax_grad(const tl_tensor *out, const tl_tensor *g, int dim);
 tl_tensor *arr_log_softmax_grad(const tl_tensor *out, const tl_tensor *g, int dim);
-/* x is taken as (rows, cols); weight and bias of cols elements, or NULL. *mean and *rstd: fresh, (rows). */
+/* x is taken as (rows, cols); weight and bias of cols elements, or NULL. *mean and *rstd: fresh, (rows). mean NULL, here and in the gradient:
+ * rms_norm. */
 tl_tensor *arr_layer_norm(const tl_tensor *x, int64_t rows, int64_t cols, const tl_tensor *weight, const tl_tensor *bias, double eps,
                           tl_tensor **mean, tl_tensor **rstd);
 /* Each of gx, gweight, gbias may be NULL: not wanted. gweight and gbias come in weight's shape, (cols) without one. */
@@ -351,6 +353,61 @@ tl_tensor *arr_cross_entropy_grad(const tl_tensor *g, const tl_tensor *logits, c
 tl_tensor *arr_mse(const tl_tensor *input, const tl_tensor *target, int reduction);           /* of the same shape */
 /* The gradient of input; of target with negate. */
 tl_tensor *arr_mse_grad(const tl_tensor *g, const tl_tensor *input, const tl_tensor *target, int reduction, bool negate);
+
+/* ---- norm.inc.c, driven by norm.c: normalisation over channels. All arrays are contiguous ---- */
+enum {
+    TL_NORM_BOX = 4096,      /* elements that are summed in their own type; sums of boxes are joined in double */
+    TL_NORM_ROWS = 128, TL_NORM_TILE = 64 /* where channels lie side by side: rows and columns of one task */
+};
+/* `cells` sets of elements share a mean and a variance. Cell i begins at element i * step: `rows` runs of `len` adjacent elements, `stride` apart, and
+ * a run is `spans` channels of `span` elements (batch norm: a cell is a channel; group norm: rows is 1, a cell is a group of channels). */
+typedef struct {
+    int64_t cells, step, rows, stride, len, span, spans, channels;
+    const void *x, *g, *weight, *bias; /* weight, bias: (channels), or NULL */
+    void *out;                         /* of apply; grad_apply: the gradient of x */
+    double *stats;                     /* (2, cells): mean, variance */
+    double *parts;                     /* (boxes of all cells, 2): of moments: mean, squared distances from it; of grad_sums: sums of g, of g xhat */
+    double *pull;                      /* (cells, 2): the means of h and of h xhat over the cell, where h = g weight */
+    double eps;
+    bool fixed;                        /* mean and variance were given: they do not depend on x */
+} tl_norm;
+/* Box i of `rows` runs of `len` elements: whole runs, or a part of one. Depends on nothing else. */
+typedef struct { int64_t r0, r1, c0, c1; } tl_norm_box;
+static inline int64_t tl_norm_boxes(int64_t rows, int64_t len)
+{
+    if (len >= TL_NORM_BOX) return rows * ((len + TL_NORM_BOX - 1) / TL_NORM_BOX);
+    int64_t runs = TL_NORM_BOX / len;
+    return (rows + runs - 1) / runs;
+}
+static inline tl_norm_box tl_norm_box_at(int64_t rows, int64_t len, int64_t i)
+{
+    if (len >= TL_NORM_BOX) {
+        int64_t cuts = (len + TL_NORM_BOX - 1) / TL_NORM_BOX, r = i / cuts, c = i % cuts * TL_NORM_BOX;
+        return (tl_norm_box){r, r + 1, c, len - c < TL_NORM_BOX ? len : c + TL_NORM_BOX};
+    }
+    int64_t runs = TL_NORM_BOX / len, r = i * runs;
+    return (tl_norm_box){r, rows - r < runs ? rows : r + runs, 0, len};
+}
+static inline double tl_norm_rstd(const tl_norm *p, int64_t cell) { return 1 / __builtin_sqrt(p->stats[p->cells + cell] + p->eps); }
+/* Channels side by side, or nearly: x is (rows, width), a channel some adjacent columns. parts: (blocks of rows, 2, width), as above, but xhat
+ * is x - m. m, a, b, c: (width). */
+typedef struct { int64_t rows, width; const void *x, *g; void *out, *m, *a, *b, *c; double *parts; } tl_norm_columns;
+/* By type: [0] float, [1] double. Tasks: boxes, cell by cell (moments, apply: of all its runs; grad_*: channel by channel). */
+typedef struct {
+    tl_range_fn moments[2], apply[2], grad_sums[2], grad_apply[2];
+    tl_range_fn columns_moments[2], columns_grad_sums[2];   /* tasks: tiles of columns, block of rows by block of rows */
+    tl_range_fn columns_apply[2];                           /* tasks: rows. (x - m) a + c; with g: g a + (x - m) b + c */
+} tl_norm_kernels;
+TL_KERNELS(tl_norm_kernels, norm_kernels, tl_norm_k);
+/* x: (N, C, ...), any strides. weight and bias: (C), or NULL. groups 0: each channel is normalised over the whole batch, else each of `groups` groups of
+ * channels of each example. *stats: fresh, float64, (2, C or N groups): mean and variance. */
+tl_tensor *arr_channel_norm(const tl_tensor *x, const tl_tensor *weight, const tl_tensor *bias, int64_t groups, double eps, tl_tensor **stats);
+/* With a given mean and variance of each channel. */
+tl_tensor *arr_fixed_norm(const tl_tensor *x, const tl_tensor *mean, const tl_tensor *variance, const tl_tensor *weight, const tl_tensor *bias,
+                          double eps, tl_tensor **stats);
+/* Of either (groups -1: of arr_fixed_norm). Each of gx, gweight, gbias may be NULL: not wanted. */
+bool arr_channel_norm_grad(const tl_tensor *g, const tl_tensor *x, const tl_tensor *weight, const tl_tensor *stats, int64_t groups, double eps,
+                           tl_tensor **gx, tl_tensor **gweight, tl_tensor **gbias);
 
 /* ---- index.c: any strides, any dtype unless it sums; fresh results. Indices are int8 to int64. What does not fit declines; an index out
  * of range is TL_RANGE (detail: index, its place in the index tensor, size), before anything is written. Negative ones wrap only in

@@ -1,37 +1,18 @@
 /* Drivers of the kernels that work row by row: the softmax family, layer_norm, cross_entropy, mse_loss. What each takes and gives is said in
  * kernels.h. A row's result depends on that row alone; sums over rows join in an order that the number of rows fixes. */
 #include "kernels.h"
-#include "tl.h"
+#include "operands.h"
 
 enum { TASK = 16384, LARGE = 32768 }; /* elements of one task; from where the GIL is released */
 
 /* ---- operands ---- */
 
-static void drop_all(const tl_tensor **t, int n)
-{
-    for (int i = 0; i < n; i++) tl_free((tl_tensor *)t[i]);
-}
-/* Turns every t[i] (which may be NULL) into a contiguous tensor that the caller owns: itself, or a copy. False: no memory, nothing owned. */
-static bool make_contiguous(const tl_tensor **t, int n)
-{
-    for (int i = 0; i < n; i++) {
-        if (!t[i]) continue;
-        if (tl_contiguous(t[i])) tl_own((tl_tensor *)t[i]);
-        else if (!(t[i] = arr_cast(t[i], t[i]->dtype))) return drop_all(t, i), false;
-    }
-    return true;
-}
-/* Of one dtype, and one that kernels compute in; b may be absent. */
-static bool alike(const tl_tensor *a, const tl_tensor *b) { return tl_is_float(a->dtype) && (!b || b->dtype == a->dtype); }
-static bool alike_of(const tl_tensor *a, const tl_tensor *b, int64_t numel) { return alike(a, b) && (!b || b->numel == numel); }
-static void *data_of(const tl_tensor *t) { return t ? tl_data(t) : NULL; }
-
 static void put_double(tl_tensor *t, int64_t i, double value)
 {
-    if (t->dtype == TL_F64) ((double *)data_of(t))[i] = value;
-    else ((float *)data_of(t))[i] = (float)value;
+    if (t->dtype == TL_F64) ((double *)tl_data_or_null(t))[i] = value;
+    else ((float *)tl_data_or_null(t))[i] = (float)value;
 }
-static double get_double(const tl_tensor *t, int64_t i) { return t->dtype == TL_F64 ? ((double *)data_of(t))[i] : (double)((float *)data_of(t))[i]; }
+static double get_double(const tl_tensor *t, int64_t i) { return t->dtype == TL_F64 ? ((double *)tl_data_or_null(t))[i] : (double)((float *)tl_data_or_null(t))[i]; }
 static tl_tensor *scalar_of(int dtype, double value)
 {
     tl_tensor *t = tl_new(dtype, 0, NULL);
@@ -59,15 +40,15 @@ static tl_tensor *softmax_run(const tl_tensor *x, const tl_tensor *g, int dim, b
 {
     const tl_rows_kernels *k = tl_rows_k;
     const tl_tensor *in[] = {x, g};
-    if (!alike(x, g) || (g && !tl_same_shape(x, g))) return tl_fail(TL_DECLINE);
+    if (!tl_alike(x, g) || (g && !tl_same_shape(x, g))) return tl_fail(TL_DECLINE);
     tl_tensor *out = tl_new(x->dtype, x->ndim, x->dims);
     if (!out || !out->numel) return out;
-    if (!make_contiguous(in, 2)) return tl_free(out), NULL;
-    tl_softmax p = {tl_data(out), data_of(in[0]), data_of(in[1]), out->ndim ? out->dims[dim] : 1, out->ndim ? out->strides[dim] : 1, log};
+    if (!tl_make_contiguous(in, 2)) return tl_free(out), NULL;
+    tl_softmax p = {tl_data(out), tl_data_or_null(in[0]), tl_data_or_null(in[1]), out->ndim ? out->dims[dim] : 1, out->ndim ? out->strides[dim] : 1, log};
     int64_t outer = out->numel / (p.n * p.inner), width = p.inner < TL_ROWS_TILE ? p.inner : TL_ROWS_TILE;
     if (p.inner == 1) run(g ? k->softmax_grad : k->softmax, out->dtype, &p, outer, p.n);
     else run(g ? k->softmax_across_grad : k->softmax_across, out->dtype, &p, outer * blocks_of(p.inner, TL_ROWS_TILE), p.n * width);
-    drop_all(in, 2);
+    tl_drop_all(in, 2);
     return out;
 }
 tl_tensor *arr_softmax(const tl_tensor *x, int dim) { return softmax_run(x, NULL, dim, false); }
@@ -81,21 +62,21 @@ tl_tensor *arr_layer_norm(const tl_tensor *x, int64_t rows, int64_t cols, const 
                           tl_tensor **mean, tl_tensor **rstd)
 {
     const tl_tensor *in[] = {x, weight, bias};
-    if (!alike_of(x, weight, cols) || !alike_of(x, bias, cols) || x->numel != rows * cols) return tl_fail(TL_DECLINE);
-    if (!make_contiguous(in, 3)) return NULL;
-    tl_tensor *out = tl_new(x->dtype, x->ndim, x->dims), *m = tl_new(x->dtype, 1, &rows), *r = tl_new(x->dtype, 1, &rows);
-    if (!out || !m || !r) {
+    if (!tl_alike_of(x, weight, cols) || !tl_alike_of(x, bias, cols) || x->numel != rows * cols) return tl_fail(TL_DECLINE);
+    if (!tl_make_contiguous(in, 3)) return NULL;
+    tl_tensor *out = tl_new(x->dtype, x->ndim, x->dims), *m = mean ? tl_new(x->dtype, 1, &rows) : NULL, *r = tl_new(x->dtype, 1, &rows);
+    if (!out || (mean && !m) || !r) {
         tl_free(out);
         tl_free(m);
         tl_free(r);
         out = NULL;
     } else {
-        tl_layer_norm_task p = {tl_data(out), tl_data(m), tl_data(r), data_of(in[0]), data_of(in[1]), data_of(in[2]), cols, eps};
+        tl_layer_norm_task p = {tl_data(out), tl_data_or_null(m), tl_data(r), tl_data_or_null(in[0]), tl_data_or_null(in[1]), tl_data_or_null(in[2]), cols, eps};
         run(tl_rows_k->layer_norm, x->dtype, &p, rows, cols ? cols : 1);
-        *mean = m;
+        if (mean) *mean = m;
         *rstd = r;
     }
-    drop_all(in, 3);
+    tl_drop_all(in, 3);
     return out;
 }
 
@@ -114,11 +95,11 @@ bool arr_layer_norm_grad(const tl_tensor *g, const tl_tensor *x, const tl_tensor
                          tl_tensor **gx, tl_tensor **gweight, tl_tensor **gbias)
 {
     const tl_tensor *in[] = {g, x, mean, rstd, weight};
-    int64_t rows = mean->numel, blocks = blocks_of(rows, TL_ROWS_BLOCK);
+    int64_t rows = rstd->numel, blocks = blocks_of(rows, TL_ROWS_BLOCK);
     int64_t cols = weight ? weight->numel : rows ? x->numel / rows : x->dims[x->ndim - 1];
     bool parts = gweight || gbias;
-    if (!alike_of(x, g, x->numel) || !alike_of(x, mean, rows) || !alike_of(x, rstd, rows) || !alike_of(x, weight, cols)) return tl_fail(TL_DECLINE);
-    if (!make_contiguous(in, 5)) return false;
+    if (!tl_alike_of(x, g, x->numel) || !tl_alike_of(x, mean, rows) || !tl_alike_of(x, rstd, rows) || !tl_alike_of(x, weight, cols)) return tl_fail(TL_DECLINE);
+    if (!tl_make_contiguous(in, 5)) return false;
     int wdim = weight ? weight->ndim : 1;
     const int64_t *wdims = weight ? weight->dims : &cols, pdims[] = {blocks ? blocks : 1, 2, cols};
     tl_tensor *made[4] = {
@@ -129,8 +110,8 @@ bool arr_layer_norm_grad(const tl_tensor *g, const tl_tensor *x, const tl_tensor
     };
     bool ok = (!gx || made[0]) && (!gweight || made[1]) && (!gbias || made[2]) && (!parts || made[3]);
     if (ok) {
-        tl_layer_norm_grad p = {data_of(made[0]), data_of(made[3]), data_of(in[0]), data_of(in[1]), data_of(in[2]), data_of(in[3]),
-                                data_of(in[4]), rows, cols};
+        tl_layer_norm_grad p = {tl_data_or_null(made[0]), tl_data_or_null(made[3]), tl_data_or_null(in[0]), tl_data_or_null(in[1]), tl_data_or_null(in[2]), tl_data_or_null(in[3]),
+                                tl_data_or_null(in[4]), rows, cols};
         run(tl_rows_k->layer_norm_grad, x->dtype, &p, blocks, TL_ROWS_BLOCK * (cols ? cols : 1));
         if (parts) join_parts(x->dtype, p.parts, blocks, cols, made[1], made[2]);
         if (gx) *gx = made[0];
@@ -138,7 +119,7 @@ bool arr_layer_norm_grad(const tl_tensor *g, const tl_tensor *x, const tl_tensor
         if (gbias) *gbias = made[2];
     }
     for (int i = ok ? 3 : 0; i < 4; i++) tl_free(made[i]);
-    drop_all(in, 5);
+    tl_drop_all(in, 5);
     return ok;
 }
 
@@ -168,11 +149,11 @@ static double weight_of_targets(const tl_tensor *weight, const int64_t *target, 
 static bool cross_entropy_fits(const tl_tensor *logits, const tl_tensor *target, const tl_tensor *weight)
 {
     return logits->ndim == 2 && target->ndim == 1 && target->dtype == TL_I64 && logits->dims[0] == target->dims[0] &&
-           alike_of(logits, weight, logits->dims[1]);
+           tl_alike_of(logits, weight, logits->dims[1]);
 }
 static tl_cross_entropy_task cross_entropy_of(const tl_tensor *const in[3], int64_t ignore, double smoothing)
 {
-    tl_cross_entropy_task p = {.x = data_of(in[0]), .target = data_of(in[1]), .weight = data_of(in[2]), .n = in[0]->dims[1], .ignore = ignore,
+    tl_cross_entropy_task p = {.x = tl_data_or_null(in[0]), .target = tl_data_or_null(in[1]), .weight = tl_data_or_null(in[2]), .n = in[0]->dims[1], .ignore = ignore,
                           .smoothing = smoothing, .scale = 1, .weight_sum = (double)in[0]->dims[1]};
     if (in[2]) p.weight_sum = sum_of(in[2]);
     return p;
@@ -183,11 +164,11 @@ tl_tensor *arr_cross_entropy(const tl_tensor *logits, const tl_tensor *target, c
 {
     const tl_tensor *in[] = {logits, target, weight};
     if (!cross_entropy_fits(logits, target, weight)) return tl_fail(TL_DECLINE);
-    if (!make_contiguous(in, 3)) return NULL;
-    int64_t rows = logits->dims[0], classes = logits->dims[1], kept = 2 * rows + 1, bad = bad_target(data_of(in[1]), rows, classes, ignore_index);
+    if (!tl_make_contiguous(in, 3)) return NULL;
+    int64_t rows = logits->dims[0], classes = logits->dims[1], kept = 2 * rows + 1, bad = bad_target(tl_data_or_null(in[1]), rows, classes, ignore_index);
     if (bad >= 0) {
-        tl_fail_with(TL_RANGE, ((int64_t *)data_of(in[1]))[bad], bad, classes);
-        return drop_all(in, 3), NULL;
+        tl_fail_with(TL_RANGE, ((int64_t *)tl_data_or_null(in[1]))[bad], bad, classes);
+        return tl_drop_all(in, 3), NULL;
     }
     tl_tensor *loss = tl_new(logits->dtype, 1, &rows), *keep = tl_new(logits->dtype, 1, &kept), *out = NULL;
     if (loss && keep) {
@@ -204,7 +185,7 @@ tl_tensor *arr_cross_entropy(const tl_tensor *logits, const tl_tensor *target, c
             out = scalar_of(logits->dtype, sum_of(loss) / counted);
         }
     }
-    drop_all(in, 3);
+    tl_drop_all(in, 3);
     tl_free(loss);
     if (out) *saved = keep;
     else tl_free(keep);
@@ -217,21 +198,21 @@ tl_tensor *arr_cross_entropy_grad(const tl_tensor *g, const tl_tensor *logits, c
     const tl_tensor *in[] = {logits, target, weight, g, saved};
     int64_t rows = target->numel;
     bool each = reduction == TL_REDUCE_NONE;
-    if (!cross_entropy_fits(logits, target, weight) || !alike_of(logits, g, each ? rows : 1) || !alike_of(logits, saved, 2 * rows + 1))
+    if (!cross_entropy_fits(logits, target, weight) || !tl_alike_of(logits, g, each ? rows : 1) || !tl_alike_of(logits, saved, 2 * rows + 1))
         return tl_fail(TL_DECLINE);
-    if (!make_contiguous(in, 5)) return NULL;
-    bool fine = bad_target(data_of(in[1]), rows, logits->dims[1], ignore_index) < 0; /* forward saw to it */
+    if (!tl_make_contiguous(in, 5)) return NULL;
+    bool fine = bad_target(tl_data_or_null(in[1]), rows, logits->dims[1], ignore_index) < 0; /* forward saw to it */
     tl_tensor *out = fine ? tl_new(logits->dtype, 2, logits->dims) : tl_fail(TL_DECLINE);
     if (out) {
         tl_cross_entropy_task p = cross_entropy_of(in, ignore_index, smoothing);
-        p.g = data_of(in[3]);
+        p.g = tl_data_or_null(in[3]);
         p.g_step = each;
-        p.saved = data_of(in[4]);
+        p.saved = tl_data_or_null(in[4]);
         p.out = tl_data(out);
         p.scale = reduction == TL_REDUCE_MEAN ? 1 / get_double(in[4], 2 * rows) : 1;
         run(tl_rows_k->cross_entropy_grad, logits->dtype, &p, rows, p.n ? p.n : 1);
     }
-    drop_all(in, 5);
+    tl_drop_all(in, 5);
     return out;
 }
 
@@ -253,8 +234,8 @@ static tl_tensor *sum_of_squares(tl_sqdiff *p, int dtype, bool mean)
 tl_tensor *arr_mse(const tl_tensor *input, const tl_tensor *target, int reduction)
 {
     const tl_tensor *in[] = {input, target};
-    if (!alike(input, target) || !tl_same_shape(input, target)) return tl_fail(TL_DECLINE);
-    if (!make_contiguous(in, 2)) return NULL;
+    if (!tl_alike(input, target) || !tl_same_shape(input, target)) return tl_fail(TL_DECLINE);
+    if (!tl_make_contiguous(in, 2)) return NULL;
     tl_sqdiff p = {.a = tl_data(in[0]), .b = tl_data(in[1]), .n = input->numel};
     tl_tensor *out;
     if (reduction != TL_REDUCE_NONE) {
@@ -263,7 +244,7 @@ tl_tensor *arr_mse(const tl_tensor *input, const tl_tensor *target, int reductio
         p.out = tl_data(out);
         run(tl_rows_k->sqdiff, input->dtype, &p, blocks_of(p.n, TL_SQDIFF_BLOCK), p.n < TL_SQDIFF_BLOCK ? p.n : TL_SQDIFF_BLOCK);
     }
-    drop_all(in, 2);
+    tl_drop_all(in, 2);
     return out;
 }
 
@@ -271,14 +252,14 @@ tl_tensor *arr_mse_grad(const tl_tensor *g, const tl_tensor *input, const tl_ten
 {
     const tl_tensor *in[] = {input, target, g};
     bool each = reduction == TL_REDUCE_NONE;
-    if (!alike(input, target) || !tl_same_shape(input, target) || !alike_of(input, g, each ? input->numel : 1)) return tl_fail(TL_DECLINE);
-    if (!make_contiguous(in, 3)) return NULL;
+    if (!tl_alike(input, target) || !tl_same_shape(input, target) || !tl_alike_of(input, g, each ? input->numel : 1)) return tl_fail(TL_DECLINE);
+    if (!tl_make_contiguous(in, 3)) return NULL;
     tl_tensor *out = tl_new(input->dtype, input->ndim, input->dims);
     if (out) {
         double scale = reduction == TL_REDUCE_MEAN ? 2 / (double)input->numel : 2;
         tl_sqdiff p = {tl_data(out), NULL, tl_data(in[0]), tl_data(in[1]), tl_data(in[2]), input->numel, each, negate ? -scale : scale};
         run(tl_rows_k->sqdiff_grad, input->dtype, &p, blocks_of(p.n, TL_SQDIFF_BLOCK), p.n < TL_SQDIFF_BLOCK ? p.n : TL_SQDIFF_BLOCK);
     }
-    drop_all(in, 3);
+    tl_drop_all(in, 3);
     return out;
 }

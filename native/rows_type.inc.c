@@ -243,13 +243,13 @@ static void RN(layer_norm)(void *arg, int64_t begin, int64_t end)
     const T *w = p->weight, *b = p->bias;
     for (int64_t r = begin; r < end; r++) {
         const T *x = (const T *)p->x + r * n;
-        T *out = (T *)p->out + r * n, mean = (T)(RN(row_total)(TERM_SUM, x, x, 0, n) / (double)n);
+        T *out = (T *)p->out + r * n, mean = p->mean ? (T)(RN(row_total)(TERM_SUM, x, x, 0, n) / (double)n) : 0;
         T rstd = (T)(1 / sqrt(RN(row_total)(TERM_SQDEV, x, x, mean, n) / (double)n + p->eps));
         if (w && b) RN(row_map)(MAP_NORM_WB, out, x, x, w, b, SCALARS(mean, rstd), n);
         else if (w) RN(row_map)(MAP_NORM_W, out, x, x, w, x, SCALARS(mean, rstd), n);
         else if (b) RN(row_map)(MAP_NORM_B, out, x, x, x, b, SCALARS(mean, rstd), n);
         else RN(row_map)(MAP_NORM, out, x, x, x, x, SCALARS(mean, rstd), n);
-        ((T *)p->mean)[r] = mean;
+        if (p->mean) ((T *)p->mean)[r] = mean;
         ((T *)p->rstd)[r] = rstd;
     }
 }
@@ -301,11 +301,12 @@ static void RN(layer_norm_grad)(void *arg, int64_t begin, int64_t end)
         int64_t last = p->rows - b * TL_ROWS_BLOCK < TL_ROWS_BLOCK ? p->rows : (b + 1) * TL_ROWS_BLOCK;
         for (int64_t r = b * TL_ROWS_BLOCK; r < last; r++) {
             const T *g = (const T *)p->g + r * n, *x = (const T *)p->x + r * n;
-            T mean = ((const T *)p->mean)[r], rstd = ((const T *)p->rstd)[r], h, dot;
+            T mean = p->mean ? ((const T *)p->mean)[r] : 0, rstd = ((const T *)p->rstd)[r], h, dot;
             if (w && gw) RN(norm_sums)(g, x, w, mean, rstd, gw, gb, n, &h, &dot);
             else if (gw) RN(norm_sums)(g, x, NULL, mean, rstd, gw, gb, n, &h, &dot);
             else if (w) RN(norm_sums)(g, x, w, mean, rstd, NULL, NULL, n, &h, &dot);
             else RN(norm_sums)(g, x, NULL, mean, rstd, NULL, NULL, n, &h, &dot);
+            if (!p->mean) h = 0;
             T *gx = p->gx ? (T *)p->gx + r * n : NULL;
             if (gx && w) RN(row_map)(MAP_NORM_GRAD_W, gx, x, g, w, x, SCALARS(mean, rstd, h, dot), n);
             else if (gx) RN(row_map)(MAP_NORM_GRAD, gx, x, g, x, x, SCALARS(mean, rstd, h, dot), n);

@@ -13,7 +13,7 @@ _Thread_local bool tl_grad_enabled = true, tl_inference = false;
 static uint64_t next_seq = 1;
 
 /* ---- what forward has to keep ---- */
-enum { MAX_RULE_INPUTS = 4 };
+enum { MAX_RULE_INPUTS = 5 };
 #define NONE 0
 #define IN(i) TL_IN(i)
 #define OUT(j) TL_OUT(j)

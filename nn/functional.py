@@ -6,13 +6,14 @@ import tensorlib as tl
 from tensorlib import Tensor
 
 __all__ = [
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
-    "affine_grid", "avg_pool1d", "avg_pool2d", "avg_pool3d", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv1d",
-    "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "cross_entropy", "dropout", "elu",
-    "embedding", "fold", "gelu", "grid_sample", "hardsigmoid", "hardswish", "hardtanh", "interpolate", "l1_loss", "layer_norm", "leaky_relu",
-    "linear", "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d",
-    "max_unpool2d", "max_unpool3d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle", "relu",
-    "relu6", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh", "unfold",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+    "adaptive_max_pool3d", "affine_grid", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy",
+    "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding", "fold", "gelu", "grid_sample", "group_norm", "hardsigmoid",
+    "hardswish", "hardtanh", "instance_norm", "interpolate", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid",
+    "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d", "max_unpool2d", "max_unpool3d", "mish",
+    "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle", "relu", "relu6", "rms_norm",
+    "scaled_dot_product_attention", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh", "unfold",
 ]  # fmt: skip
 
 # These are the operations themselves.
@@ -26,6 +27,7 @@ affine_grid = tl.affine_grid
 avg_pool1d = tl.avg_pool1d
 avg_pool2d = tl.avg_pool2d
 avg_pool3d = tl.avg_pool3d
+batch_norm = tl.batch_norm
 binary_cross_entropy = tl.binary_cross_entropy
 binary_cross_entropy_with_logits = tl.binary_cross_entropy_with_logits
 celu = tl.celu
@@ -41,9 +43,11 @@ embedding = tl.embedding
 fold = tl.fold
 gelu = tl.gelu
 grid_sample = tl.grid_sample
+group_norm = tl.group_norm
 hardsigmoid = tl.hardsigmoid
 hardswish = tl.hardswish
 hardtanh = tl.hardtanh
+instance_norm = tl.instance_norm
 interpolate = tl.interpolate
 l1_loss = tl.l1_loss
 layer_norm = tl.layer_norm
@@ -67,6 +71,7 @@ pad = tl.pad
 pixel_shuffle = tl.pixel_shuffle
 pixel_unshuffle = tl.pixel_unshuffle
 relu6 = tl.relu6
+rms_norm = tl.rms_norm
 scaled_dot_product_attention = tl.scaled_dot_product_attention
 selu = tl.selu
 sigmoid = tl.sigmoid

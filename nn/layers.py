@@ -134,52 +134,6 @@ class Embedding(Module):
         )
 
 
-class LayerNorm(Module):
-    """Normalise the last dimensions to mean 0 and variance 1, then scale and shift: ``(x - mean) / sqrt(var + eps) * weight + bias``.
-
-    Shapes:
-        x: (..., *normalized_shape)  ->  out: the same;   weight, bias: normalized_shape, ones and zeros at first
-
-    Reference: Ba et al. 2016.
-
-    >>> tl.nn.LayerNorm(4)(tl.tensor([1.0, 2.0, 3.0, 4.0])).sum().item()
-    0.0
-    """
-
-    def __init__(
-        self,
-        normalized_shape: int | Sequence[int],
-        eps: float = 1e-5,
-        elementwise_affine: bool = True,
-        bias: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.eps, self.elementwise_affine = eps, elementwise_affine
-        for name, wanted in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
-            made = Parameter(tl.empty(self.normalized_shape, device=device, dtype=dtype)) if wanted else None
-            self.register_parameter(name, made)
-        self.reset_parameters()
-
-    weight: Parameter | None
-    bias: Parameter | None
-
-    def reset_parameters(self) -> None:
-        """Weight one, bias zero."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
-
-    def extra_repr(self) -> str:
-        return f"{self.normalized_shape}, eps={self.eps}" + ("" if self.elementwise_affine else ", no weight")
-
-
 class Dropout(Module):
     """In training, zero each element with probability `p` and scale the others by ``1 / (1 - p)``; in evaluation, do nothing.
 

@@ -154,7 +154,6 @@ from tensorlib.ops.extremes import median as median
 from tensorlib.ops.extremes import min as min
 from tensorlib.ops.fused import dropout as dropout
 from tensorlib.ops.fused import embedding as embedding
-from tensorlib.ops.fused import layer_norm as layer_norm
 from tensorlib.ops.fused import linear as linear
 from tensorlib.ops.fused import log_softmax as log_softmax
 from tensorlib.ops.fused import softmax as softmax
@@ -199,6 +198,11 @@ from tensorlib.ops.losses import cross_entropy as cross_entropy
 from tensorlib.ops.losses import l1_loss as l1_loss
 from tensorlib.ops.losses import mse_loss as mse_loss
 from tensorlib.ops.losses import nll_loss as nll_loss
+from tensorlib.ops.norms import batch_norm as batch_norm
+from tensorlib.ops.norms import group_norm as group_norm
+from tensorlib.ops.norms import instance_norm as instance_norm
+from tensorlib.ops.norms import layer_norm as layer_norm
+from tensorlib.ops.norms import rms_norm as rms_norm
 from tensorlib.ops.padding import pad as pad
 from tensorlib.ops.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
 from tensorlib.ops.pooling import adaptive_avg_pool2d as adaptive_avg_pool2d
@@ -459,6 +463,7 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "baddbmm",
+    "batch_norm",
     "bernoulli",
     "bfloat16",
     "binary_cross_entropy",
@@ -571,6 +576,7 @@ __all__ = [
     "greater",
     "greater_equal",
     "grid_sample",
+    "group_norm",
     "gt",
     "half",
     "hardsigmoid",
@@ -588,6 +594,7 @@ __all__ = [
     "inference_mode",
     "initial_seed",
     "inner",
+    "instance_norm",
     "int",
     "int16",
     "int32",
@@ -715,6 +722,7 @@ __all__ = [
     "repeat_interleave",
     "reshape",
     "result_category",
+    "rms_norm",
     "roll",
     "rot90",
     "round",

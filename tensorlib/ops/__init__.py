@@ -25,6 +25,7 @@ from tensorlib.ops import (
     joins,
     linalg,
     losses,
+    norms,
     padding,
     pooling,
     positions,
@@ -47,8 +48,8 @@ from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
     activations, attention, comparison, conv, convolution, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg,
-    losses, padding, pooling, positions, rearrange, reductions, resample, sampling, scans, selection, shape, sorting, special, transcendental,
-    unpooling, views,
+    losses, norms, padding, pooling, positions, rearrange, reductions, resample, sampling, scans, selection, shape, sorting, special,
+    transcendental, unpooling, views,
 )  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorlib import ops
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from tensorlib.dtypes import DType
     from tensorlib.tensor import Tensor
 
-__all__ = ["dropout", "embedding", "layer_norm", "linear", "log_softmax", "softmax"]
+__all__ = ["dropout", "embedding", "linear", "log_softmax", "softmax"]
 METHODS = ("log_softmax", "softmax")
 INPLACE: tuple[str, ...] = ()
 
@@ -240,106 +239,6 @@ def _check_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
         )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ShapeError(f"linear: bias has shape {bias.shape}, expected {weight.shape[:1]}.")
-
-
-# ---- layer_norm ----
-
-
-def _last(n: int) -> tuple[int, ...]:
-    return tuple(range(-n, 0))
-
-
-def _layer_norm_ref(xp: Any, x: Any, weight: Any, bias: Any, *, dims: int, eps: float) -> Any:
-    if x.size == 0:
-        return x.copy()
-    centred = x - x.mean(axis=_last(dims), keepdims=True)
-    variance = xp.square(centred).mean(axis=_last(dims), keepdims=True)
-    return _affine(centred / xp.sqrt(variance + x.dtype.type(eps)), weight, bias)
-
-
-def _affine(x: Any, weight: Any, bias: Any) -> Any:
-    """``x * weight + bias``, either of which may be absent."""
-    scaled = x if weight is None else x * weight
-    return scaled if bias is None else scaled + bias
-
-
-def _normalized(x: Tensor, dims: int, eps: float) -> tuple[Tensor, Tensor]:
-    """x with mean 0 and variance 1 over its last dimensions, and the factor 1 / sqrt(var + eps)."""
-    centred = x - x.mean(_last(dims), keepdim=True)
-    scale = (centred.square().mean(_last(dims), keepdim=True) + eps).rsqrt()
-    return centred * scale, scale
-
-
-def _layer_norm_input_grad(g: Tensor, x: Tensor, weight: Any, dims: int, eps: float) -> Tensor:
-    normalized, scale = _normalized(x, dims, eps)
-    gn = g if weight is None else g * weight
-    dependent = normalized * (gn * normalized).mean(_last(dims), keepdim=True)  # through the variance
-    return scale * (gn - gn.mean(_last(dims), keepdim=True) - dependent)
-
-
-_layer_norm = structured(
-    "layer_norm",
-    inputs=("x", "weight", "bias"),
-    attrs=("dims", "eps"),
-    dtype=rules.floating,
-    ref=_layer_norm_ref,
-    vjp=(
-        _layer_norm_input_grad,
-        lambda g, x, dims, eps: g * _normalized(x, dims, eps)[0],
-        lambda g: g,
-    ),
-    composite=lambda x, weight, bias, *, dims, eps: _affine(_normalized(x, dims, eps)[0], weight, bias),
-    native=lambda line, x, weight, bias, dims, eps: lib.tl_layer_norm(
-        x._array, dims, handle(weight), handle(bias), eps, line
-    ),
-    decode=lambda node: {"dims": lib.tl_node_int(node, 0), "eps": lib.tl_node_real(node, 0)},
-    samples=[
-        sample((3, 4), None, None, dims=1, eps=1e-5),
-        sample((3, 4), (4,), (4,), dims=1, eps=1e-5),
-        sample((2, 3, 67), (67,), None, dims=1, eps=1e-2),
-        sample((2, 3, 5), None, (5,), dims=1, eps=1e-2),
-        sample((2, 3, 4), (3, 4), (3, 4), dims=2, eps=1e-5),
-        sample((0, 4), (4,), (4,), dims=1, eps=1e-5),
-        sample((1,), (1,), (1,), dims=1, eps=1e-5),
-    ],
-    errors=[
-        error(
-            (2, 3),
-            normalized_shape=(2, 4),
-            raises=ValueError,
-            match=r"x has shape \(2, 3\), .* normalized_shape \(2, 4\)",
-        ),
-        error((2, 3), normalized_shape=(), raises=ValueError, match="at least one"),
-    ],
-)
-
-
-def layer_norm(
-    x: Tensor,
-    normalized_shape: int | Sequence[int],
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Tensor:
-    """Normalise over the last dimensions: ``(x - mean) / sqrt(var + eps) * weight + bias``, the variance without Bessel's correction.
-
-    Shapes:
-        x: (..., *normalized_shape), weight and bias: normalized_shape  ->  out: x's shape
-
-    Reference: Ba et al. 2016.
-
-    >>> tl.layer_norm(tl.tensor([[1.0, 3.0]]), (2,), eps=0.0).tolist()
-    [[-1.0, 1.0]]
-    """
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-    if not shape or x.shape[-len(shape) :] != shape:
-        raise ShapeError(
-            f"layer_norm: x has shape {x.shape}, expected its last dimensions to be normalized_shape {shape}, at least one."
-        )
-    for name, t in (("weight", weight), ("bias", bias)):
-        if t is not None and t.shape != shape:
-            raise ShapeError(f"layer_norm: {name} has shape {t.shape}, expected normalized_shape {shape}.")
-    return _layer_norm(x, weight, bias, dims=len(shape), eps=eps)
 
 
 # ---- embedding ----

@@ -57,19 +57,6 @@ def test_embedding_with_a_largest_norm() -> None:
     assert close(out.norm(2, 1), [1.0, 0.5, 1.0]) and close(weight[2], [6.0, 8.0])
 
 
-def test_layer_norm() -> None:
-    layer = nn.LayerNorm((3, 4), eps=1e-3)
-    x = tl.randn(5, 3, 4)
-    flat = x.numpy().reshape(5, -1)
-    expected = (flat - flat.mean(1, keepdims=True)) / np.sqrt(flat.var(1, keepdims=True) + 1e-3)
-    assert close(layer(x), expected.reshape(5, 3, 4))
-    assert list(layer.state_dict()) == ["weight", "bias"]
-    assert list(nn.LayerNorm(4, bias=False).state_dict()) == ["weight"]
-    assert not nn.LayerNorm(4, elementwise_affine=False).state_dict()
-    with pytest.raises(ValueError, match=r"last dimensions to be normalized_shape \(3, 4\)"):
-        layer(tl.zeros(4, 3))
-
-
 def test_dropout() -> None:
     tl.manual_seed(0)
     layer, x = nn.Dropout(0.25), tl.ones(400, 100, requires_grad=True)
