@@ -91,8 +91,6 @@ tl_tensor *tl_linear(tl_tensor *x, tl_tensor *w, tl_tensor *b, int line);
 tl_tensor *tl_row(int op, tl_tensor *x, int64_t dim, int line);
 tl_tensor *tl_attend(tl_tensor *q, tl_tensor *k, tl_tensor *v, tl_tensor *mask, double scale, bool causal, bool grouped, double dropout, uint64_t seed, uint64_t counter, int line);
 tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int line);
-tl_tensor *tl_cross_entropy(tl_tensor *x, tl_tensor *target, tl_tensor *w, int64_t ignore, int reduction, double smoothing, int line);
-tl_tensor *tl_mse(tl_tensor *x, tl_tensor *target, int reduction, int line);
 tl_tensor *tl_dropout(tl_tensor *x, double p, uint64_t key, uint64_t counter, int line);
 tl_tensor *tl_random(int kind, uint64_t key, uint64_t counter, int dtype, int ndim, const int64_t *dims, double a, double b);
 tl_tensor *tl_cat(tl_tensor *const *xs, int n, int dim, int line);
@@ -121,6 +119,10 @@ tl_tensor *tl_rms_norm(tl_tensor *x, int dims, tl_tensor *w, double eps, int lin
 tl_tensor *tl_channel_norm(tl_tensor *x, tl_tensor *w, tl_tensor *b, int64_t groups, double eps, int line);
 tl_tensor *tl_batch_norm(tl_tensor *x, tl_tensor *running_mean, tl_tensor *running_var, tl_tensor *w, tl_tensor *b, double momentum, double eps, int line);
 tl_tensor *tl_fixed_norm(tl_tensor *x, tl_tensor *mean, tl_tensor *var, tl_tensor *w, tl_tensor *b, double eps, int line);
+/* losses.c */
+tl_tensor *tl_cross_entropy(tl_tensor *x, tl_tensor *target, tl_tensor *w, int64_t ignore, int reduction, double smoothing, int line);
+tl_tensor *tl_nll(tl_tensor *x, tl_tensor *target, tl_tensor *w, int64_t ignore, int reduction, int line);
+tl_tensor *tl_pair_loss(int op, tl_tensor *x, tl_tensor *target, tl_tensor *w, tl_tensor *pos_weight, double param, int reduction, int line);
 /* positions.c */
 tl_tensor *tl_gather(tl_tensor *x, int64_t dim, tl_tensor *index, int line);
 tl_tensor *tl_index_select(tl_tensor *x, int64_t dim, tl_tensor *index, int line);

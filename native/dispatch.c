@@ -157,33 +157,6 @@ tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int lin
     return out;
 }
 
-/* ints: ignore, reduction; real[0]: smoothing; extra: the kernel's own */
-tl_tensor *tl_cross_entropy(tl_tensor *x, tl_tensor *target, tl_tensor *w, int64_t ignore, int reduction, double smoothing, int line)
-{
-    if (tl_elsewhere(x) || tl_elsewhere(target) || tl_elsewhere(w) || tl_tracks(target) || tl_tracks(w)) return tl_fail(TL_DECLINE);
-    tl_tensor *in[3] = {x, target, w}, *extra = NULL;
-    tl_node *node;
-    tl_tensor *loss = arr_cross_entropy(x, target, w, ignore, reduction, smoothing, &extra);
-    tl_tensor *out = tl_recorded_with(TL_OP_cross_entropy, 3, in, loss, line, &node);
-    if (node) {
-        node->ints[0] = ignore, node->ints[1] = reduction, node->real[0] = smoothing;
-        tl_keep_extra(node, 0, extra);
-    }
-    tl_free(extra);
-    return out;
-}
-
-/* ints: reduction */
-tl_tensor *tl_mse(tl_tensor *x, tl_tensor *target, int reduction, int line)
-{
-    if (tl_elsewhere(x) || tl_elsewhere(target) || x->dtype != target->dtype || !tl_same_shape(x, target)) return tl_fail(TL_DECLINE);
-    tl_tensor *in[2] = {x, target};
-    tl_node *node;
-    tl_tensor *out = tl_recorded_with(TL_OP_mse_loss, 2, in, arr_mse(x, target, reduction), line, &node);
-    if (node) node->ints[0] = reduction;
-    return out;
-}
-
 /* ints: key, counter; real[0]: p */
 tl_tensor *tl_dropout(tl_tensor *x, double p, uint64_t key, uint64_t counter, int line)
 {

@@ -139,19 +139,6 @@ static bool grad_embedding(const tl_node *n, const tl_tensor *g, tl_tensor **gin
     return (gin[0] = arr_embedding_grad(g, tl_saved_input(n, 1), n->edges[0].meta->dims[0], n->ints[0]));
 }
 
-static bool grad_cross_entropy(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
-{
-    return (gin[0] = arr_cross_entropy_grad(g, tl_saved_input(n, 0), tl_saved_input(n, 1), tl_saved_input(n, 2), tl_saved_extra(n, 0), n->ints[0],
-                                            (int)n->ints[1], n->real[0]));
-}
-
-static bool grad_mse(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
-{
-    for (int i = 0; i < 2; i++)
-        if (n->edges[i].to && !(gin[i] = arr_mse_grad(g, tl_saved_input(n, 0), tl_saved_input(n, 1), (int)n->ints[0], i == 1))) return undo(n, gin);
-    return true;
-}
-
 static bool grad_dropout(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     return (gin[0] = arr_dropout(g, n->real[0], (uint64_t)n->ints[0], (uint64_t)n->ints[1]));
@@ -184,6 +171,9 @@ bool tl_grad_channel_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_fixed_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_layer_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_rms_norm(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_cross_entropy(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_nll(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_pair(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_gather(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_index_select(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_scatter_add(const tl_node *, const tl_tensor *, tl_tensor **);
@@ -205,6 +195,8 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_adaptive_max_pool] = tl_grad_adaptive_max_pool,
     [TL_OP_as_strided] = tl_grad_as_strided,
     [TL_OP_avg_pool] = tl_grad_avg_pool,
+    [TL_OP_binary_cross_entropy] = tl_grad_pair,
+    [TL_OP_binary_cross_entropy_with_logits] = tl_grad_pair,
     [TL_OP_cast] = grad_cast,
     [TL_OP_cat] = grad_cat,
     [TL_OP_channel_norm] = tl_grad_channel_norm,
@@ -212,8 +204,9 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_conv_grad_input] = tl_grad_conv_grad_input,
     [TL_OP_conv_grad_weight] = tl_grad_conv_grad_weight,
     [TL_OP_convolution] = tl_grad_convolution,
-    [TL_OP_cross_entropy] = grad_cross_entropy,
     [TL_OP_cumsum] = tl_grad_cumsum,
+    [TL_OP_cross_entropy] = tl_grad_cross_entropy,
+    [TL_OP_cross_entropy_soft] = tl_grad_cross_entropy,
     [TL_OP_diagonal] = tl_grad_diagonal,
     [TL_OP_dropout] = grad_dropout,
     [TL_OP_embedding] = grad_embedding,
@@ -221,14 +214,18 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_fill] = grad_fill,
     [TL_OP_fixed_norm] = tl_grad_fixed_norm,
     [TL_OP_gather] = tl_grad_gather,
+    [TL_OP_huber_loss] = tl_grad_pair,
     [TL_OP_index_select] = tl_grad_index_select,
     [TL_OP_layer_norm] = tl_grad_layer_norm,
+    [TL_OP_kl_div] = tl_grad_pair,
+    [TL_OP_l1_loss] = tl_grad_pair,
     [TL_OP_linear] = grad_linear,
     [TL_OP_log_softmax] = grad_log_softmax,
     [TL_OP_matmul] = grad_matmul,
     [TL_OP_max_pool] = tl_grad_max_pool,
     [TL_OP_mean] = grad_mean,
-    [TL_OP_mse_loss] = grad_mse,
+    [TL_OP_mse_loss] = tl_grad_pair,
+    [TL_OP_nll_loss] = tl_grad_nll,
     [TL_OP_permute] = tl_grad_permute,
     [TL_OP_reshape] = tl_grad_reshape,
     [TL_OP_rms_norm] = tl_grad_rms_norm,
@@ -236,6 +233,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_scatter_add] = tl_grad_scatter_add,
     [TL_OP_select] = tl_grad_select,
     [TL_OP_slice] = tl_grad_slice,
+    [TL_OP_smooth_l1_loss] = tl_grad_pair,
     [TL_OP_softmax] = grad_softmax,
     [TL_OP_sort] = tl_grad_sort,
     [TL_OP_sum] = grad_sum,

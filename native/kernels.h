@@ -303,7 +303,7 @@ tl_tensor *arr_linspace(int dtype, int64_t n, double start, double end);        
 enum {
     TL_ROWS_TILE = 64,       /* columns of one task where softmax runs along another dimension than the last */
     TL_ROWS_BLOCK = 64,      /* rows whose share of gweight and gbias is summed before it joins the others */
-    TL_SQDIFF_BLOCK = 16384  /* elements of one task of mse_loss */
+    TL_PAIR_BLOCK = 16384    /* elements of one task of a loss of pairs */
 };
 /* Each takes tasks [begin, end), so that it can be handed to tl_parallel_for: rows, except where noted. */
 typedef struct { void *out; const void *x, *g; int64_t n, inner; bool log; } tl_softmax;  /* gradient: x is the result. (outer, n, inner) */
@@ -311,21 +311,34 @@ typedef struct { void *out; const void *x, *g; int64_t n, inner; bool log; } tl_
 typedef struct { void *out, *mean, *rstd; const void *x, *weight, *bias; int64_t n; double eps; } tl_layer_norm_task;
 /* parts: (tasks, 2, n), what each block of rows adds to gweight and gbias, or NULL; gx: or NULL. */
 typedef struct { void *gx, *parts; const void *g, *x, *mean, *rstd, *weight; int64_t rows, n; } tl_layer_norm_grad;
+/* Scores x (outer, n, inner), n classes. target (outer, inner): in [0, n) or ignore; where it is NULL, soft: probabilities of x's shape. */
 typedef struct {
-    void *loss, *out;        /* forward: the loss of each row; gradient */
-    void *saved;             /* (rows, 2): the maximum m of a row, log(sum(exp(x - m))) */
-    const void *x, *weight, *g;
-    const int64_t *target;   /* in [0, n) or ignore */
-    int64_t n, ignore, g_step;
-    double smoothing, weight_sum, scale; /* weight_sum: over classes. The gradient is scale * g[r * g_step] times that of the row's loss */
+    void *loss, *out;        /* forward: (outer, inner); gradient: of x */
+    void *saved;             /* (outer, 3, inner): the maximum m of a position's scores, log(sum(exp(x - m))), soft: the sum of what classes count */
+    const void *x, *soft, *weight, *g;
+    const int64_t *target;
+    int64_t n, inner, ignore, g_step;
+    double smoothing, weight_sum, scale; /* weight_sum: over classes. The gradient is scale * g[position * g_step] times that of the position's loss */
 } tl_cross_entropy_task;
-typedef struct { void *out; double *sums; const void *a, *b, *g; int64_t n, g_step; double scale; } tl_sqdiff; /* g_step 0: g[0] for all */
+/* Losses that pair each element of an input x with one of a target y. KL_LOG: y is a logarithm. HUBER: quadratic up to `bound`. */
+enum { TL_PAIR_SQUARED, TL_PAIR_ABSOLUTE, TL_PAIR_HUBER, TL_PAIR_KL, TL_PAIR_KL_LOG, TL_PAIR_BCE, TL_PAIR_BCE_LOGITS };
+typedef struct {
+    void *out;               /* each: the losses; gradient: of x, scale * g[i * g_step] times the slope */
+    double *sums;            /* sum: of each block */
+    const void *x, *y, *weight, *pos_weight, *g; /* both weights: or NULL */
+    int64_t n, g_step;
+    double bound, scale;
+    int kind;
+    _Atomic bool outside;    /* BCE, set: an element of x is no probability */
+} tl_pair;
 typedef struct {
     tl_range_fn softmax[2], softmax_grad[2];
     tl_range_fn softmax_across[2], softmax_across_grad[2];   /* tasks: tiles of columns, outer by outer */
     tl_range_fn layer_norm[2], layer_norm_grad[2];           /* gradient: tasks are blocks of rows */
-    tl_range_fn cross_entropy[2], cross_entropy_grad[2];
-    tl_range_fn sqdiff[2], sqdiff_sum[2], sqdiff_grad[2];    /* tasks: blocks. out = (a - b)^2 | sums[block] | scale g (a - b) */
+    tl_range_fn cross_entropy[2], cross_entropy_grad[2], cross_entropy_soft[2], cross_entropy_soft_grad[2]; /* inner is 1 */
+    tl_range_fn cross_entropy_across[2], cross_entropy_across_grad[2]; /* tasks: tiles of positions, outer by outer; soft too */
+    tl_range_fn nll[2], nll_grad[2];                         /* tasks: outer indices; nothing saved */
+    tl_range_fn pair_each[2], pair_sum[2], pair_grad[2];     /* tasks: blocks */
 } tl_rows_kernels;
 TL_KERNELS(tl_rows_kernels, rows_kernels, tl_rows_k);
 
@@ -344,15 +357,21 @@ tl_tensor *arr_layer_norm(const tl_tensor *x, int64_t rows, int64_t cols, const 
 bool arr_layer_norm_grad(const tl_tensor *g, const tl_tensor *x, const tl_tensor *mean, const tl_tensor *rstd, const tl_tensor *weight,
                          tl_tensor **gx, tl_tensor **gweight, tl_tensor **gbias);
 enum { TL_REDUCE_NONE, TL_REDUCE_MEAN, TL_REDUCE_SUM };
-/* logits (N, C), target (N) int64, weight (C) or NULL. TL_RANGE (target, its position, C) where a target is neither in [0, C) nor
- * ignore_index. *saved: fresh, (2 N + 1), for the gradient. */
+/* logits (C), (N, C) or (N, C, d1, ...); target: integers, of logits' shape without C, or probabilities of logits' shape; weight (C) or NULL.
+ * TL_RANGE (target, its position, C) where a target is neither in [0, C) nor ignore_index. *saved: fresh, for the gradient. */
 tl_tensor *arr_cross_entropy(const tl_tensor *logits, const tl_tensor *target, const tl_tensor *weight, int64_t ignore_index, int reduction,
                              double smoothing, tl_tensor **saved);
 tl_tensor *arr_cross_entropy_grad(const tl_tensor *g, const tl_tensor *logits, const tl_tensor *target, const tl_tensor *weight,
                                   const tl_tensor *saved, int64_t ignore_index, int reduction, double smoothing);
-tl_tensor *arr_mse(const tl_tensor *input, const tl_tensor *target, int reduction);           /* of the same shape */
-/* The gradient of input; of target with negate. */
-tl_tensor *arr_mse_grad(const tl_tensor *g, const tl_tensor *input, const tl_tensor *target, int reduction, bool negate);
+/* The same of logarithms of probabilities, integer targets only. *divisor: what a mean divides by. */
+tl_tensor *arr_nll(const tl_tensor *logp, const tl_tensor *target, const tl_tensor *weight, int64_t ignore_index, int reduction, double *divisor);
+tl_tensor *arr_nll_grad(const tl_tensor *g, const tl_meta *logp, const tl_tensor *target, const tl_tensor *weight, int64_t ignore_index,
+                        int reduction, double divisor);
+/* in: input, target of the same shape, weight and pos_weight that broadcast to it, or NULL. The loss of a pair is `factor` times the kind's.
+ * Declines probabilities outside [0, 1]. */
+tl_tensor *arr_pair(int kind, const tl_tensor *const in[4], double bound, double factor, int reduction);
+/* The gradient of input; of target with negate (up to TL_PAIR_HUBER). */
+tl_tensor *arr_pair_grad(int kind, const tl_tensor *g, const tl_tensor *const in[4], double bound, double factor, int reduction, bool negate);
 
 /* ---- norm.inc.c, driven by norm.c: normalisation over channels. All arrays are contiguous ---- */
 enum {

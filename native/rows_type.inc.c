@@ -67,7 +67,6 @@ TL_INLINE V RN(term)(int what, V a, V b, V m)
     case TERM_DOT: return a * b;
     case TERM_BELOW: return m - a;
     case TERM_BELOW_DOT: return (m - a) * b;
-    case TERM_SQDIFF: return (a - b) * (a - b);
     default: return a;
     }
 }
@@ -119,10 +118,7 @@ TL_INLINE V RN(mapped)(int what, V a, V b, V c, V d, const V *s)
     case MAP_NORM_GRAD: return s[1] * ((b - s[2]) - (a - s[0]) * s[1] * s[3]);
     case MAP_NORM_GRAD_W: return s[1] * ((b * c - s[2]) - (a - s[0]) * s[1] * s[3]);
     case MAP_CE_GRAD: return RN(exp)((a - s[0]) - s[1]) * s[2] - s[3];
-    case MAP_CE_GRAD_W: return RN(exp)((a - s[0]) - s[1]) * s[2] - s[3] * c;
-    case MAP_SQDIFF: return (a - b) * (a - b);
-    case MAP_DIFF: return (a - b) * s[0];
-    default: return (a - b) * s[0] * c;
+    default: return RN(exp)((a - s[0]) - s[1]) * s[2] - s[3] * c;
     }
 }
 typedef struct { T s[4]; } RN(scalars);
@@ -314,88 +310,7 @@ static void RN(layer_norm_grad)(void *arg, int64_t begin, int64_t end)
     }
 }
 
-/* ---- cross_entropy ---- */
-
-static void RN(cross_entropy)(void *arg, int64_t begin, int64_t end)
-{
-    const tl_cross_entropy_task *p = arg;
-    int64_t n = p->n;
-    const T *w = p->weight;
-    T *loss = p->loss, *saved = p->saved;
-    for (int64_t r = begin; r < end; r++) {
-        const T *x = (const T *)p->x + r * n;
-        int64_t y = p->target[r];
-        if (y == p->ignore) {
-            loss[r] = saved[2 * r] = saved[2 * r + 1] = 0;
-            continue;
-        }
-        T m = RN(row_max)(x, n);
-        double total = log(RN(row_total)(TERM_EXP, x, x, m, n));
-        double value = ((double)m - (double)x[y] + total) * (w ? (double)w[y] : 1) * (1 - p->smoothing);
-        if (p->smoothing > 0) {
-            double below = w ? RN(row_total)(TERM_BELOW_DOT, x, w, m, n) : RN(row_total)(TERM_BELOW, x, x, m, n);
-            value += (below + total * p->weight_sum) * p->smoothing / (double)n;
-        }
-        loss[r] = (T)value;
-        saved[2 * r] = m;
-        saved[2 * r + 1] = (T)total;
-    }
-}
-static void RN(cross_entropy_grad)(void *arg, int64_t begin, int64_t end)
-{
-    const tl_cross_entropy_task *p = arg;
-    int64_t n = p->n;
-    const T *w = p->weight, *g = p->g, *saved = p->saved;
-    for (int64_t r = begin; r < end; r++) {
-        const T *x = (const T *)p->x + r * n;
-        T *out = (T *)p->out + r * n;
-        int64_t y = p->target[r];
-        if (y == p->ignore) {
-            memset(out, 0, (size_t)n * sizeof(T));
-            continue;
-        }
-        double scale = (double)g[r * p->g_step] * p->scale, hit = scale * (1 - p->smoothing) * (w ? (double)w[y] : 1);
-        double even = scale * p->smoothing / (double)n;
-        RN(scalars) k = {{saved[2 * r], saved[2 * r + 1], (T)(hit + even * p->weight_sum), (T)even}};
-        if (w) RN(row_map)(MAP_CE_GRAD_W, out, x, x, w, x, k, n);
-        else RN(row_map)(MAP_CE_GRAD, out, x, x, x, x, k, n);
-        out[y] -= (T)hit;
-    }
-}
-
-/* ---- squared differences: block b covers TL_SQDIFF_BLOCK elements ---- */
-
-TL_INLINE int64_t RN(block_length)(const tl_sqdiff *p, int64_t b)
-{
-    return p->n - b * TL_SQDIFF_BLOCK < TL_SQDIFF_BLOCK ? p->n - b * TL_SQDIFF_BLOCK : TL_SQDIFF_BLOCK;
-}
-static void RN(sqdiff)(void *arg, int64_t begin, int64_t end)
-{
-    const tl_sqdiff *p = arg;
-    for (int64_t b = begin; b < end; b++) {
-        const T *x = (const T *)p->a + b * TL_SQDIFF_BLOCK, *y = (const T *)p->b + b * TL_SQDIFF_BLOCK;
-        RN(row_map)(MAP_SQDIFF, (T *)p->out + b * TL_SQDIFF_BLOCK, x, y, x, x, SCALARS(0), RN(block_length)(p, b));
-    }
-}
-static void RN(sqdiff_sum)(void *arg, int64_t begin, int64_t end)
-{
-    const tl_sqdiff *p = arg;
-    for (int64_t b = begin; b < end; b++) {
-        const T *x = (const T *)p->a + b * TL_SQDIFF_BLOCK, *y = (const T *)p->b + b * TL_SQDIFF_BLOCK;
-        p->sums[b] = RN(row_total)(TERM_SQDIFF, x, y, 0, RN(block_length)(p, b));
-    }
-}
-static void RN(sqdiff_grad)(void *arg, int64_t begin, int64_t end)
-{
-    const tl_sqdiff *p = arg;
-    for (int64_t b = begin; b < end; b++) {
-        int64_t at = b * TL_SQDIFF_BLOCK, n = RN(block_length)(p, b);
-        const T *x = (const T *)p->a + at, *y = (const T *)p->b + at, *g = p->g;
-        T *out = (T *)p->out + at;
-        if (p->g_step) RN(row_map)(MAP_DIFF_G, out, x, y, g + at, x, SCALARS((T)p->scale), n);
-        else RN(row_map)(MAP_DIFF, out, x, y, x, x, SCALARS((T)(p->scale * (double)g[0])), n);
-    }
-}
+#include "losses_type.inc.c"
 
 #undef T
 #undef V

@@ -19,6 +19,7 @@ enum { MAX_RULE_INPUTS = 5 };
 #define OUT(j) TL_OUT(j)
 #define SHAPE(i) TL_SHAPE(i)
 #define EACH(...) __VA_ARGS__
+#define PAIR (TL_IN(0) | TL_IN(1) | TL_IN(2))
 static uint64_t needs_of[TL_N_OPS][MAX_RULE_INPUTS] = { /* by the input whose gradient it is */
 #define EW1(name, dtypes, out, ga, saves, ulp) [TL_OP_##name] = {saves},
 #define EW2(name, dtypes, out, ga, gb, saves, ulp) [TL_OP_##name] = {saves},

@@ -10,8 +10,17 @@ from tensorlib.nn import functional, init, utils
 from tensorlib.nn.activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from tensorlib.nn.containers import ModuleDict, ModuleList, Sequential
 from tensorlib.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from tensorlib.nn.layers import Dropout, Embedding, Flatten, Identity, Linear, Unflatten
-from tensorlib.nn.losses import BCELoss, BCEWithLogitsLoss, CrossEntropyLoss, L1Loss, MSELoss, NLLLoss
+from tensorlib.nn.layers import Dropout, Embedding, Flatten, Identity, LayerNorm, Linear, Unflatten
+from tensorlib.nn.losses import *  # noqa: F403
+from tensorlib.nn.losses import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+    __all__ as _losses,
+)
 from tensorlib.nn.module import IncompatibleKeys, Module, StateDictError
 from tensorlib.nn.norms import (
     BatchNorm1d,
@@ -84,11 +93,7 @@ __all__ = [
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
-    "BCELoss",
-    "BCEWithLogitsLoss",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "BatchNorm3d",
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d",
     "CircularPad1d",
     "CircularPad2d",
     "CircularPad3d",
@@ -101,18 +106,11 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
-    "CrossEntropyLoss",
     "Dropout",
     "Embedding",
     "Flatten",
     "Fold",
-    "GroupNorm",
-    "Identity",
-    "IncompatibleKeys",
-    "InstanceNorm1d",
-    "InstanceNorm2d",
-    "InstanceNorm3d",
-    "L1Loss",
+    "GroupNorm", "Identity", "IncompatibleKeys", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
@@ -120,7 +118,6 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
-    "MSELoss",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
@@ -130,11 +127,7 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
-    "NLLLoss",
-    "Parameter",
-    "PixelShuffle",
-    "PixelUnshuffle",
-    "RMSNorm",
+    "Parameter", "PixelShuffle", "PixelUnshuffle", "RMSNorm",
     "ReLU",
     "ReflectionPad1d",
     "ReflectionPad2d",
@@ -161,3 +154,4 @@ __all__ = [
     "init",
     "utils",
 ]  # fmt: skip
+__all__ += _losses  # noqa: PLE0605

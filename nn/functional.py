@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import tensorlib as tl
 from tensorlib import Tensor
+from tensorlib.nn import margins
+from tensorlib.nn.margins import *  # noqa: F403
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
     "adaptive_max_pool3d", "affine_grid", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy",
     "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
     "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding", "fold", "gelu", "grid_sample", "group_norm", "hardsigmoid",
-    "hardswish", "hardtanh", "instance_norm", "interpolate", "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid",
-    "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d", "max_unpool2d", "max_unpool3d", "mish",
-    "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle", "relu", "relu6", "rms_norm",
-    "scaled_dot_product_attention", "selu", "sigmoid", "silu", "softmax", "softplus", "softsign", "tanh", "unfold",
+    "hardswish", "hardtanh", "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
+    "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d",
+    "max_unpool2d", "max_unpool3d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle",
+    "relu", "relu6", "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
+    "softsign", "tanh", "unfold",
 ]  # fmt: skip
+__all__ += margins.__all__
 
 # These are the operations themselves.
 adaptive_avg_pool1d = tl.adaptive_avg_pool1d
@@ -49,6 +53,8 @@ hardswish = tl.hardswish
 hardtanh = tl.hardtanh
 instance_norm = tl.instance_norm
 interpolate = tl.interpolate
+huber_loss = tl.huber_loss
+kl_div = tl.kl_div
 l1_loss = tl.l1_loss
 layer_norm = tl.layer_norm
 linear = tl.linear
@@ -75,6 +81,7 @@ rms_norm = tl.rms_norm
 scaled_dot_product_attention = tl.scaled_dot_product_attention
 selu = tl.selu
 sigmoid = tl.sigmoid
+smooth_l1_loss = tl.smooth_l1_loss
 softmax = tl.softmax
 softplus = tl.softplus
 softsign = tl.softsign

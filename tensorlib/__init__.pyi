@@ -154,6 +154,7 @@ from tensorlib.ops.extremes import median as median
 from tensorlib.ops.extremes import min as min
 from tensorlib.ops.fused import dropout as dropout
 from tensorlib.ops.fused import embedding as embedding
+from tensorlib.ops.fused import layer_norm as layer_norm
 from tensorlib.ops.fused import linear as linear
 from tensorlib.ops.fused import log_softmax as log_softmax
 from tensorlib.ops.fused import softmax as softmax
@@ -192,18 +193,16 @@ from tensorlib.ops.linalg import outer as outer
 from tensorlib.ops.linalg import tensordot as tensordot
 from tensorlib.ops.linalg import trace as trace
 from tensorlib.ops.linalg import vdot as vdot
-from tensorlib.ops.losses import binary_cross_entropy as binary_cross_entropy
-from tensorlib.ops.losses import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from tensorlib.ops.losses import cross_entropy as cross_entropy
-from tensorlib.ops.losses import l1_loss as l1_loss
-from tensorlib.ops.losses import mse_loss as mse_loss
 from tensorlib.ops.losses import nll_loss as nll_loss
-from tensorlib.ops.norms import batch_norm as batch_norm
-from tensorlib.ops.norms import group_norm as group_norm
-from tensorlib.ops.norms import instance_norm as instance_norm
-from tensorlib.ops.norms import layer_norm as layer_norm
-from tensorlib.ops.norms import rms_norm as rms_norm
 from tensorlib.ops.padding import pad as pad
+from tensorlib.ops.pairs import binary_cross_entropy as binary_cross_entropy
+from tensorlib.ops.pairs import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
+from tensorlib.ops.pairs import huber_loss as huber_loss
+from tensorlib.ops.pairs import kl_div as kl_div
+from tensorlib.ops.pairs import l1_loss as l1_loss
+from tensorlib.ops.pairs import mse_loss as mse_loss
+from tensorlib.ops.pairs import smooth_l1_loss as smooth_l1_loss
 from tensorlib.ops.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
 from tensorlib.ops.pooling import adaptive_avg_pool2d as adaptive_avg_pool2d
 from tensorlib.ops.pooling import adaptive_avg_pool3d as adaptive_avg_pool3d
@@ -265,13 +264,6 @@ from tensorlib.ops.reductions import std_mean as std_mean
 from tensorlib.ops.reductions import sum as sum
 from tensorlib.ops.reductions import var as var
 from tensorlib.ops.reductions import var_mean as var_mean
-from tensorlib.ops.resample import fold as fold
-from tensorlib.ops.resample import interpolate as interpolate
-from tensorlib.ops.resample import pixel_shuffle as pixel_shuffle
-from tensorlib.ops.resample import pixel_unshuffle as pixel_unshuffle
-from tensorlib.ops.resample import unfold as unfold
-from tensorlib.ops.sampling import affine_grid as affine_grid
-from tensorlib.ops.sampling import grid_sample as grid_sample
 from tensorlib.ops.scans import cumprod as cumprod
 from tensorlib.ops.scans import cumsum as cumsum
 from tensorlib.ops.selection import clamp as clamp
@@ -428,7 +420,6 @@ __all__ = [
     "addmm",
     "addmv",
     "addr",
-    "affine_grid",
     "all",
     "allclose",
     "amax",
@@ -463,7 +454,6 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "baddbmm",
-    "batch_norm",
     "bernoulli",
     "bfloat16",
     "binary_cross_entropy",
@@ -558,7 +548,6 @@ __all__ = [
     "fmax",
     "fmin",
     "fmod",
-    "fold",
     "frac",
     "from_dlpack",
     "from_numpy",
@@ -575,8 +564,6 @@ __all__ = [
     "get_rng_state",
     "greater",
     "greater_equal",
-    "grid_sample",
-    "group_norm",
     "gt",
     "half",
     "hardsigmoid",
@@ -585,6 +572,7 @@ __all__ = [
     "heaviside",
     "histc",
     "hstack",
+    "huber_loss",
     "hypot",
     "index_add",
     "index_copy",
@@ -594,13 +582,11 @@ __all__ = [
     "inference_mode",
     "initial_seed",
     "inner",
-    "instance_norm",
     "int",
     "int16",
     "int32",
     "int64",
     "int8",
-    "interpolate",
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "is_tensor",
@@ -611,6 +597,7 @@ __all__ = [
     "isnan",
     "isneginf",
     "isposinf",
+    "kl_div",
     "kron",
     "kthvalue",
     "l1_loss",
@@ -697,8 +684,6 @@ __all__ = [
     "outer",
     "pad",
     "permute",
-    "pixel_shuffle",
-    "pixel_unshuffle",
     "polygamma",
     "positive",
     "pow",
@@ -722,7 +707,6 @@ __all__ = [
     "repeat_interleave",
     "reshape",
     "result_category",
-    "rms_norm",
     "roll",
     "rot90",
     "round",
@@ -750,6 +734,7 @@ __all__ = [
     "sin",
     "sinc",
     "sinh",
+    "smooth_l1_loss",
     "softmax",
     "softplus",
     "softsign",
@@ -787,7 +772,6 @@ __all__ = [
     "uint8",
     "unbind",
     "unflatten",
-    "unfold",
     "unique",
     "unique_consecutive",
     "unsqueeze",

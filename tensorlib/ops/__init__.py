@@ -27,6 +27,7 @@ from tensorlib.ops import (
     losses,
     norms,
     padding,
+    pairs,
     pooling,
     positions,
     rearrange,
@@ -48,7 +49,7 @@ from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
     activations, attention, comparison, conv, convolution, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg,
-    losses, norms, padding, pooling, positions, rearrange, reductions, resample, sampling, scans, selection, shape, sorting, special,
+    losses, norms, padding, pairs, pooling, positions, rearrange, reductions, resample, sampling, scans, selection, shape, sorting, special,
     transcendental, unpooling, views,
 )  # fmt: skip
 

@@ -1,72 +1,51 @@
-"""Losses: cross_entropy and mse_loss with kernels of their own, the others in plain operations."""
+"""Losses over classes, with kernels of their own: cross_entropy and nll_loss."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from tensorlib import ops
 from tensorlib.dtypes import int64
 from tensorlib.errors import DTypeError, IndexRangeError, ShapeError
 from tensorlib.native import lib
-from tensorlib.ops import rules
-from tensorlib.ops.declare import composite, structured
+from tensorlib.ops.declare import structured
 from tensorlib.ops.fused import SLOW, caller, handle, log_softmax, log_softmax_ref, softmax
+from tensorlib.ops.pairs import REDUCTION_NAMES, REDUCTIONS, check_reduction, floats_only, reduced, same_dtype, seed
 from tensorlib.ops.table import Draw, error, sample
 from tensorlib.tensor import wrap
 
 if TYPE_CHECKING:
-    from tensorlib.dtypes import DType
     from tensorlib.tensor import Tensor
 
-__all__ = [
-    "binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "l1_loss", "mse_loss", "nll_loss",
-]  # fmt: skip
+__all__ = ["cross_entropy", "nll_loss"]
 METHODS: tuple[str, ...] = ()
 INPLACE: tuple[str, ...] = ()
-
-REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}  # C's numbers
-_REDUCTION_NAMES = tuple(REDUCTIONS)
-
-
-def _floats_only(name: str) -> rules.DTypeRule:
-    """Operands as they are; scores and probabilities must be floats."""
-
-    def rule(common: DType) -> tuple[DType | None, DType | None]:
-        if common.category != 2:
-            raise DTypeError(f"{name}: input must be a float tensor, got {common.name}.")
-        return None, None
-
-    return rule
-
-
-def _check_float(name: str, x: Tensor) -> None:
-    _floats_only(name)(x.dtype)
-
 
 # ---- classification ----
 
 
-def _valid(xp: Any, target: Any, classes: int, ignore_index: int) -> tuple[Any, Any]:
+def _axis(x: Any) -> int:
+    """The dimension of classes, of a Tensor or an array."""
+    return 1 if x.ndim > 1 else 0
+
+
+def _valid(xp: Any, target: Any, classes: int, ignore_index: int, name: str = "cross_entropy") -> tuple[Any, Any]:
     """(target with 0 where ignored, mask of what counts); raises where a target is out of range."""
     valid = target != ignore_index
     wrong = valid & ((target < 0) | (target >= classes))
     if bool(wrong.any()):
-        _out_of_range("cross_entropy", int(target[wrong][0]), classes, ignore_index)
+        got = int(target[wrong][0])
+        raise IndexRangeError(
+            f"{name}: target {got} is out of range; expected a class in [0, {classes}) or ignore_index {ignore_index}."
+        )
     return xp.where(valid, target, 0), valid
-
-
-def _out_of_range(name: str, got: int, classes: int, ignore_index: int) -> None:
-    raise IndexRangeError(
-        f"{name}: target {got} is out of range; expected a class in [0, {classes}) or ignore_index {ignore_index}."
-    )
 
 
 def _cross_entropy_ref(
     xp: Any, x: Any, target: Any, weight: Any, *, ignore_index: int, reduction: str, label_smoothing: float
 ) -> Any:
-    axis = 1 if x.ndim > 1 else 0
+    axis = _axis(x)
     index, valid = _valid(xp, target, x.shape[axis], ignore_index)
     logp = log_softmax_ref(xp, x, dim=axis)
     w = xp.ones(x.shape[axis], x.dtype) if weight is None else weight
@@ -86,7 +65,7 @@ def _class_weights(
     x: Tensor, target: Tensor, weight: Any, ignore_index: int, label_smoothing: float
 ) -> tuple[Tensor, Tensor]:
     """(q, w): the loss is ``-sum_c q_c log p_c`` per position, and a mean divides by the sum of w. No gradient flows here."""
-    axis = 1 if x.ndim > 1 else 0
+    axis = _axis(x)
     classes = x.shape[axis]
     valid = target != ignore_index
     index = ops.elementwise.where(valid, target, ops.creation.zeros_like(target))
@@ -106,7 +85,7 @@ def _class_weights(
 def _cross_entropy_grad(
     g: Tensor, x: Tensor, target: Tensor, weight: Any, ignore_index: int, reduction: str, label_smoothing: float
 ) -> Tensor:
-    axis = 1 if x.ndim > 1 else 0
+    axis = _axis(x)
     q, w = _class_weights(x, target, weight, ignore_index, label_smoothing)
     slope = softmax(x, axis) * q.sum(axis, keepdim=True) - q
     scale = g / w.sum() if reduction == "mean" else g.unsqueeze(axis) if reduction == "none" else g
@@ -119,7 +98,7 @@ def _cross_entropy_grad(
 def _cross_entropy_plain(
     x: Tensor, target: Tensor, weight: Any, *, ignore_index: int, reduction: str, label_smoothing: float
 ) -> Tensor:
-    axis = 1 if x.ndim > 1 else 0
+    axis = _axis(x)
     q, w = _class_weights(x, target, weight, ignore_index, label_smoothing)
     logp = log_softmax(x, axis)
     loss = -ops.elementwise.where(q == 0, ops.creation.zeros_like(logp), q * logp).sum(axis)  # 0 * log 0 is 0
@@ -143,7 +122,12 @@ def _cross_entropy_samples() -> list[Any]:
             made.append(sample((4, 5), _target((4,), 5, ignored=True), Draw((5,), 0.5, 2.0), **fixed))
     fixed = {"ignore_index": -100, "reduction": "mean", "label_smoothing": 0.0}
     made.append(sample((3,), _target((), 3), None, **fixed))
-    made.append(sample((2, 3, 4), _target((2, 4), 3, ignored=True), None, **fixed))
+    for smoothing in (0.0, 0.1):
+        settings = {**fixed, "label_smoothing": smoothing}
+        made.append(sample((2, 3, 4), _target((2, 4), 3, ignored=True), None, **settings))
+        made.append(sample((2, 3, 67), _target((2, 67), 3), Draw((3,), 0.5, 2.0), **{**settings, "reduction": "none"}))
+        made.append(sample((1, 5, 3, 6), _target((1, 3, 6), 5, ignored=True), Draw((5,), 0.5, 2.0), **settings))
+    made.append(sample((2, 600, 3), _target((2, 3), 600), None, **fixed))
     made.append(sample((0, 3), Draw((0,), dtype="int64", values=[]), None, **{**fixed, "reduction": "sum"}))
     made.append(sample((5, 70), _target((5,), 70), None, **fixed))
     return made
@@ -163,48 +147,40 @@ def _cross_entropy_native(
     )  # fmt: skip
 
 
+def _class_errors(name: str) -> list[Any]:
+    def classes(*values: int) -> Draw:
+        return Draw((len(values),), dtype="int64", values=values)
+
+    return [
+        error((2, 3), classes(0, 3), raises=IndexError, match=f"{name}: target 3 is out of range"),
+        error((2, 3), classes(0, -1), raises=IndexError, match=f"{name}: target -1 is out of range"),
+        error((2, 3), classes(0, 0, 0, 0), raises=ValueError, match=rf"{name}: target of shape \(4,\)"),
+        error((2, 3), classes(0, 0), (2,), raises=ValueError, match=rf"{name}: weight has shape \(2,\)"),
+        error((2, 3), classes(0, 0), reduction="avg", raises=ValueError, match=f"{name}: reduction"),
+        error((2, 3), (2,), raises=TypeError, match=f"{name}: target"),
+    ]
+
+
 _cross_entropy = structured(
     "cross_entropy",
     inputs=("x", "target", "weight"),
     attrs=("ignore_index", "reduction", "label_smoothing"),
-    dtype=_floats_only("cross_entropy"),
+    dtype=floats_only("cross_entropy"),
     ref=_cross_entropy_ref,
     vjp=(_cross_entropy_grad, None, None),
     composite=_cross_entropy_plain,
     native=_cross_entropy_native,
     decode=lambda node: {
         "ignore_index": lib.tl_node_int(node, 0),
-        "reduction": _REDUCTION_NAMES[lib.tl_node_int(node, 1)],
+        "reduction": REDUCTION_NAMES[lib.tl_node_int(node, 1)],
         "label_smoothing": lib.tl_node_real(node, 0),
     },
     samples=_cross_entropy_samples,
     errors=[
-        error((2, 3), Draw((2,), dtype="int64", values=[0, 3]), raises=IndexError, match="target 3 is out of range"),
-        error((2, 3), Draw((4,), dtype="int64", values=[0] * 4), raises=ValueError, match=r"target of shape \(4,\)"),
-        error((2, 3), Draw((2,), dtype="int64", values=[0] * 2), reduction="avg", raises=ValueError, match="reduction"),
-        error((2, 3), Draw((2,)), raises=TypeError, match="target"),
+        *_class_errors("cross_entropy"),
+        error((2, 3), (2, 3), label_smoothing=1.5, raises=ValueError, match="label_smoothing must be in"),
     ],
 )
-
-
-def _check_reduction(name: str, reduction: str) -> None:
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"{name}: reduction must be 'mean', 'sum' or 'none', got {reduction!r}.")
-
-
-def _check_classes(name: str, x: Tensor, target: Tensor, weight: Tensor | None) -> None:
-    expected = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
-    if x.ndim == 0 or target.shape != expected:
-        raise ShapeError(
-            f"{name}: target of shape {target.shape} does not fit input of shape {x.shape}; expected target of shape "
-            f"{expected if x.ndim else '(), and input with a dimension of classes'}."
-        )
-    if target.dtype.category != 1:
-        raise DTypeError(f"{name}: target must be integer class numbers of shape {expected}, got {target.dtype.name}.")
-    _check_float(name, x)
-    classes = x.shape[1 if x.ndim > 1 else 0]
-    if weight is not None and weight.shape != (classes,):
-        raise ShapeError(f"{name}: weight has shape {weight.shape}, expected one value for each of {classes} classes.")
 
 
 def cross_entropy(
@@ -242,60 +218,189 @@ def cross_entropy(
                 return wrap(made)
         except SLOW:
             pass
-    _check_reduction("cross_entropy", reduction)
-    if target.dtype.is_floating_point and target.shape == input.shape:
-        return _soft_cross_entropy(input, target, weight, reduction, label_smoothing)
-    _check_classes("cross_entropy", input, target, weight)
+    check_reduction("cross_entropy", reduction)
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1], got {label_smoothing}.")
-    return _cross_entropy(
-        input, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
-    )
+    settings = {"reduction": reduction, "label_smoothing": float(label_smoothing)}
+    if target.dtype.is_floating_point and target.shape == input.shape:
+        _check_scores("cross_entropy", input, weight)
+        return _cross_entropy_soft(*same_dtype(input, target, weight), **settings)
+    _check_classes("cross_entropy", input, target, weight)
+    input, weight = same_dtype(input, weight)
+    return _cross_entropy(input, target, weight, ignore_index=ignore_index, **settings)
 
 
-def _soft_cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, label_smoothing: float
-) -> Tensor:
-    axis = 1 if input.ndim > 1 else 0
-    classes = input.shape[axis]
-    if label_smoothing:
-        target = target * (1 - label_smoothing) + label_smoothing / classes
-    loss = log_softmax(input, axis) * target
-    if weight is not None:
-        loss = loss * weight.reshape((classes,) + (1,) * (input.ndim - 1 - axis))
-    loss = -loss.sum(axis)
-    if reduction == "mean":
-        return loss.sum() / loss.numel() if loss.numel() else loss.mean()
-    return _reduced(loss, reduction)
-
-
-def _reduced(loss: Tensor, reduction: str) -> Tensor:
-    return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
-
-
-@composite(
-    "nll_loss",
-    dtype=_floats_only("nll_loss"),
-    inputs=("input", "target"),
-    attrs=("ignore_index", "reduction"),
-    ref=lambda xp, input, target, *, ignore_index=-100, reduction="mean": _nll_ref(
-        xp, input, target, ignore_index, reduction
-    ),
-    samples=lambda: [
-        sample((4, 5), _target((4,), 5), reduction="mean"),
-        sample((4, 5), _target((4,), 5, ignored=True), reduction="mean"),
-        sample((2, 3, 4), _target((2, 4), 3), reduction="sum"),
-        sample((3,), _target((), 3), reduction="none"),
-    ],
-    errors=[
-        error(
-            (2, 3),
-            Draw((2,), dtype="int64", values=[0, 3]),
-            raises=IndexError,
-            match="nll_loss: target 3 is out of range",
+def _check_classes(name: str, x: Tensor, target: Tensor, weight: Tensor | None) -> None:
+    expected = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
+    if x.ndim == 0 or target.shape != expected:
+        raise ShapeError(
+            f"{name}: target of shape {target.shape} does not fit input of shape {x.shape}; expected target of shape "
+            f"{expected if x.ndim else '(), and input with a dimension of classes'}."
         )
-    ],
+    if target.dtype.category != 1:
+        raise DTypeError(f"{name}: target must be integer class numbers of shape {expected}, got {target.dtype.name}.")
+    _check_scores(name, x, weight)
+
+
+def _check_scores(name: str, x: Tensor, weight: Tensor | None) -> None:
+    floats_only(name)(x.dtype)
+    if x.ndim == 0:
+        raise ShapeError(f"{name}: input must have a dimension of classes, got shape ().")
+    classes = x.shape[_axis(x)]
+    if weight is not None and weight.shape != (classes,):
+        raise ShapeError(f"{name}: weight has shape {weight.shape}, expected one value for each of {classes} classes.")
+
+
+# ---- probabilities as targets ----
+
+
+def _shares(target: Any, weight: Any, label_smoothing: float) -> Any:
+    """What each class counts: its smoothed probability times its weight. Of Tensors or arrays."""
+    axis = _axis(target)
+    classes = target.shape[axis]
+    smoothed = target if label_smoothing == 0 else target * (1 - label_smoothing) + label_smoothing / classes
+    return smoothed if weight is None else smoothed * weight.reshape((classes,) + (1,) * (target.ndim - 1 - axis))
+
+
+def _soft_ref(xp: Any, x: Any, target: Any, weight: Any, *, reduction: str, label_smoothing: float) -> Any:
+    shares = _shares(target, weight, label_smoothing)
+    logp = log_softmax_ref(xp, x, dim=_axis(x))
+    return reduced(-xp.where(shares == 0, 0, shares * logp).sum(axis=_axis(x), dtype=x.dtype), reduction)
+
+
+def _soft_plain(x: Tensor, target: Tensor, weight: Any, *, reduction: str, label_smoothing: float) -> Tensor:
+    terms = _shares(target, weight, label_smoothing) * log_softmax(x, _axis(x))
+    return reduced(-terms.sum(_axis(x)), reduction)
+
+
+def _soft_scale(g: Tensor, x: Tensor, reduction: str) -> Tensor:
+    """g, so that it broadcasts to x."""
+    if reduction == "none":
+        return g.unsqueeze(_axis(x))
+    return seed(g, x.shape[:1] + x.shape[2:] if x.ndim > 1 else (), reduction)
+
+
+def _soft_grad(g: Tensor, x: Tensor, target: Tensor, weight: Any, reduction: str, label_smoothing: float) -> Tensor:
+    shares = _shares(target, weight, label_smoothing)
+    slope = softmax(x, _axis(x)) * shares.sum(_axis(x), keepdim=True) - shares
+    return slope * _soft_scale(g, x, reduction)
+
+
+def _soft_grad_target(g: Tensor, x: Tensor, weight: Any, reduction: str, label_smoothing: float) -> Tensor:
+    shape = (-1,) + (1,) * (x.ndim - 1 - _axis(x))
+    terms = log_softmax(x, _axis(x)) * ((label_smoothing - 1) * _soft_scale(g, x, reduction))
+    return terms if weight is None else terms * weight.reshape(shape)
+
+
+def _soft_grad_weight(g: Tensor, x: Tensor, target: Tensor, reduction: str, label_smoothing: float) -> Tensor:
+    terms = _shares(target, None, label_smoothing) * log_softmax(x, _axis(x)) * -_soft_scale(g, x, reduction)
+    return terms if x.ndim == 1 else terms.sum((0, *range(2, x.ndim)))
+
+
+def _soft_samples() -> list[Any]:
+    def one(shape: tuple[int, ...], weighted: bool, reduction: str, smoothing: float) -> Any:
+        weight = Draw((shape[1 if len(shape) > 1 else 0],), 0.5, 2.0) if weighted else None
+        return sample(shape, Draw(shape, 0.05, 0.9), weight, reduction=reduction, label_smoothing=smoothing)
+
+    shapes = [(4, 5), (5,), (2, 3, 4), (2, 3, 2, 67), (5, 70)]
+    made = [one(s, i % 2 == 0, r, 0.1 * (i % 3)) for i, s in enumerate(shapes) for r in REDUCTIONS]
+    return [*made, one((0, 3), False, "sum", 0.0)]
+
+
+_cross_entropy_soft = structured(
+    "cross_entropy_soft",
+    inputs=("x", "target", "weight"),
+    attrs=("reduction", "label_smoothing"),
+    dtype=floats_only("cross_entropy"),
+    ref=_soft_ref,
+    vjp=(_soft_grad, _soft_grad_target, _soft_grad_weight),
+    composite=_soft_plain,
+    native=lambda line, x, target, weight, reduction, label_smoothing: lib.tl_cross_entropy(
+        x._array, target._array, handle(weight), -100, REDUCTIONS[reduction], label_smoothing, line
+    ),
+    decode=lambda node: {
+        "reduction": REDUCTION_NAMES[lib.tl_node_int(node, 1)],
+        "label_smoothing": lib.tl_node_real(node, 0),
+    },
+    samples=_soft_samples,
+    private=True,
 )
+
+
+# ---- nll_loss ----
+
+
+def _nll_factors(target: Any, weight: Any, ignore_index: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(target with 0 where ignored, as int64; mask of what counts; the factor of each position)."""
+    valid = target != ignore_index
+    index = ops.elementwise.where(valid, target, ops.creation.zeros_like(target)).to(int64)
+    if weight is None:
+        return index, valid, valid.to(like.dtype)
+    return index, valid, ops.positions.index_select(weight, 0, index.reshape(-1)).reshape(index.shape) * valid
+
+
+def _nll_plain(x: Tensor, target: Tensor, weight: Any, *, ignore_index: int, reduction: str) -> Tensor:
+    index, valid, factor = _nll_factors(target, weight, ignore_index, x)
+    picked = ops.gather.gather(x, _axis(x), index.unsqueeze(_axis(x))).squeeze(_axis(x))
+    loss = -ops.elementwise.where(valid, picked, ops.creation.zeros_like(picked)) * factor
+    return loss.sum() / factor.sum() if reduction == "mean" else reduced(loss, reduction)
+
+
+def _nll_ref(xp: Any, x: Any, target: Any, weight: Any, *, ignore_index: int, reduction: str) -> Any:
+    axis = _axis(x)
+    index, valid = _valid(xp, target, x.shape[axis], ignore_index, "nll_loss")
+    if x.size == 0:
+        return reduced(xp.zeros(target.shape, x.dtype), reduction)
+    picked = xp.take_along_axis(x, xp.expand_dims(index, axis), axis).squeeze(axis)
+    factor = xp.where(valid, 1 if weight is None else weight[index], 0).astype(x.dtype)
+    loss = xp.where(valid, -picked, 0).astype(x.dtype) * factor
+    if reduction == "none":
+        return loss
+    return loss.sum(dtype=x.dtype) if reduction == "sum" else loss.sum(dtype=x.dtype) / factor.sum(dtype=x.dtype)
+
+
+def _nll_grad(
+    g: Tensor, x_shape: tuple[int, ...], target: Tensor, weight: Any, ignore_index: int, reduction: str
+) -> Tensor:
+    axis = 1 if len(x_shape) > 1 else 0
+    index, _, factor = _nll_factors(target, weight, ignore_index, g)
+    values = -factor * (g / factor.sum() if reduction == "mean" else g)
+    start = ops.creation.zeros(x_shape, dtype=g.dtype, device=g.device)
+    return ops.gather.scatter_add(start, axis, index.unsqueeze(axis), values.unsqueeze(axis))
+
+
+_nll_loss = structured(
+    "nll_loss",
+    inputs=("x", "target", "weight"),
+    attrs=("ignore_index", "reduction"),
+    dtype=floats_only("nll_loss"),
+    ref=_nll_ref,
+    vjp=(_nll_grad, None, None),
+    composite=_nll_plain,
+    native=lambda line, x, target, weight, ignore_index, reduction: lib.tl_nll(
+        x._array, target._array, handle(weight), ignore_index, REDUCTIONS[reduction], line
+    ),
+    decode=lambda node: {
+        "ignore_index": lib.tl_node_int(node, 0),
+        "reduction": REDUCTION_NAMES[lib.tl_node_int(node, 1)],
+    },
+    samples=lambda: (
+        [
+            sample(shape, target, weight, ignore_index=-100, reduction=reduction)
+            for reduction in REDUCTIONS
+            for shape, target, weight in [
+                ((4, 5), _target((4,), 5), None),
+                ((4, 5), _target((4,), 5, ignored=True), Draw((5,), 0.5, 2.0)),
+                ((2, 3, 4), _target((2, 4), 3, ignored=True), None),
+                ((3,), _target((), 3), Draw((3,), 0.5, 2.0)),
+            ]
+        ]
+        + [sample((0, 3), Draw((0,), dtype="int64", values=[]), None, ignore_index=-100, reduction="sum")]
+    ),
+    errors=_class_errors("nll_loss"),
+)
+
+
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
@@ -306,175 +411,7 @@ def nll_loss(
     >>> tl.nll_loss(tl.tensor([[-1.0, -2.0], [-3.0, -4.0]]), tl.tensor([0, 1])).item()
     2.5
     """
-    _check_reduction("nll_loss", reduction)
+    check_reduction("nll_loss", reduction)
     _check_classes("nll_loss", input, target, weight)
-    axis = 1 if input.ndim > 1 else 0
-    valid = target != ignore_index
-    wrong = valid & ((target < 0) | (target >= input.shape[axis]))
-    if bool(wrong.any()):
-        _out_of_range("nll_loss", int(target[wrong][0].item()), input.shape[axis], ignore_index)
-    index = ops.elementwise.where(valid, target, ops.creation.zeros_like(target)).to(int64)
-    picked = ops.gather.gather(input, axis, index.unsqueeze(axis)).squeeze(axis)
-    factor = (
-        valid.to(input.dtype)
-        if weight is None
-        else ops.positions.index_select(weight, 0, index.reshape(-1)).reshape(index.shape) * valid
-    )
-    loss = -ops.elementwise.where(valid, picked, ops.creation.zeros_like(picked)) * factor
-    return loss.sum() / factor.sum() if reduction == "mean" else _reduced(loss, reduction)
-
-
-def _nll_ref(xp: Any, x: Any, target: Any, ignore_index: int, reduction: str) -> Any:
-    axis = 1 if x.ndim > 1 else 0
-    index, valid = _valid(xp, target, x.shape[axis], ignore_index)
-    picked = xp.take_along_axis(x, xp.expand_dims(index, axis), axis).squeeze(axis)
-    loss = xp.where(valid, -picked, 0).astype(x.dtype)
-    if reduction == "none":
-        return loss
-    return loss.sum() if reduction == "sum" else loss.sum() / xp.asarray(valid.sum(), dtype=x.dtype)
-
-
-# ---- regression and binary targets ----
-
-
-def _mse_ref(xp: Any, x: Any, target: Any, *, reduction: str) -> Any:
-    if x.shape != target.shape:
-        warnings.warn(
-            f"mse_loss: input of shape {x.shape} and target of shape {target.shape} differ and are broadcast.",
-            stacklevel=2,
-        )
-    squared = xp.square(x - target)
-    return (
-        squared
-        if reduction == "none"
-        else squared.sum(dtype=squared.dtype)
-        if reduction == "sum"
-        else squared.mean(dtype=squared.dtype)
-    )
-
-
-def _mse_slope(g: Tensor, x: Tensor, target: Tensor, reduction: str) -> Tensor:
-    difference = x - target
-    return difference * (g * (2.0 / max(difference.numel(), 1)) if reduction == "mean" else g * 2.0)
-
-
-_mse_loss = structured(
-    "mse_loss",
-    inputs=("x", "target"),
-    attrs=("reduction",),
-    dtype=rules.floating,
-    ref=_mse_ref,
-    vjp=(_mse_slope, lambda g, x, target, reduction: -_mse_slope(g, x, target, reduction)),
-    composite=lambda x, target, *, reduction: _reduced((x - target).square(), reduction),
-    native=lambda line, x, target, reduction: lib.tl_mse(x._array, target._array, REDUCTIONS[reduction], line),
-    decode=lambda node: {"reduction": _REDUCTION_NAMES[lib.tl_node_int(node, 0)]},
-    samples=[sample(s, s, reduction=r) for s in [(), (5,), (3, 4), (2, 1, 67)] for r in REDUCTIONS]
-    + [sample((0, 3), (0, 3), reduction="sum")],
-    errors=[error((3,), (3,), reduction="avg", raises=ValueError, match="reduction")],
-)
-
-
-def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean squared error ``mean((input - target)^2)``.
-
-    Shapes:
-        input: (...), target: the same  ->  () for "mean" and "sum", (...) for "none". Other shapes are broadcast with a warning.
-
-    >>> tl.mse_loss(tl.tensor([1.0, 2.0]), tl.tensor([1.0, 4.0])).item()
-    2.0
-    """
-    try:
-        if made := lib.tl_mse(input._array, target._array, REDUCTIONS[reduction], caller()):
-            return wrap(made)
-    except SLOW:
-        pass
-    _check_reduction("mse_loss", reduction)
-    return _mse_loss(input, target, reduction=reduction)
-
-
-def _pair_samples(low: float, high: float) -> list[Any]:
-    return [sample(Draw((3, 4), low, high), Draw((3, 4), 0.0, 1.0), reduction=r) for r in REDUCTIONS]
-
-
-@composite(
-    "l1_loss",
-    dtype=_floats_only("l1_loss"),
-    inputs=("input", "target"),
-    attrs=("reduction",),
-    ref=lambda xp, input, target, *, reduction: _reduced_ref(xp.abs(input - target), reduction),
-    samples=lambda: _pair_samples(1.5, 2.0),
-)
-def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Mean absolute error ``mean(|input - target|)``.
-
-    >>> tl.l1_loss(tl.tensor([1.0, 2.0]), tl.tensor([1.0, 4.0])).item()
-    1.0
-    """
-    _check_reduction("l1_loss", reduction)
-    _check_float("l1_loss", input)
-    return _reduced((input - target).abs(), reduction)
-
-
-def _reduced_ref(loss: Any, reduction: str) -> Any:
-    return loss if reduction == "none" else loss.sum() if reduction == "sum" else loss.mean()
-
-
-def _check_same(name: str, input: Tensor, target: Tensor) -> None:
-    _check_float(name, input)
-    if input.shape != target.shape:
-        raise ShapeError(f"{name}: target has shape {target.shape}, expected input's shape {input.shape}.")
-
-
-@composite(
-    "binary_cross_entropy",
-    dtype=_floats_only("binary_cross_entropy"),
-    inputs=("input", "target"),
-    attrs=("reduction",),
-    ref=lambda xp, input, target, *, reduction: _reduced_ref(
-        -(target * xp.log(input) + (1 - target) * xp.log1p(-input)), reduction
-    ),
-    samples=lambda: _pair_samples(0.1, 0.9),
-    errors=[error((3,), (4,), raises=ValueError, match=r"target has shape \(4,\)")],
-)
-def binary_cross_entropy(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
-) -> Tensor:
-    """``-(target log(input) + (1 - target) log(1 - input))`` for probabilities `input`; logarithms are limited to -100.
-
-    >>> round(tl.binary_cross_entropy(tl.tensor([0.5]), tl.tensor([1.0])).item(), 4)  # log(2)
-    0.6931
-    """
-    _check_reduction("binary_cross_entropy", reduction)
-    _check_same("binary_cross_entropy", input, target)
-    loss = -(target * input.log().clamp(min=-100.0) + (1 - target) * (-input).log1p().clamp(min=-100.0))
-    return _reduced(loss if weight is None else loss * weight, reduction)
-
-
-@composite(
-    "binary_cross_entropy_with_logits",
-    dtype=_floats_only("binary_cross_entropy_with_logits"),
-    inputs=("input", "target"),
-    attrs=("reduction",),
-    ref=lambda xp, input, target, *, reduction: _reduced_ref(
-        (1 - target) * input + xp.logaddexp(input * 0, -input), reduction
-    ),
-    samples=lambda: _pair_samples(-4.0, 4.0),
-    errors=[error((3,), (4,), raises=ValueError, match=r"target has shape \(4,\)")],
-)
-def binary_cross_entropy_with_logits(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    reduction: str = "mean",
-    pos_weight: Tensor | None = None,
-) -> Tensor:
-    """Binary cross-entropy of ``sigmoid(input)``, without overflow; `pos_weight` scales the loss of the positive class.
-
-    >>> round(tl.binary_cross_entropy_with_logits(tl.tensor([0.0]), tl.tensor([1.0])).item(), 4)  # log(2)
-    0.6931
-    """
-    _check_reduction("binary_cross_entropy_with_logits", reduction)
-    _check_same("binary_cross_entropy_with_logits", input, target)
-    positive = 1.0 if pos_weight is None else 1 + (pos_weight - 1) * target
-    loss = (1 - target) * input - positive * ops.activations.logsigmoid(input)
-    return _reduced(loss if weight is None else loss * weight, reduction)
+    input, weight = same_dtype(input, weight)
+    return _nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
