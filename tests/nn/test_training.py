@@ -14,7 +14,7 @@ def trained(net: Net, threads: int) -> tuple[list[bytes], dict[str, bytes]]:
     """The loss of every step, and the state at the end: parameters, running statistics."""
     tl.set_num_threads(threads)
     model, run = net.build(tl)
-    losses = [run().numpy().tobytes() for _ in range(STEPS)]
+    losses = [run().detach().numpy().tobytes() for _ in range(STEPS)]
     return losses, {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
 
 
