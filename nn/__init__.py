@@ -6,152 +6,39 @@ if __name__ != "tensorlib.nn":
         f"this package is tensorlib.nn, not {__name__}: write `import tensorlib as tl` and `tl.nn`, or `from tensorlib import nn`."
     )
 
-from tensorlib.nn import functional, init, utils
-from tensorlib.nn.activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
-from tensorlib.nn.containers import ModuleDict, ModuleList, Sequential
-from tensorlib.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
-from tensorlib.nn.layers import Dropout, Embedding, Flatten, Identity, LayerNorm, Linear, Unflatten
-from tensorlib.nn.losses import *  # noqa: F403
-from tensorlib.nn.losses import (
-    BCELoss,
-    BCEWithLogitsLoss,
-    CrossEntropyLoss,
-    L1Loss,
-    MSELoss,
-    NLLLoss,
-    __all__ as _losses,
+from tensorlib.nn import (
+    activations,
+    containers,
+    conv,
+    functional,
+    init,
+    layers,
+    losses,
+    norms,
+    padding,
+    pooling,
+    resampling,
+    utils,
 )
+from tensorlib.nn.activations import *
+from tensorlib.nn.containers import *
+from tensorlib.nn.conv import *
+from tensorlib.nn.layers import *
+from tensorlib.nn.losses import *
 from tensorlib.nn.module import IncompatibleKeys, Module, StateDictError
-from tensorlib.nn.norms import (
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    GroupNorm,
-    InstanceNorm1d,
-    InstanceNorm2d,
-    InstanceNorm3d,
-    LayerNorm,
-    RMSNorm,
-)
-from tensorlib.nn.padding import (
-    CircularPad1d,
-    CircularPad2d,
-    CircularPad3d,
-    ConstantPad1d,
-    ConstantPad2d,
-    ConstantPad3d,
-    ReflectionPad1d,
-    ReflectionPad2d,
-    ReflectionPad3d,
-    ReplicationPad1d,
-    ReplicationPad2d,
-    ReplicationPad3d,
-    ZeroPad1d,
-    ZeroPad2d,
-    ZeroPad3d,
-)
+from tensorlib.nn.norms import *
+from tensorlib.nn.padding import *
 from tensorlib.nn.parameter import Parameter
-from tensorlib.nn.pooling import (
-    AdaptiveAvgPool1d,
-    AdaptiveAvgPool2d,
-    AdaptiveAvgPool3d,
-    AdaptiveMaxPool1d,
-    AdaptiveMaxPool2d,
-    AdaptiveMaxPool3d,
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
-    LPPool1d,
-    LPPool2d,
-    LPPool3d,
-    MaxPool1d,
-    MaxPool2d,
-    MaxPool3d,
-    MaxUnpool1d,
-    MaxUnpool2d,
-    MaxUnpool3d,
-)
-from tensorlib.nn.resampling import (
-    Fold,
-    PixelShuffle,
-    PixelUnshuffle,
-    Unfold,
-    Upsample,
-    UpsamplingBilinear2d,
-    UpsamplingNearest2d,
-)
+from tensorlib.nn.pooling import *
+from tensorlib.nn.resampling import *
 
-__all__ = [
-    "ELU",
-    "GELU",
-    "AdaptiveAvgPool1d",
-    "AdaptiveAvgPool2d",
-    "AdaptiveAvgPool3d",
-    "AdaptiveMaxPool1d",
-    "AdaptiveMaxPool2d",
-    "AdaptiveMaxPool3d",
-    "AvgPool1d",
-    "AvgPool2d",
-    "AvgPool3d",
-    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d",
-    "CircularPad1d",
-    "CircularPad2d",
-    "CircularPad3d",
-    "ConstantPad1d",
-    "ConstantPad2d",
-    "ConstantPad3d",
-    "Conv1d",
-    "Conv2d",
-    "Conv3d",
-    "ConvTranspose1d",
-    "ConvTranspose2d",
-    "ConvTranspose3d",
-    "Dropout",
-    "Embedding",
-    "Flatten",
-    "Fold",
-    "GroupNorm", "Identity", "IncompatibleKeys", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d",
-    "LPPool1d",
-    "LPPool2d",
-    "LPPool3d",
-    "LayerNorm",
-    "LeakyReLU",
-    "Linear",
-    "LogSoftmax",
-    "MaxPool1d",
-    "MaxPool2d",
-    "MaxPool3d",
-    "MaxUnpool1d",
-    "MaxUnpool2d",
-    "MaxUnpool3d",
-    "Module",
-    "ModuleDict",
-    "ModuleList",
-    "Parameter", "PixelShuffle", "PixelUnshuffle", "RMSNorm",
-    "ReLU",
-    "ReflectionPad1d",
-    "ReflectionPad2d",
-    "ReflectionPad3d",
-    "ReplicationPad1d",
-    "ReplicationPad2d",
-    "ReplicationPad3d",
-    "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "Softmax",
-    "Softplus",
-    "StateDictError",
-    "Tanh",
-    "Unflatten",
-    "Unfold",
-    "Upsample",
-    "UpsamplingBilinear2d",
-    "UpsamplingNearest2d",
-    "ZeroPad1d",
-    "ZeroPad2d",
-    "ZeroPad3d",
-    "functional",
-    "init",
-    "utils",
-]  # fmt: skip
-__all__ += _losses  # noqa: PLE0605
+__all__ = ["IncompatibleKeys", "Module", "Parameter", "StateDictError", "functional", "init", "utils"]
+__all__ += activations.__all__
+__all__ += containers.__all__
+__all__ += conv.__all__
+__all__ += layers.__all__
+__all__ += losses.__all__
+__all__ += norms.__all__
+__all__ += padding.__all__
+__all__ += pooling.__all__
+__all__ += resampling.__all__

@@ -7,6 +7,8 @@ from tensorlib import Tensor
 from tensorlib.nn import functional as F
 from tensorlib.nn.module import Module
 
+__all__ = ["ELU", "GELU", "LeakyReLU", "LogSoftmax", "ReLU", "SiLU", "Sigmoid", "Softmax", "Softplus", "Tanh"]
+
 _relu, _sigmoid, _tanh = tl.relu, tl.sigmoid, tl.tanh  # a call less on the way in small models
 
 

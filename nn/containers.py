@@ -11,6 +11,8 @@ from tensorlib.nn.module import Module, modules_of
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+__all__ = ["ModuleDict", "ModuleList", "Sequential"]
+
 
 class _Listed(Module):
     """Submodules named "0", "1", ...: what Sequential and ModuleList share."""

@@ -15,6 +15,8 @@ from tensorlib.nn import functional as F, init
 from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+
 Size = int | Sequence[int]
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 

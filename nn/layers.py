@@ -15,6 +15,8 @@ from tensorlib.nn import functional as F, init
 from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 
+__all__ = ["Dropout", "Embedding", "Flatten", "Identity", "Linear", "Unflatten"]
+
 _linear = tl.linear
 
 

@@ -14,6 +14,11 @@ from tensorlib.nn import functional as F, init
 from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 
+__all__ = [
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d",
+    "LayerNorm", "RMSNorm",
+]  # fmt: skip
+
 
 class _Affine(Module):
     """A weight of ones and a bias of zeros, either of which may be absent."""

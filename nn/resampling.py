@@ -8,6 +8,10 @@ from tensorlib import Tensor
 from tensorlib.nn import functional as F
 from tensorlib.nn.module import Module
 
+__all__ = [
+    "Fold", "PixelShuffle", "PixelUnshuffle", "Unfold", "Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d",
+]  # fmt: skip
+
 
 def _floats(factor: float | Sequence[float] | None) -> float | tuple[float, ...] | None:
     return (

@@ -154,7 +154,6 @@ from tensorlib.ops.extremes import median as median
 from tensorlib.ops.extremes import min as min
 from tensorlib.ops.fused import dropout as dropout
 from tensorlib.ops.fused import embedding as embedding
-from tensorlib.ops.fused import layer_norm as layer_norm
 from tensorlib.ops.fused import linear as linear
 from tensorlib.ops.fused import log_softmax as log_softmax
 from tensorlib.ops.fused import softmax as softmax
@@ -195,6 +194,11 @@ from tensorlib.ops.linalg import trace as trace
 from tensorlib.ops.linalg import vdot as vdot
 from tensorlib.ops.losses import cross_entropy as cross_entropy
 from tensorlib.ops.losses import nll_loss as nll_loss
+from tensorlib.ops.norms import batch_norm as batch_norm
+from tensorlib.ops.norms import group_norm as group_norm
+from tensorlib.ops.norms import instance_norm as instance_norm
+from tensorlib.ops.norms import layer_norm as layer_norm
+from tensorlib.ops.norms import rms_norm as rms_norm
 from tensorlib.ops.padding import pad as pad
 from tensorlib.ops.pairs import binary_cross_entropy as binary_cross_entropy
 from tensorlib.ops.pairs import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
@@ -264,6 +268,13 @@ from tensorlib.ops.reductions import std_mean as std_mean
 from tensorlib.ops.reductions import sum as sum
 from tensorlib.ops.reductions import var as var
 from tensorlib.ops.reductions import var_mean as var_mean
+from tensorlib.ops.resample import fold as fold
+from tensorlib.ops.resample import interpolate as interpolate
+from tensorlib.ops.resample import pixel_shuffle as pixel_shuffle
+from tensorlib.ops.resample import pixel_unshuffle as pixel_unshuffle
+from tensorlib.ops.resample import unfold as unfold
+from tensorlib.ops.sampling import affine_grid as affine_grid
+from tensorlib.ops.sampling import grid_sample as grid_sample
 from tensorlib.ops.scans import cumprod as cumprod
 from tensorlib.ops.scans import cumsum as cumsum
 from tensorlib.ops.selection import clamp as clamp
@@ -420,6 +431,7 @@ __all__ = [
     "addmm",
     "addmv",
     "addr",
+    "affine_grid",
     "all",
     "allclose",
     "amax",
@@ -454,6 +466,7 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "baddbmm",
+    "batch_norm",
     "bernoulli",
     "bfloat16",
     "binary_cross_entropy",
@@ -548,6 +561,7 @@ __all__ = [
     "fmax",
     "fmin",
     "fmod",
+    "fold",
     "frac",
     "from_dlpack",
     "from_numpy",
@@ -564,6 +578,8 @@ __all__ = [
     "get_rng_state",
     "greater",
     "greater_equal",
+    "grid_sample",
+    "group_norm",
     "gt",
     "half",
     "hardsigmoid",
@@ -582,11 +598,13 @@ __all__ = [
     "inference_mode",
     "initial_seed",
     "inner",
+    "instance_norm",
     "int",
     "int16",
     "int32",
     "int64",
     "int8",
+    "interpolate",
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "is_tensor",
@@ -684,6 +702,8 @@ __all__ = [
     "outer",
     "pad",
     "permute",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "polygamma",
     "positive",
     "pow",
@@ -707,6 +727,7 @@ __all__ = [
     "repeat_interleave",
     "reshape",
     "result_category",
+    "rms_norm",
     "roll",
     "rot90",
     "round",
@@ -772,6 +793,7 @@ __all__ = [
     "uint8",
     "unbind",
     "unflatten",
+    "unfold",
     "unique",
     "unique_consecutive",
     "unsqueeze",
