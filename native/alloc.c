@@ -307,6 +307,7 @@ void tl_release(void *data, size_t granted)
 
 void tl_empty_cache(void)
 {
+    tl_mm_forget(NULL);
     while (oldest) free_oldest();
     release_slabs();
 }

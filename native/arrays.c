@@ -84,6 +84,7 @@ static void recycle_storage(tl_storage *s)
 void tl_storage_release(tl_storage *s)
 {
     if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) > 1) return;
+    if (s->packed) tl_mm_forget(s);
     if (s->kind == TL_OWNED) tl_release(s->data, s->granted);
     if (s->token) tl_token_died(s->token);
     recycle_storage(s);

@@ -61,7 +61,12 @@ const int64_t *tl_dims(tl_tensor *t) { return t->dims; }
 const int64_t *tl_strides(tl_tensor *t) { return t->strides; }
 int64_t tl_offset(tl_tensor *t) { return t->offset; }
 bool tl_is_contiguous(tl_tensor *t) { return tl_contiguous(t); }
-uintptr_t tl_address(tl_tensor *t) { return (uintptr_t)t->storage->data + (uintptr_t)(t->offset * tl_itemsize[t->dtype]); }
+uintptr_t tl_address(tl_tensor *t)
+{
+    t->storage->exposed = true;
+    return (uintptr_t)tl_data(t);
+}
+
 uintptr_t tl_storage_address(tl_tensor *t) { return (uintptr_t)t->storage; }
 int64_t tl_storage_bytes(tl_tensor *t) { return (int64_t)t->storage->nbytes; }
 int tl_storage_kind(tl_tensor *t) { return t->storage->kind; }

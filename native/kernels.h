@@ -85,26 +85,32 @@ typedef struct {
     int64_t k, ams, aks, bks, bns, ldc;
     const void *packed;                      /* B packed before, or NULL; with `packed` only: */
     int64_t packed_wide;                     /* its columns, filled up */
-    void (*finish)(const void *arg, void *c, int64_t row, int64_t column, int64_t n); /* or NULL: n elements of a row are complete */
-    const void *finish_arg;
 } tl_mm;
 /* By type: [0] float, [1] double. Each call computes rows [m0, m1) and columns [n0, n1) of C. `direct` and `packed` give the same bits:
  * per block over K one fused multiply-add per k, ascending from zero; blocks are added in order; then the bias. None takes the GIL,
  * allocates or splits its work: they may be called from any loop over threads. */
 typedef struct {
-    int mr, nr[2];                           /* the packed tile */
+    int mr, nr[2];                           /* the tile of `packed` (MM_PACKED_MR, MM_PACKED_NR; mm_tile's own is MM_MR, MM_NR) */
     void (*direct[2])(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1); /* packs B's panels only where it must; k may be 0 */
-    /* Packs both (B only where p->packed is NULL: into `work`, tl_mm_block(k) * (n1 - n0 rounded up to nr) elements, 64-byte aligned); k >= 1. n0 is a
+    /* Packs both (B only where p->packed is NULL: into `work`, tl_mm_block(k) * tl_mm_wide(n1 - n0) elements, 64-byte aligned); k >= 1. n0 is a
      * multiple of nr. */
     void (*packed[2])(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, void *work);
     /* One block of kc over K: panel after panel of nr columns, the last one filled up with zeros; in each, for each k, its columns. The blocks of
-     * a packed B lie one after the other, block k0 at element k0 * (n rounded up to nr). */
+     * a packed B lie one after the other, block k0 at element k0 * tl_mm_wide(n). */
     void (*pack_columns[2])(void *dst, const void *src, int64_t n, int64_t kc, int64_t ns, int64_t ks);
     void (*dots[2])(const tl_mm *p, int64_t m0, int64_t m1); /* n = 1, aks = 1: sums over k in lanes; no bias */
     double (*peak)(int64_t n, float *io);    /* bench.c: returns how many operations it did; io: 2 vectors, read and written */
 } tl_mm_kernels;
 TL_KERNELS(tl_mm_kernels, mm_kernels, tl_mm_k);
-/* Array level (as in tl.h): float dtypes, any strides; shapes that do not fit decline. */
+/* n columns filled up to whole panels */
+static inline int64_t tl_mm_wide(int64_t n, int type) { return (n + tl_mm_k->nr[type] - 1) / tl_mm_k->nr[type] * tl_mm_k->nr[type]; }
+/* ---- packed.c: weights that stay packed between calls ---- */
+typedef struct { const char *data; int64_t k, n, ks, ns; int type; } tl_mm_view; /* a right operand in its storage */
+typedef struct tl_mm_weight tl_mm_weight;
+/* The packed form of the view, pinned until tl_mm_weight_done; NULL where it has none (the first time, or no memory). */
+tl_mm_weight *tl_mm_weight_find(tl_storage *s, const tl_mm_view *v, const void **data);
+void tl_mm_weight_done(tl_mm_weight *w);
+/* Array level (as in tl.h): float dtypes and half precision (in float32, rounded once), any strides; shapes that do not fit decline. */
 tl_tensor *arr_linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias);      /* (..., K), (N, K), (N) or NULL -> (..., N) */
 tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w);                  /* (..., N), (N, K) -> (..., K) */
 tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x);                 /* (..., N), (..., K) -> (N, K) */

@@ -9,6 +9,7 @@ typedef struct {
     int64_t rows, cols, rs, cs;
     int nb;                                   /* batch dimensions in front */
     const int64_t *bdims, *bstrides;
+    tl_storage *storage;
 } matrix;
 
 /* DIRECT   from where the operands lie: small products, few rows
@@ -21,6 +22,7 @@ enum {
     PACK_FROM = 1 << 20,                      /* of one product from which packing A pays */
     BLOCK_BYTES = 480 << 10,                  /* of packed columns: they stay in the second-level cache while all rows pass by */
     BLOCK_STRIPS = 512,                       /* strips that pass by, at most */
+    FEW_ROWS = 256,                           /* for which B is looked up among the packed weights (packed.c) */
     MAX_SLOTS = 64
 };
 
@@ -72,7 +74,7 @@ static void run_pieces(void *arg, int64_t begin, int64_t end)
         int64_t piece = u % pieces, m0 = piece / j->col_blocks * j->rows, n0 = piece % j->col_blocks * j->cols;
         int64_t m1 = least(j->m, m0 + j->rows), n1 = least(j->n, n0 + j->cols);
         if (j->path == DOTS) tl_mm_k->dots[j->type](&p, m0, m1);
-        else if (slot >= 0) tl_mm_k->packed[j->type](&p, m0, m1, n0, n1, j->work + slot * j->slot);
+        else if (p.packed || slot >= 0) tl_mm_k->packed[j->type](&p, m0, m1, n0, n1, slot >= 0 ? j->work + slot * j->slot : NULL);
         else tl_mm_k->direct[j->type](&p, m0, m1, n0, n1);
     }
     if (slot >= 0) atomic_fetch_or(&j->free_slots, UINT64_C(1) << slot);
@@ -104,7 +106,8 @@ static void cut(job *j)
     int64_t nr = tl_mm_k->nr[j->type], k = j->mm.k ? j->mm.k : 1;
     j->rows = j->m;
     j->cols = j->n;
-    if (j->path == PACKED) cut_packed(j);
+    if (j->mm.packed) j->cols = least(j->n, ceil_div(ceil_div(CHUNK, j->m * k), nr) * nr);
+    else if (j->path == PACKED) cut_packed(j);
     else if (j->path == DOTS) j->rows = least(j->m, ceil_div(CHUNK / 8, k)); /* the matrix is read once: bytes are what counts */
     else j->cols = least(j->n, ceil_div(ceil_div(CHUNK, j->m * k), nr) * nr);
     j->row_blocks = ceil_div(j->m, j->rows);
@@ -118,7 +121,7 @@ static void run_big(job *j, double each)
     int64_t units = j->batch * j->row_blocks * j->col_blocks, nr = tl_mm_k->nr[j->type];
     double cost = each / (double)(j->row_blocks * j->col_blocks);
     size_t granted = 0;
-    if (j->path == PACKED) {
+    if (j->path == PACKED && !j->mm.packed) {
         int64_t slots = least(least(units, tl_get_num_threads()), MAX_SLOTS);
         j->slot = tl_mm_block(j->mm.k) * ceil_div(j->cols, nr) * nr * item(j);
         j->work = tl_alloc((size_t)(slots * j->slot), &granted); /* none: the direct path has the same bits */
@@ -145,6 +148,11 @@ static void set_batch(job *j, const matrix *a, const matrix *b, int nb, const in
     }
 }
 
+static matrix transposed(matrix x)
+{
+    return (matrix){x.data, x.cols, x.rows, x.cs, x.rs, x.nb, x.bdims, x.bstrides, x.storage};
+}
+
 static tl_tensor *add_scalar(tl_tensor *out, const tl_tensor *bias)
 {
     void *c = tl_data(out);
@@ -159,8 +167,7 @@ static tl_tensor *product(tl_tensor *out, const matrix *a, const matrix *b, int 
     if (!out || out->numel == 0) return out;
     bool dots = b->cols == 1 && (a->cs == 1 || a->cols <= 1);
     if (b->cols == 1 && !dots && a->rows > 1) { /* A stands upright: turned around, there are vectors to work on */
-        matrix at = {a->data, a->cols, a->rows, a->cs, a->rs, a->nb, a->bdims, a->bstrides};
-        matrix bt = {b->data, 1, b->rows, b->cs, b->rs, b->nb, b->bdims, b->bstrides};
+        matrix at = transposed(*a), bt = transposed(*b);
         product(out, &bt, &at, nb, bdims, NULL);
         return bias ? add_scalar(out, bias) : out;
     }
@@ -174,9 +181,15 @@ static tl_tensor *product(tl_tensor *out, const matrix *a, const matrix *b, int 
     j.cols = j.n = b->cols;
     j.row_blocks = j.col_blocks = 1;
     set_batch(&j, a, b, nb, bdims);
+    tl_mm_weight *weight = NULL;
+    if (!dots && nb == 0 && a->rows <= FEW_ROWS && b->storage) {
+        weight = tl_mm_weight_find(b->storage, &(tl_mm_view){b->data, b->rows, b->cols, b->rs, b->cs, j.type}, &j.mm.packed);
+        if (weight) j.path = PACKED, j.mm.packed_wide = tl_mm_wide(j.n, j.type);
+    }
     double work = (double)out->numel * (double)(a->cols + 1);
     if (work >= BIG) run_big(&j, work / (double)j.batch);
     else run_pieces(&j, 0, j.batch);
+    if (weight) tl_mm_weight_done(weight);
     return bias && dots ? add_scalar(out, bias) : out;
 }
 
@@ -185,12 +198,7 @@ static tl_tensor *product(tl_tensor *out, const matrix *a, const matrix *b, int 
 static matrix as_matrix(const tl_tensor *t)
 {
     int n = t->ndim;
-    return (matrix){tl_data(t), t->dims[n - 2], t->dims[n - 1], t->strides[n - 2], t->strides[n - 1], n - 2, t->dims, t->strides};
-}
-
-static matrix transposed(matrix x)
-{
-    return (matrix){x.data, x.cols, x.rows, x.cs, x.rs, x.nb, x.bdims, x.bstrides};
+    return (matrix){tl_data(t), t->dims[n - 2], t->dims[n - 1], t->strides[n - 2], t->strides[n - 1], n - 2, t->dims, t->strides, t->storage};
 }
 
 /* All dimensions but the last as the rows of one matrix. False where no single stride leads from row to row. */
@@ -204,7 +212,7 @@ static bool fold_rows(const tl_tensor *t, matrix *out)
         if (rows == 1) rs = t->strides[d];
         rows *= t->dims[d];
     }
-    *out = (matrix){tl_data(t), rows, t->dims[last], rs, t->strides[last], 0, NULL, NULL};
+    *out = (matrix){tl_data(t), rows, t->dims[last], rs, t->strides[last], 0, NULL, NULL, t->storage};
     return true;
 }
 
@@ -237,16 +245,40 @@ static bool multiplies(const tl_tensor *a, const tl_tensor *b)
     return a->dtype == b->dtype && tl_is_float(a->dtype) && a->ndim && b->ndim;
 }
 
+/* ---- half precision: computed in float32, the result rounded once ---- */
+static bool is_half(const tl_tensor *t) { return t->dtype == TL_F16 || t->dtype == TL_BF16; }
+
+/* f of the operands, which are of one dtype, in float32; b and c may be NULL. */
+static tl_tensor *in_single(tl_tensor *(*f)(const tl_tensor *, const tl_tensor *, const tl_tensor *), const tl_tensor *a, const tl_tensor *b,
+                            const tl_tensor *c)
+{
+    const tl_tensor *in[3] = {a, b, c};
+    tl_tensor *wide[3] = {NULL}, *sum = NULL, *out = NULL;
+    for (int i = 0; i < 3; i++)
+        if (in[i] && !(wide[i] = arr_cast(in[i], TL_F32))) goto done;
+    if ((sum = f(wide[0], wide[1], wide[2]))) out = arr_cast(sum, a->dtype);
+done:
+    for (int i = 0; i < 3; i++) tl_free(wide[i]);
+    tl_free(sum);
+    return out;
+}
+
+static tl_tensor *matmul_of(const tl_tensor *a, const tl_tensor *b, const tl_tensor *none) { (void)none; return arr_matmul(a, b); }
+static tl_tensor *grad_input_of(const tl_tensor *g, const tl_tensor *w, const tl_tensor *none) { (void)none; return arr_linear_grad_input(g, w); }
+static tl_tensor *grad_weight_of(const tl_tensor *g, const tl_tensor *x, const tl_tensor *none) { (void)none; return arr_linear_grad_weight(g, x); }
+static tl_tensor *grad_bias_of(const tl_tensor *g, const tl_tensor *no, const tl_tensor *none) { (void)no, (void)none; return arr_linear_grad_bias(g); }
+
 /* ---- the operations ---- */
 tl_tensor *arr_matmul(const tl_tensor *a, const tl_tensor *b)
 {
     int64_t dims[TL_MAX_DIMS + 2];
     int nb;
+    if (is_half(a) && a->dtype == b->dtype) return in_single(matmul_of, a, b, NULL);
     if (!multiplies(a, b)) return tl_fail(TL_DECLINE);
-    matrix mb = b->ndim > 1 ? as_matrix(b) : (matrix){tl_data(b), b->dims[0], 1, b->strides[0], 1, 0, NULL, NULL};
+    matrix mb = b->ndim > 1 ? as_matrix(b) : (matrix){tl_data(b), b->dims[0], 1, b->strides[0], 1, 0, NULL, NULL, b->storage};
     if (a->dims[a->ndim - 1] != mb.rows) return tl_fail(TL_DECLINE);
     if (b->ndim == 2) return rows_product(a, &mb, NULL);
-    matrix ma = a->ndim > 1 ? as_matrix(a) : (matrix){tl_data(a), 1, a->dims[0], 0, a->strides[0], 0, NULL, NULL};
+    matrix ma = a->ndim > 1 ? as_matrix(a) : (matrix){tl_data(a), 1, a->dims[0], 0, a->strides[0], 0, NULL, NULL, a->storage};
     if (!broadcast_batch(&ma, &mb, &nb, dims)) return tl_fail(TL_DECLINE);
     int ndim = nb;
     if (a->ndim > 1) dims[ndim++] = ma.rows;
@@ -256,6 +288,7 @@ tl_tensor *arr_matmul(const tl_tensor *a, const tl_tensor *b)
 
 tl_tensor *arr_linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias)
 {
+    if (is_half(x) && x->dtype == w->dtype && (!bias || bias->dtype == x->dtype)) return in_single(arr_linear, x, w, bias);
     if (!multiplies(x, w) || w->ndim != 2 || x->dims[x->ndim - 1] != w->dims[1]) return tl_fail(TL_DECLINE);
     if (bias && (bias->dtype != x->dtype || bias->ndim != 1 || bias->dims[0] != w->dims[0])) return tl_fail(TL_DECLINE);
     matrix b = transposed(as_matrix(w));
@@ -268,6 +301,7 @@ tl_tensor *arr_linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *b
 
 tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w)
 {
+    if (is_half(g) && g->dtype == w->dtype) return in_single(grad_input_of, g, w, NULL);
     if (!multiplies(g, w) || w->ndim != 2 || g->dims[g->ndim - 1] != w->dims[0]) return tl_fail(TL_DECLINE);
     matrix b = as_matrix(w);
     return rows_product(g, &b, NULL);
@@ -275,6 +309,7 @@ tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w)
 
 tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x)
 {
+    if (is_half(g) && g->dtype == x->dtype) return in_single(grad_weight_of, g, x, NULL);
     if (!multiplies(g, x) || g->ndim != x->ndim || memcmp(g->dims, x->dims, (g->ndim - 1u) * sizeof *g->dims)) return tl_fail(TL_DECLINE);
     tl_tensor *gc = NULL, *xc = NULL, *out = NULL;
     matrix mg, mx;
@@ -290,6 +325,7 @@ done:
 
 tl_tensor *arr_linear_grad_bias(const tl_tensor *g)
 {
+    if (is_half(g)) return in_single(grad_bias_of, g, NULL, NULL);
     if (!tl_is_float(g->dtype) || !g->ndim) return tl_fail(TL_DECLINE);
     if (g->ndim == 1) return arr_cast(g, g->dtype);
     return arr_reduce(TL_OP_sum, g, (UINT32_C(1) << (g->ndim - 1)) - 1, false);

@@ -358,12 +358,9 @@ static void MM(mm_packed)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, in
             int rows = (int)(end - m);
             bool keeps_rows = p->aks == 1 && rows >= MM_PACKED_MR - 1;
             MM(mm_pack_strip)(strip, keeps_rows, rows, kc, a + m * p->ams, p->ams, p->aks);
-            MM_REAL *out = (MM_REAL *)p->c + m * p->ldc + n0;
-            MM(mm_join) join = {out, p->ldc, last && p->bias ? (const MM_REAL *)p->bias + n0 : NULL, 0, k0 > 0};
+            MM(mm_join) join = {(MM_REAL *)p->c + m * p->ldc + n0, p->ldc, last && p->bias ? (const MM_REAL *)p->bias + n0 : NULL, 0, k0 > 0};
             mm_fetch fetch = MM(mm_fetch_strip)((const MM_REAL *)((uintptr_t)a + (uintptr_t)(end * p->ams) * sizeof *a), rows, kc, p->ams, p->aks);
             MM(mm_any_strip)(rows, keeps_rows, kc, strip, panels, &join, n1 - n0, &fetch);
-            if (last && p->finish)
-                for (int64_t i = m; i < end; i++) p->finish(p->finish_arg, out + (i - m) * p->ldc, i, n0, n1 - n0);
         }
     }
 }

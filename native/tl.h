@@ -80,6 +80,7 @@ typedef struct tl_storage {
     int64_t version;                                        /* rises with every in-place write */
     int32_t write_line;                                     /* line of the last one */
     uint8_t kind, readonly;
+    bool exposed, packed;                                   /* others were given its address | products keep a packed copy (packed.c) */
     int64_t token;                                          /* 0, or the key of the Python object that owns the bytes */
 } tl_storage;
 
@@ -112,6 +113,7 @@ typedef struct tl_tensor {
 } tl_tensor;
 
 tl_storage *tl_storage_new(size_t nbytes);
+void tl_mm_forget(const tl_storage *s);                     /* packed.c: drops packed copies of s, or of all (NULL) */
 tl_storage *tl_storage_adopt(void *data, size_t nbytes, int kind, int64_t token, bool readonly);
 void tl_storage_release(tl_storage *s);
 void tl_token_died(int64_t token);                          /* puts a Python object's key on the list that Python drains */

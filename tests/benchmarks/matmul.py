@@ -1,0 +1,91 @@
+"""Matrix products: the share of the processor's peak of multiply-adds, measured in the same rounds, beside NumPy's; and the race with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import tensorlib as tl
+from tensorlib.native import lib as native
+from tests.benchmarks.harness import Figure, Race, Run, calls_for, gc_off, timed
+
+Shape = tuple[int, ...]
+SHARES: dict[str, tuple[Shape, Shape, float]] = {  # name: (a, b, target: share of the peak of every thread)
+    "512x512x512": ((512, 512), (512, 512), 0.85),
+    "1024x1024x1024": ((1024, 1024), (1024, 1024), 0.85),
+    "2048x2048x2048": ((2048, 2048), (2048, 2048), 0.85),
+    "4096x4096x4096": ((4096, 4096), (4096, 4096), 0.85),
+    "32x256x1024": ((32, 256), (256, 1024), 0.55),
+    "128x784x512": ((128, 784), (784, 512), 0.75),
+    "64 of 128x128x128": ((64, 128, 128), (64, 128, 128), 0.60),
+}
+LINEAR: dict[str, tuple[int, int, int, float | None]] = {  # name: (rows, in, out, target)
+    "1 row, 1024 to 1024": (1, 1024, 1024, 1.2),
+    "4 rows, 1024 to 1024": (4, 1024, 1024, 1.2),
+    "128 rows, 784 to 512": (128, 784, 512, None),
+}
+
+
+def drawn(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def share(run: Run, a: Shape, b: Shape) -> Callable[[int], float]:
+    """The median over the rounds of this run's rate over that of all threads' multiply-adds."""
+    operations = 2.0 * np.prod(a) * b[-1]
+
+    def measure(rounds: int) -> float:
+        seen = []
+        with gc_off():
+            calls = calls_for(run)
+            for _ in range(rounds):
+                peak = native.tl_bench_fma(5) * tl.get_num_threads()
+                run()
+                seen.append(operations / timed(run, calls) / peak)
+        return median(seen)
+
+    return measure
+
+
+def ours(a: Shape, b: Shape) -> Callable[[int], float]:
+    def measure(rounds: int) -> float:
+        x, y = tl.from_numpy(drawn(*a)), tl.from_numpy(drawn(*b, seed=1))
+        return share(lambda: x @ y, a, b)(rounds)
+
+    return measure
+
+
+def numpy(a: Shape, b: Shape) -> Callable[[int], float]:
+    def measure(rounds: int) -> float:
+        x, y = drawn(*a), drawn(*b, seed=1)
+        return share(lambda: x @ y, a, b)(rounds)
+
+    return measure
+
+
+def product(a: Shape, b: Shape) -> Callable[[Any], Run]:
+    def make(lib: Any) -> Run:
+        x, y = lib.from_numpy(drawn(*a)), lib.from_numpy(drawn(*b, seed=1))
+        return lambda: x @ y
+
+    return make
+
+
+def linear(rows: int, inputs: int, outputs: int) -> Callable[[Any], Run]:
+    def make(lib: Any) -> Run:
+        x, w, b = (lib.from_numpy(drawn(*s)) * 1.0 for s in ((rows, inputs), (outputs, inputs), (outputs,)))
+        return lambda: lib.nn.functional.linear(x, w, b)
+
+    return make
+
+
+def workloads() -> Iterator[Race | Figure]:
+    for name, (a, b, target) in SHARES.items():
+        yield Figure(f"{name}: share of the peak", ours(a, b), at_least=target)
+        yield Figure(f"{name}: NumPy's share", numpy(a, b))
+        yield Race(name, product(a, b))
+    for name, (rows, inputs, outputs, limit) in LINEAR.items():
+        yield Race(f"linear, {name}", linear(rows, inputs, outputs), target=limit)

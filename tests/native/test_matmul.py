@@ -1,0 +1,119 @@
+"""The matrix engine: its sizes around tiles and blocks, every layout, the order of its sums, and the weights it keeps packed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import tensorlib as tl
+from tensorlib.native import lib
+
+K_EDGES = (1, 7, 8, 255, 383, 384, 385, 392, 769, 1153)
+SHAPES = [  # M, K, N: small, around a tile, narrow, and large enough for pieces
+    (1, 300, 70), (2, 3, 4), (9, 64, 48), (10, 65, 49), (15, 784, 513), (63, 129, 97), (128, 128, 128), (130, 500, 10), (257, 260, 200),
+    (700, 33, 11), (5, 40, 3000), (301, 400, 303),
+]  # fmt: skip
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = tl.get_num_threads()
+    yield
+    tl.set_num_threads(before)
+
+
+def drawn(rng: np.random.Generator, rows: int, cols: int, turned: bool, dtype: tl.DType) -> tl.Tensor:
+    x = tl.tensor(rng.standard_normal((cols, rows) if turned else (rows, cols)), dtype=dtype)
+    return x.mT if turned else x
+
+
+def close(out: tl.Tensor, a: tl.Tensor, b: tl.Tensor) -> None:
+    wide = a.numpy().astype(np.float64) @ b.numpy().astype(np.float64)
+    eps = 1.2e-7 if out.dtype is tl.float32 else 2.3e-16
+    np.testing.assert_allclose(out.numpy(), wide, rtol=0, atol=16 * eps * a.shape[-1] ** 0.5 * (1 + np.abs(wide).max()))
+
+
+@pytest.mark.parametrize("dtype", [tl.float32, tl.float64], ids=lambda d: d.name)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_layout(shape: tuple[int, int, int], dtype: tl.DType, rng: np.random.Generator) -> None:
+    m, k, n = shape
+    for a_turned, b_turned in itertools.product((False, True), repeat=2):
+        a, b = drawn(rng, m, k, a_turned, dtype), drawn(rng, k, n, b_turned, dtype)
+        close(a @ b, a, b)
+        close(a[::2] @ b[:, ::3], a[::2], b[:, ::3])
+
+
+@pytest.mark.parametrize("k", K_EDGES)
+def test_blocks_over_k(k: int, rng: np.random.Generator) -> None:
+    a, b = drawn(rng, 70, k, False, tl.float32), drawn(rng, k, 100, False, tl.float32)
+    close(a @ b, a, b)
+
+
+def test_batches_broadcast(rng: np.random.Generator) -> None:
+    a, b = tl.tensor(rng.standard_normal((3, 1, 40, 50))), tl.tensor(rng.standard_normal((2, 50, 60)))
+    np.testing.assert_allclose((a @ b).numpy(), a.numpy() @ b.numpy(), atol=1e-12)
+    wide = b[0].expand(5, 50, 60)
+    np.testing.assert_allclose((a[:, 0][0].expand(5, 40, 50) @ wide).numpy(), a[0].numpy() @ wide.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(200, 500, 100), (130, 784, 130), (600, 40, 64)], ids=str)
+def test_same_bits(shape: tuple[int, int, int], rng: np.random.Generator, threads: None) -> None:
+    m, k, n = shape
+    for turned in (False, True):
+        a, b = drawn(rng, m, k, False, tl.float32), drawn(rng, k, n, turned, tl.float32)
+        whole = (a @ b).numpy()
+        for count in (1, 2, 3):
+            tl.set_num_threads(count)
+            np.testing.assert_array_equal((a @ b).numpy(), whole)
+        for i, j in ((0, 1), (7, 8), (m - 1, m), (3, 30), (0, m // 2)):
+            for _ in range(3):  # the second one packs the weight, the third finds it
+                np.testing.assert_array_equal((a[i:j] @ b).numpy(), whole[i:j])
+
+
+def test_packed_weights_follow_writes(rng: np.random.Generator) -> None:
+    x, w = tl.tensor(rng.standard_normal((2, 200))), tl.tensor(rng.standard_normal((150, 200)))
+    first = x @ w.mT
+    for factor in (2.0, 0.5, 4.0):
+        w.mul_(factor)
+        first.mul_(factor)
+        for _ in range(3):
+            assert tl.equal(x @ w.mT, first)
+
+
+def test_packed_weights_follow_writes_from_outside(rng: np.random.Generator) -> None:
+    x, w = tl.tensor(rng.standard_normal((2, 200))), tl.tensor(rng.standard_normal((150, 200)))
+    for _ in range(3):
+        first = x @ w.mT
+    seen = w.numpy()
+    seen *= 2
+    assert tl.equal(x @ w.mT, first * 2)
+    assert tl.equal(x @ w.mT, first * 2)
+
+
+def test_packed_weights_by_view(rng: np.random.Generator) -> None:
+    x, w = tl.tensor(rng.standard_normal((2, 150))), tl.tensor(rng.standard_normal((150, 150)))
+    for _ in range(3):
+        close(x @ w, x, w)
+        close(x @ w.mT, x, w.mT)
+        close(x[:, :140] @ w[10:], x[:, :140], w[10:])
+
+
+def test_packed_weights_end_with_their_storage(rng: np.random.Generator) -> None:
+    x = tl.tensor(rng.standard_normal((2, 200)))
+    before = lib.tl_memory_figure(0)
+    w = tl.tensor(rng.standard_normal((150, 200)))
+    for _ in range(3):
+        x @ w.mT
+    del w
+    assert lib.tl_memory_figure(0) == before
+
+
+@pytest.mark.parametrize("dtype", [tl.bfloat16, tl.float16], ids=lambda d: d.name)
+def test_half_precision_sums_in_single(dtype: tl.DType, rng: np.random.Generator) -> None:
+    x, w, b = (tl.tensor(rng.standard_normal(s), dtype=dtype) for s in ((5, 600), (40, 600), (40,)))
+    wide = tl.nn.functional.linear(x.to(tl.float32), w.to(tl.float32), b.to(tl.float32))
+    assert tl.equal(tl.nn.functional.linear(x, w, b), wide.to(dtype))
+    assert tl.equal(x @ w.mT, (x.to(tl.float32) @ w.to(tl.float32).mT).to(dtype))
