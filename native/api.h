@@ -79,6 +79,8 @@ const int64_t *tl_meta_dims(const tl_meta *m);
 tl_tensor *tl_node_saved(tl_node *n, int kind, int index);
 tl_node *tl_record_python(int op, int n_in, tl_tensor *const *inputs, int n_out, tl_tensor *const *outs, uint64_t needs, int64_t token, int line);
 /* dispatch.c: the recording operations */
+int tl_set_autocast(int dtype);
+int tl_autocast_dtype(void);
 tl_tensor *tl_unary(int op, tl_tensor *x, int line);
 tl_tensor *tl_binary(int op, tl_tensor *a, tl_tensor *b, int line);
 tl_tensor *tl_binary_scalar(int op, tl_tensor *x, double s, int how, int line);

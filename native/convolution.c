@@ -25,7 +25,7 @@ static tl_tensor *recorded(int op, int n_in, tl_tensor *const *in, tl_tensor *ou
 tl_tensor *tl_convolution(tl_tensor *x, tl_tensor *w, tl_tensor *b, const int64_t *geometry, int line)
 {
     tl_conv_geometry given;
-    if (tl_elsewhere(x) || tl_elsewhere(w) || tl_elsewhere(b) || !read_geometry(&given, x->ndim - 2, geometry)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || tl_elsewhere(w) || tl_elsewhere(b) || tl_lowers(x) || !read_geometry(&given, x->ndim - 2, geometry)) return tl_fail(TL_DECLINE);
     return recorded(TL_OP_convolution, b ? 3 : 2, (tl_tensor *[]){x, w, b}, arr_conv(x, w, b, &given), &given, line);
 }
 

@@ -14,6 +14,17 @@ static inline tl_tensor *recorded(int op, int n_in, tl_tensor *const *in, tl_ten
     return NULL;
 }
 
+_Thread_local uint8_t tl_autocast;
+
+int tl_set_autocast(int dtype)
+{
+    int before = tl_autocast;
+    tl_autocast = (uint8_t)dtype;
+    return before;
+}
+
+int tl_autocast_dtype(void) { return tl_autocast; }
+
 tl_tensor *tl_unary(int op, tl_tensor *x, int line)
 {
     if (tl_elsewhere(x)) return tl_fail(TL_DECLINE);
@@ -100,7 +111,7 @@ tl_tensor *tl_clone(tl_tensor *x, int line)
 /* ints[0]: whether an operand is a vector */
 tl_tensor *tl_matmul(tl_tensor *a, tl_tensor *b, int line)
 {
-    if (a->dtype != b->dtype || tl_elsewhere(a) || tl_elsewhere(b)) return tl_fail(TL_DECLINE);
+    if (a->dtype != b->dtype || tl_elsewhere(a) || tl_elsewhere(b) || tl_lowers(a)) return tl_fail(TL_DECLINE);
     tl_tensor *in[2] = {a, b};
     tl_node *node;
     tl_tensor *out = tl_recorded_with(TL_OP_matmul, 2, in, arr_matmul(a, b), line, &node);
@@ -110,7 +121,8 @@ tl_tensor *tl_matmul(tl_tensor *a, tl_tensor *b, int line)
 
 tl_tensor *tl_linear(tl_tensor *x, tl_tensor *w, tl_tensor *b, int line)
 {
-    if (x->dtype != w->dtype || (b && b->dtype != w->dtype) || tl_elsewhere(x) || tl_elsewhere(w) || tl_elsewhere(b)) return tl_fail(TL_DECLINE);
+    if (x->dtype != w->dtype || (b && b->dtype != w->dtype) || tl_elsewhere(x) || tl_elsewhere(w) || tl_elsewhere(b) || tl_lowers(x))
+        return tl_fail(TL_DECLINE);
     tl_tensor *in[3] = {x, w, b};
     return recorded(TL_OP_linear, b ? 3 : 2, in, arr_linear(x, w, b), line);
 }
@@ -132,7 +144,7 @@ tl_tensor *tl_row(int op, tl_tensor *x, int64_t dim, int line)
 /* mask: bool or added to the scores, or NULL. ints: causal, grouped, seed, counter; real: scale, dropout; extra: the kernel's own */
 tl_tensor *tl_attend(tl_tensor *q, tl_tensor *k, tl_tensor *v, tl_tensor *mask, double scale, bool causal, bool grouped, double dropout, uint64_t seed, uint64_t counter, int line)
 {
-    if (tl_elsewhere(q) || tl_elsewhere(k) || tl_elsewhere(v) || tl_elsewhere(mask) || tl_tracks(mask)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(q) || tl_elsewhere(k) || tl_elsewhere(v) || tl_elsewhere(mask) || tl_tracks(mask) || tl_lowers(q)) return tl_fail(TL_DECLINE);
     tl_attention how = {scale, dropout, seed, counter, causal, grouped};
     tl_tensor *in[4] = {q, k, v, mask}, *stats = NULL;
     tl_node *node;

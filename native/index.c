@@ -323,15 +323,70 @@ tl_tensor *arr_index_add(const tl_tensor *x, int dim, const tl_tensor *index, co
     return out ? if_done(add_rows(out, dim, index, src), out) : NULL;
 }
 
+/* ---- sums of rows by number: out[index[i]] += g[i], blocks of out's rows apart ----
+ *
+ * Positions are sorted by blocks of rows, each block's in their order; a task zeroes one block and adds to it. So threads never meet, a row's
+ * sum runs in order of position, and the block stays in the cache between the two. */
+typedef struct {
+    line_kind kind;
+    char *out, *g;
+    const int64_t *index, *order, *first;    /* order: positions by block; first (blocks + 1): where each block's begin in it */
+    int64_t rows, width, block, padding, size;
+} row_sums;
+
+static void add_blocks(void *arg, int64_t begin, int64_t end)
+{
+    const row_sums *p = arg;
+    int64_t bytes = p->width * p->size, top = least(p->rows, end * p->block);
+    for (int64_t b = begin; b < end; b++) {
+        memset(p->out + b * p->block * bytes, 0, (size_t)((least(top, (b + 1) * p->block) - b * p->block) * bytes));
+        for (int64_t i = p->first[b]; i < p->first[b + 1]; i++) {
+            int64_t at = p->order[i], row = p->index[at];
+            if (row != p->padding) add_line(&p->kind, p->out + row * bytes, NULL, p->g + at * bytes, p->width);
+        }
+    }
+}
+
+/* order and first from the index; first is zeroed before */
+static void sort_by_block(const int64_t *index, int64_t n, int64_t block, int64_t blocks, int64_t *order, int64_t *first)
+{
+    for (int64_t i = 0; i < n; i++) first[index[i] / block]++;
+    for (int64_t b = 0, sum = 0; b <= blocks; b++) {
+        int64_t here = first[b];
+        first[b] = sum;
+        sum += here;
+    }
+    for (int64_t i = 0; i < n; i++) order[first[index[i] / block]++] = i;
+    memmove(first + 1, first, (size_t)blocks * sizeof *first); /* each has come to where the next begins */
+    first[0] = 0;
+}
+
 tl_tensor *arr_embedding_grad(const tl_tensor *g, const tl_tensor *index, int64_t rows, int64_t padding)
 {
     if (!is_index(index) || !adds(g->dtype) || g->ndim != index->ndim + 1 || memcmp(g->dims, index->dims, index->ndim * sizeof *g->dims) || rows < 0)
         return tl_fail(TL_DECLINE);
-    int64_t width = g->dims[g->ndim - 1];
+    int64_t n = index->numel, width = g->dims[g->ndim - 1], size = tl_itemsize[g->dtype];
+    int64_t block = CHUNK_BYTES / (width * size + 1) + 1, blocks = (rows + block - 1) / block;
+    operand at = {NULL, NULL}, from = {NULL, NULL};
+    size_t granted = 0;
     tl_tensor *out = tl_new(g->dtype, 2, (int64_t[]){rows, width});
-    if (!out) return NULL;
-    bool done = arr_fill(out, 0) && add_rows(out, 0, index, g);
-    if (done && padding >= 0 && padding < rows) memset(tl_data(out) + padding * width * tl_itemsize[g->dtype], 0, (size_t)(width * tl_itemsize[g->dtype]));
+    int64_t *scratch = NULL;
+    bool done = out && contiguous(&at, index, TL_I64) && contiguous(&from, g, g->dtype) && check_range((const int64_t *)tl_data(at.t), n, 0, rows) &&
+                (scratch = tl_alloc((size_t)(n + blocks + 1) * sizeof *scratch, &granted));
+    if (done) {
+        row_sums p = {{ADD, g->dtype, 1, 0}, tl_data(out), tl_data(from.t), (const int64_t *)tl_data(at.t), scratch, scratch + n, rows, width, block,
+                      padding, size};
+        bool big = (rows + n) * width * size > BIG_BYTES;
+        tl_gil gil = tl_unlock(big);
+        memset(scratch + n, 0, (size_t)(blocks + 1) * sizeof *scratch);
+        sort_by_block(p.index, n, block, blocks, scratch, scratch + n);
+        if (big) tl_parallel_for(add_blocks, &p, blocks, 1);
+        else add_blocks(&p, 0, blocks);
+        tl_relock(gil);
+        tl_release(scratch, granted);
+    }
+    tl_free(at.made);
+    tl_free(from.made);
     return if_done(done, out);
 }
 

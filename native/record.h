@@ -6,6 +6,11 @@
 /* On a device of an array module: Python's. */
 static inline bool tl_elsewhere(const tl_tensor *t) { return t && t->storage->kind == TL_FOREIGN; }
 
+/* Autocast is on in this thread, to this dtype (0: off). */
+extern _Thread_local uint8_t tl_autocast;
+/* The operation would run in that dtype: Python's. */
+static inline bool tl_lowers(const tl_tensor *t) { return __builtin_expect(tl_autocast, 0) && t->dtype >= TL_F16 && t->dtype <= TL_F32; }
+
 /* Records; attributes are the caller's to set on *node (NULL where nothing is recorded).
  * NULL on failure (out is freed then), and where out is NULL. */
 static inline tl_tensor *tl_recorded_with(int op, int n_in, tl_tensor *const *in, tl_tensor *out, int line, tl_node **node)

@@ -11,7 +11,7 @@ __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
     "adaptive_max_pool3d", "affine_grid", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy",
     "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding", "fold", "gelu", "grid_sample", "group_norm", "hardsigmoid",
+    "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding", "embedding_bag", "fold", "gelu", "grid_sample", "group_norm", "hardsigmoid",
     "hardswish", "hardtanh", "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
     "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d",
     "max_unpool2d", "max_unpool3d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle",
@@ -44,6 +44,7 @@ conv_transpose3d = tl.conv_transpose3d
 cross_entropy = tl.cross_entropy
 dropout = tl.dropout
 embedding = tl.embedding
+embedding_bag = tl.embedding_bag
 fold = tl.fold
 gelu = tl.gelu
 grid_sample = tl.grid_sample

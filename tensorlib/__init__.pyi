@@ -53,6 +53,7 @@ from tensorlib.ops.activations import silu as silu
 from tensorlib.ops.activations import softplus as softplus
 from tensorlib.ops.activations import softsign as softsign
 from tensorlib.ops.attention import scaled_dot_product_attention as scaled_dot_product_attention
+from tensorlib.ops.bags import embedding_bag as embedding_bag
 from tensorlib.ops.comparison import allclose as allclose
 from tensorlib.ops.comparison import bitwise_and as bitwise_and
 from tensorlib.ops.comparison import bitwise_left_shift as bitwise_left_shift
@@ -228,6 +229,9 @@ from tensorlib.ops.positions import masked_fill as masked_fill
 from tensorlib.ops.positions import masked_scatter as masked_scatter
 from tensorlib.ops.positions import masked_select as masked_select
 from tensorlib.ops.positions import nonzero as nonzero
+from tensorlib.ops.precision import autocast as autocast
+from tensorlib.ops.precision import get_autocast_dtype as get_autocast_dtype
+from tensorlib.ops.precision import is_autocast_enabled as is_autocast_enabled
 from tensorlib.ops.rearrange import atleast_1d as atleast_1d
 from tensorlib.ops.rearrange import atleast_2d as atleast_2d
 from tensorlib.ops.rearrange import atleast_3d as atleast_3d
@@ -461,6 +465,7 @@ __all__ = [
     "atleast_1d",
     "atleast_2d",
     "atleast_3d",
+    "autocast",
     "autograd",
     "avg_pool1d",
     "avg_pool2d",
@@ -532,6 +537,7 @@ __all__ = [
     "einsum",
     "elu",
     "embedding",
+    "embedding_bag",
     "empty",
     "empty_like",
     "enable_grad",
@@ -573,6 +579,7 @@ __all__ = [
     "ge",
     "gelu",
     "ger",
+    "get_autocast_dtype",
     "get_default_dtype",
     "get_num_threads",
     "get_rng_state",
@@ -605,6 +612,7 @@ __all__ = [
     "int64",
     "int8",
     "interpolate",
+    "is_autocast_enabled",
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "is_tensor",

@@ -177,6 +177,7 @@ def _run(
 ) -> list[Tensor | None]:
     run = checked(lib.tl_run_new(retain, create_graph), "backward", ())
     grad_mode = lib.tl_set_grad_enabled(create_graph)
+    autocast = lib.tl_set_autocast(0)  # gradients run in the dtypes of the operations they belong to
     try:
         for t in inputs or ():
             _done(lib.tl_run_capture(run, t._array))
@@ -189,6 +190,7 @@ def _run(
         return [_captured(run, k, t) for k, t in enumerate(inputs or ())]
     finally:
         lib.tl_set_grad_enabled(grad_mode)
+        lib.tl_set_autocast(autocast)
         lib.tl_run_free(run)
 
 

@@ -12,6 +12,7 @@ from tensorlib.native import lib
 from tensorlib.ops import (
     activations,
     attention,
+    bags,
     comparison,
     conv,
     convolution,
@@ -48,7 +49,7 @@ from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
-    activations, attention, comparison, conv, convolution, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg,
+    activations, attention, bags, comparison, conv, convolution, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg,
     losses, norms, padding, pairs, pooling, positions, rearrange, reductions, resample, sampling, scans, selection, shape, sorting, special,
     transcendental, unpooling, views,
 )  # fmt: skip

@@ -206,6 +206,7 @@ _NAME = "scaled_dot_product_attention"
 
 _attention = structured(
     _NAME,
+    autocast="lower",
     inputs=_INPUTS,
     attrs=_ATTRS,
     dtype=_dtype_rule,

@@ -177,6 +177,7 @@ def _convolution_samples() -> list[Sample]:
 
 convolution = structured(
     "convolution",
+    autocast="lower",
     inputs=("x", "weight", "bias"),
     attrs=ATTRS,
     dtype=rules.floating,

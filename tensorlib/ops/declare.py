@@ -277,6 +277,10 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
     line = line or here(_frame(1))
     if lib.tl_status() not in (OK, DECLINE):
         _raise_if_final(op, inputs)
+    if op.autocast and lib.tl_autocast_dtype():
+        made = autocasted(op, inputs, attrs, line)
+        if made is not None:
+            return made
     given = list(inputs[0]) if op.variadic else list(inputs)
     names = op.inputs * len(given) if op.variadic else op.inputs
     operands = [
@@ -308,6 +312,30 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
     if handle:
         return wrap(handle)
     return _reference(op, operands, attrs, result, where, line)
+
+
+def autocasted(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int) -> Any:
+    """The operation as tl.autocast has it, or None where its operands are not of the dtypes that it converts. Casts are recorded."""
+    from tensorlib.ops.precision import in_float32
+
+    floats = [x for x in inputs if isinstance(x, Tensor) and x.dtype.is_floating_point]
+    if not floats or any(x.dtype is dtypes.float64 or x.device.type != "cpu" for x in floats):
+        return None
+    lowers = op.autocast == "lower"
+    if not lowers and all(x.dtype is dtypes.float32 for x in floats):
+        return None
+    dtype = lib.tl_set_autocast(0)
+    try:
+        low = dtypes.ALL[dtype]
+        wide = tuple(
+            in_float32(x, low if lowers else None, line) if isinstance(x, Tensor) and x.dtype.is_floating_point else x
+            for x in inputs
+        )
+        handle = op.native(line, *wide, **attrs) if op.native is not None else 0
+        out = wrap(handle) if handle else run(op, wide, attrs, line)
+        return to_dtype(out, low, line) if lowers else out
+    finally:
+        lib.tl_set_autocast(dtype)
 
 
 def _raise_if_final(op: Op, inputs: tuple[Any, ...]) -> None:
@@ -354,6 +382,8 @@ def _retry(op: Op, operands: Sequence[Any], line: int) -> int:
 def _reference(
     op: Op, operands: Sequence[Any], attrs: dict[str, Any], result: DType | None, where: Device, line: int
 ) -> Any:
+    if where.type == "cpu" and (made := _widened_kernel(op, operands, attrs, result, line)) is not None:
+        return made
     there = NATIVE if where.type == "cpu" else backend(where)
     arrays = [None if x is None else _widened(there.view(x._array, x.dtype)) for x in operands]
     half = next((x.dtype for x in operands if x is not None and x.dtype in HALVES), None)
@@ -380,6 +410,28 @@ def _reference(
 
 
 HALVES = (dtypes.float16, dtypes.bfloat16)
+
+
+def _widened_kernel(op: Op, operands: Sequence[Any], attrs: dict[str, Any], result: DType | None, line: int) -> Any:
+    """The float32 kernel on 16-bit floats, its result rounded; None where there is none. One node is recorded, as the reference does."""
+    half = next((x.dtype for x in operands if x is not None and x.dtype in HALVES), None)
+    if half is None or op.variadic or len(op.outputs) > 1:
+        return None
+    recording = lib.tl_set_grad_enabled(False)
+    try:
+        wide = [to_dtype(x, dtypes.float32, line) if x is not None and x.dtype in HALVES else x for x in operands]
+        handle = _retry(op, wide, line)
+        if not handle and op.native is not None:
+            handle = op.native(line, *wide, **attrs)
+        if not handle:
+            return None
+        out = wrap(handle)
+        kept = result if result is not None else half if out.dtype is dtypes.float32 else out.dtype
+        out = to_dtype(out, kept, line)
+    finally:
+        lib.tl_set_grad_enabled(recording)
+    record(op, operands, [out], attrs, line)
+    return out
 
 
 def _widened(array: Any) -> Any:
@@ -585,6 +637,7 @@ def structured(
     doc: str = "",
     private: bool = False,
     nondeterministic: bool = False,
+    autocast: str = "",
 ) -> Structured:
     """Declare a structured operation; the public wrapper beside it owns the signature, the docstring and the errors."""
     op = Op(
@@ -606,7 +659,7 @@ def structured(
         nondeterministic,
     )
     op.module = _frame(1).f_globals["__name__"]
-    op.decode, op.kernel = decode, kernel
+    op.decode, op.kernel, op.autocast = decode, kernel, autocast
     op.call = made = Structured(register(op))
     return made
 

@@ -123,6 +123,7 @@ def _matmul_grad_b(g: Tensor, a: Tensor, b_shape: tuple[int, ...]) -> Tensor:
 
 _matmul = structured(
     "matmul",
+    autocast="lower",
     inputs=("a", "b"),
     dtype=rules.as_is,  # mixed dtypes are more often a mistake than a wish
     ref=_matmul_ref,
@@ -297,6 +298,8 @@ def _scaled_sum(x: Any, product: Any, beta: Scalar, alpha: Scalar) -> Any:
         product = product * alpha
     if beta == 0:
         return product
+    if lib.tl_autocast_dtype() and isinstance(x, Tensor) and product.dtype.itemsize == 2:
+        x = x.to(product.dtype)
     return (x if beta == 1 else x * beta) + product
 
 

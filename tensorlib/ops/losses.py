@@ -163,6 +163,7 @@ def _class_errors(name: str) -> list[Any]:
 
 _cross_entropy = structured(
     "cross_entropy",
+    autocast="float32",
     inputs=("x", "target", "weight"),
     attrs=("ignore_index", "reduction", "label_smoothing"),
     dtype=floats_only("cross_entropy"),
@@ -309,6 +310,7 @@ def _soft_samples() -> list[Any]:
 
 _cross_entropy_soft = structured(
     "cross_entropy_soft",
+    autocast="float32",
     inputs=("x", "target", "weight"),
     attrs=("reduction", "label_smoothing"),
     dtype=floats_only("cross_entropy"),
@@ -371,6 +373,7 @@ def _nll_grad(
 
 _nll_loss = structured(
     "nll_loss",
+    autocast="float32",
     inputs=("x", "target", "weight"),
     attrs=("ignore_index", "reduction"),
     dtype=floats_only("nll_loss"),

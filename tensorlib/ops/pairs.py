@@ -141,6 +141,7 @@ def _pair(
         decode=decode,
         samples=samples,
         errors=errors,
+        autocast="float32",
     )
 
 

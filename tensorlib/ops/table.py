@@ -51,6 +51,7 @@ class Op:
     )
     composite: Callable[..., Any] | None = None  # the same in plain operations: the oracle of a fused entry
     nondeterministic: bool = False  # draws random numbers: tests compare statistics instead of values
+    autocast: str = ""  # under tl.autocast: "lower" runs in its dtype, "float32" in float32; else as the operands are
     module: str = ""
     call: Callable[..., Any] | None = None  # call(*inputs, **attrs): the entry itself, as tests and tools reach it
     number: int = -1  # C's number where it has one, else one of our own from PYTHON_OPS on

@@ -114,6 +114,28 @@ def test_embedding() -> None:
     np.testing.assert_allclose(ours.weight.grad.numpy(), theirs.weight.grad.numpy(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("given", ["rows", "offsets", "last", "weights"])
+def test_embedding_bag(given: str, mode: str) -> None:
+    if given == "weights" and mode != "sum":
+        return  # there is no such thing
+    settings = {"mode": mode, "padding_idx": 2, "include_last_offset": given == "last"}
+    theirs = torch.nn.EmbeddingBag(7, 3, **settings)
+    ours = copied(tl.nn.EmbeddingBag(7, 3, **settings), theirs)
+    index = np.array([1, 2, 6, 1, 0, 2, 5, 4])
+    arguments: tuple[Any, ...] = {
+        "rows": (index.reshape(2, 4),),
+        "offsets": (index, np.array([0, 3, 3])),
+        "last": (index, np.array([0, 3, 3, 8])),
+        "weights": (index, np.array([0, 3]), np.linspace(0.5, 2, 8, dtype=np.float32)),
+    }[given]
+    a, b = ours(*map(tl.tensor, arguments)), theirs(*map(torch.tensor, arguments))
+    np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-6)
+    a.square().sum().backward()
+    b.square().sum().backward()
+    np.testing.assert_allclose(ours.weight.grad.numpy(), theirs.weight.grad.numpy(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "make", [lambda nn: nn.Linear(300, 400), lambda nn: nn.Embedding(200, 300)], ids=["Linear", "Embedding"]
 )

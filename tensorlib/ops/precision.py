@@ -1,0 +1,137 @@
+"""Mixed precision: inside `autocast`, matrix products, convolutions and attention run on bfloat16 operands, sums and parameters stay float32.
+
+An entry of the table says what becomes of it (`autocast="lower"` or `"float32"`); everything else runs in the dtypes of its operands. C knows
+one flag, by which its fast paths decline; the slow path in ops/declare.py then converts the operands by recorded casts, so that gradients
+arrive in float32 at the parameters. The kernels work on float32 whose values were rounded to bfloat16: products of two such are exact.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tensorlib import dtypes
+from tensorlib.native import lib
+
+if TYPE_CHECKING:
+    from tensorlib.dtypes import DType
+    from tensorlib.tensor import Tensor
+
+__all__ = ["autocast", "get_autocast_dtype", "is_autocast_enabled"]
+F = TypeVar("F", bound=Callable[..., Any])
+LOWER = (dtypes.bfloat16, dtypes.float16)
+
+
+class _State(threading.local):
+    """Of one thread: how many contexts it is in, and the parameters that were converted inside the outermost."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.dtype = dtypes.bfloat16
+        self.caching = True
+        self.converted: dict[tuple[int, str], tuple[Tensor, int, Tensor]] = {}
+
+
+_STATE = _State()
+
+
+def in_float32(x: Tensor, low: DType | None, line: int) -> Tensor:
+    """x in float32, its values rounded to `low` first. A parameter is converted once for as long as it is not written to."""
+    from tensorlib.ops.declare import to_dtype
+
+    if x.dtype is not dtypes.float32 or low is None:
+        return to_dtype(x, dtypes.float32, line)
+    caches = _STATE.caching and _STATE.depth and x.is_leaf and x.requires_grad and lib.tl_is_grad_enabled()
+    key = (x._array, low.name)
+    if caches and (found := _STATE.converted.get(key)) is not None and found[1] == x._version:
+        return found[2]
+    made = to_dtype(to_dtype(x, low, line), dtypes.float32, line)
+    if caches:
+        _STATE.converted[key] = (x, x._version, made)
+    return made
+
+
+def _check_device(name: str, device_type: str) -> None:
+    if device_type not in ("cpu", "cuda"):
+        raise ValueError(f"{name}: device_type must be 'cpu' or 'cuda', got {device_type!r}.")
+
+
+class autocast:
+    """Run matrix products, convolutions and attention in bfloat16 inside a ``with`` block or a decorated function; as `torch.autocast`.
+
+    In bfloat16: matmul, linear, bmm, addmm, baddbmm, einsum, convolutions and scaled_dot_product_attention, on float32, bfloat16 and float16
+    operands; sums run in float32, the result is rounded. In float32: losses. Everything else runs in the dtypes of its operands; float64 stays.
+    Parameters stay float32 and so do their gradients. A parameter is converted once for the outermost block, unless it changes.
+
+    Contexts nest, `enabled=False` turns the conversion off inside; the state is each thread's own. Call ``backward()`` outside.
+
+    >>> w, x = tl.ones(2, 2, requires_grad=True), tl.ones(1, 2)
+    >>> with tl.autocast("cpu", dtype=tl.bfloat16):
+    ...     y = x @ w
+    >>> y.dtype
+    tensorlib.bfloat16
+    >>> y.sum().backward()
+    >>> w.grad.dtype
+    tensorlib.float32
+    """
+
+    def __init__(
+        self,
+        device_type: str,
+        dtype: DType | None = None,
+        enabled: bool = True,
+        cache_enabled: bool = True,
+    ) -> None:
+        _check_device("autocast", device_type)
+        self.device, self.dtype = device_type, dtype or dtypes.bfloat16
+        self.enabled, self.cache_enabled = bool(enabled), bool(cache_enabled)
+        if self.dtype not in LOWER:
+            raise ValueError(f"autocast: dtype must be bfloat16 or float16, got {self.dtype.name}.")
+        self._before: list[tuple[int, DType, bool]] = []
+
+    def __enter__(self) -> autocast:  # noqa: PYI034
+        if self.device == "cpu":
+            flag = lib.tl_set_autocast(self.dtype.number if self.enabled else 0)
+            self._before.append((flag, _STATE.dtype, _STATE.caching))
+            _STATE.dtype, _STATE.caching = self.dtype, self.cache_enabled
+            _STATE.depth += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device == "cpu":
+            flag, _STATE.dtype, _STATE.caching = self._before.pop()
+            lib.tl_set_autocast(flag)
+            _STATE.depth -= 1
+            if _STATE.depth == 0:
+                _STATE.converted.clear()
+
+    def __call__(self, function: F) -> F:
+        @functools.wraps(function)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with autocast(self.device, self.dtype, self.enabled, self.cache_enabled):
+                return function(*args, **kwargs)
+
+        return wrapped  # type: ignore[return-value]
+
+
+def is_autocast_enabled(device_type: str = "cpu") -> bool:
+    """Whether `autocast` is on in this thread.
+
+    >>> with tl.autocast("cpu"):
+    ...     tl.is_autocast_enabled("cpu")
+    True
+    """
+    _check_device("is_autocast_enabled", device_type)
+    return device_type == "cpu" and lib.tl_autocast_dtype() != 0
+
+
+def get_autocast_dtype(device_type: str = "cpu") -> DType:
+    """The dtype that `autocast` converts to in this thread.
+
+    >>> tl.get_autocast_dtype("cpu")
+    tensorlib.bfloat16
+    """
+    _check_device("get_autocast_dtype", device_type)
+    return _STATE.dtype if device_type == "cpu" else dtypes.float16
