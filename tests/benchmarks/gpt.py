@@ -1,17 +1,13 @@
-"""One AdamW step (forward, loss, backward, update) of a small GPT, written once for both libraries; and what memory it takes."""
+"""One AdamW step (forward, loss, backward, update) of a small GPT, written once for both libraries."""
 
 from __future__ import annotations
 
-import importlib.util
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.benchmarks.harness import Figure, Race, Run
+from tests.benchmarks.harness import Race, Run
 
 LAYERS, WIDTH, HEADS, TIME, BATCH, CLASSES = 4, 128, 4, 128, 8, 96
 
@@ -50,48 +46,27 @@ def make_gpt(lib: Any) -> Any:
     return GPT()
 
 
-def step(lib: Any) -> Run:
+def build(lib: Any) -> tuple[Any, Run]:
+    """The model, with weights that the library's seed 0 gives, and one step at each call, which returns the loss."""
+    lib.manual_seed(0)
     F, rng = lib.nn.functional, np.random.default_rng(0)
     model = make_gpt(lib)
     optimizer = lib.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
     x, y = (lib.from_numpy(rng.integers(0, CLASSES, (BATCH, TIME))) for _ in range(2))
 
-    def run() -> None:
+    def run() -> Any:
         optimizer.zero_grad()
-        F.cross_entropy(model(x).view(BATCH * TIME, CLASSES), y.view(BATCH * TIME)).backward()
+        loss = F.cross_entropy(model(x).view(BATCH * TIME, CLASSES), y.view(BATCH * TIME))
+        loss.backward()
         optimizer.step()
+        return loss
 
-    return run
-
-
-PROGRAM = """
-import importlib, sys
-sys.path.insert(0, {root!r})
-from tests.benchmarks.gpt import peak, step
-lib = importlib.import_module({library!r})
-lib.set_num_threads(1)
-run = step(lib)
-for _ in range(3):
-    run()
-print(peak())
-"""
+    return model, run
 
 
-def peak() -> float:
-    """The most memory that this process has had resident, in MiB. (Not getrusage's, which a child inherits.)"""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+def step(lib: Any) -> Run:
+    return build(lib)[1]
 
 
-def peak_with(library: str) -> float:
-    """Of a fresh process: the library, model, optimizer and three steps."""
-    program = PROGRAM.format(root=str(Path(__file__).parents[2]), library=library)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return float(done.stdout)
-
-
-def workloads() -> Iterator[Race | Figure]:
+def workloads() -> Iterator[Race]:
     yield Race("GPT, 4 layers of 128, 8 x 128 tokens: AdamW step", step, target=0.55)
-    if importlib.util.find_spec("torch") and Path("/proc/self/status").exists():
-        ratio = "GPT: peak resident memory over PyTorch's"
-        yield Figure(ratio, lambda rounds: peak_with("tensorlib") / peak_with("torch"), at_most=1.0, once=True)
