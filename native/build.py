@@ -96,7 +96,7 @@ def make_builder() -> cffi.FFI:
     link = ["-pthread", "-lm"]
     if sanitize:
         checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
-        flags += ["-g", "-O1", *checks]
+        flags += ["-g1", "-O1", *checks]
         link += checks
     else:
         flags += ["-g0"]

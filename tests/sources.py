@@ -39,8 +39,7 @@ def attempt(
 def build_wheel(folder: Path, env: Mapping[str, str] | None = None) -> Path:
     """Builds a wheel from a copy of the tree, as pip does: in an isolated environment."""
     source = copy_of_sources(folder / "source")
-    run(
-        sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source, cwd=folder, env=env
-    )
+    command = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source)
+    run(*command, cwd=folder, env=env, timeout=1800)
     (wheel,) = folder.glob("tensorlib-*.whl")
     return wheel
