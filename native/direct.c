@@ -10,7 +10,7 @@
 #include "kernels.h"
 
 enum {
-    FEW = 4,                     /* channels of a group, on one side */
+    FEW = 7,                     /* channels of a group, on one side: from 8 on Winograd and products win */
     MAX_TAPS = 1 << 16,
     BAND_BYTES = 1 << 16,        /* of the copy, for sums and for a weight's gradient, */
     DOT_BAND_BYTES = 1 << 17,
