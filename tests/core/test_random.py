@@ -147,16 +147,26 @@ def test_a_prefix_is_a_prefix() -> None:
         assert (tl.rand(n, generator=tl.Generator().manual_seed(9)).numpy() == long[:n]).all()
 
 
-def test_concurrent_draws_from_one_generator_are_distinct(monkeypatch: pytest.MonkeyPatch) -> None:
-    def yielding(n: int, words_each: int = 1, blocks: Callable[[int, int], int] = philox.blocks) -> int:
-        time.sleep(0)  # hands over to another thread in the middle of a draw
-        return blocks(n, words_each)
+class Interrupted(tl.Generator):
+    """Hands over to another thread in the middle of every move of its counter."""
 
-    monkeypatch.setattr(philox, "blocks", yielding)
+    @property
+    def _counter(self) -> int:
+        at: int = self.__dict__["at"]
+        time.sleep(0)
+        return at
+
+    @_counter.setter
+    def _counter(self, at: int) -> None:
+        self.__dict__["at"] = at
+
+
+def test_concurrent_draws_from_one_generator_are_distinct() -> None:
     drawn: list[bytes] = []
+    generator = Interrupted().manual_seed(0)
 
     def work() -> None:
-        drawn.extend(tl.rand(8).numpy().tobytes() for _ in range(200))
+        drawn.extend(tl.rand(8, generator=generator).numpy().tobytes() for _ in range(200))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for t in threads:
