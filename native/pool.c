@@ -2,6 +2,7 @@
  * has; its result depends on it alone. */
 #include "api.h"
 #include "kernels.h"
+#include "record.h"
 
 enum { TASK = 1 << 14, LARGE = 1 << 14, SPATIAL = 3, FIELD_BITS = 20 }; /* elements of one task; from where the GIL is released */
 
@@ -157,7 +158,7 @@ tl_tensor *tl_pool(int op, tl_tensor *x, int n, const int64_t *spec, int line, u
     bool adaptive = op == TL_OP_adaptive_max_pool || op == TL_OP_adaptive_avg_pool, max = op == TL_OP_max_pool || op == TL_OP_adaptive_max_pool;
     int64_t ints[TL_NODE_INTS];
     *where = 0;
-    if (x->storage->kind == TL_FOREIGN || !pack_all(ints, n, spec, adaptive)) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x) || !pack_all(ints, n, spec, adaptive)) return tl_fail(TL_DECLINE);
     tl_tensor *outs[2] = {NULL, NULL};
     outs[0] = forward(x, ints, adaptive, max ? &outs[1] : NULL);
     if (outs[0] && tl_grad_enabled && tl_tracks(x)) {

@@ -2,6 +2,7 @@
  * of threads shows in a result. */
 #include "api.h"
 #include "kernels.h"
+#include "record.h"
 
 enum { LARGE = 1 << 12, TASK = 1 << 14 }; /* elements: from where the GIL is released; of one task */
 
@@ -80,7 +81,7 @@ tl_tensor *tl_sort(int op, tl_tensor *x, int64_t dim, int64_t k, bool descending
 {
     tl_tensor *outs[2];
     *second = 0;
-    if (x->storage->kind == TL_FOREIGN) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x)) return tl_fail(TL_DECLINE);
     if (op == TL_OP_argsort) return sorted(x, (int)dim, k, descending, NULL, &outs[1]) ? outs[1] : NULL;
     if (!sorted(x, (int)dim, k, descending, &outs[0], &outs[1])) return NULL;
     if (tl_grad_enabled && tl_tracks(x)) {
@@ -132,7 +133,7 @@ static tl_tensor *scan(const tl_tensor *x, int64_t dim, bool product, bool rever
 /* ints[0]: dim */
 tl_tensor *tl_scan(int op, tl_tensor *x, int64_t dim, int line)
 {
-    if (x->storage->kind == TL_FOREIGN) return tl_fail(TL_DECLINE);
+    if (tl_elsewhere(x)) return tl_fail(TL_DECLINE);
     tl_tensor *out = scan(x, dim, op == TL_OP_cumprod, false);
     tl_node *node = NULL;
     if (out && tl_is_float(out->dtype) && !tl_record(op, 1, &x, out, line, &node)) {
