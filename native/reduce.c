@@ -88,7 +88,8 @@ static void split_dims(plan *p, const tl_tensor *x, uint32_t mask)
     for (int d = 0; d < x->ndim; d++) {
         bool reduced = mask >> d & 1;
         if (!reduced) o /= x->dims[d];
-        if (x->dims[d] == 1) continue;
+        /* A single result whose neighbours would lie beside it stays: one column is summed as many are. */
+        if (x->dims[d] == 1 && (reduced || x->strides[d] != 1)) continue;
         if (reduced) add_dim(p->rdim, p->rx, NULL, &p->nr, x->dims[d], x->strides[d], 0, !p->ordered);
         else add_dim(p->kdim, p->kx, p->ko, &p->nk, x->dims[d], x->strides[d], o, true);
     }

@@ -215,6 +215,8 @@ static void start_workers(int wanted)
     pthread_attr_destroy(&attr);
 }
 
+uint64_t tl_shared_loops(void) { return atomic_load(&pool.serial); }
+
 static void run_with_pool(loop *l, int threads)
 {
     int helpers = l->chunks < threads ? (int)l->chunks - 1 : threads - 1;

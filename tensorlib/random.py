@@ -21,7 +21,8 @@ from tensorlib.lines import here
 from tensorlib.native import lib
 from tensorlib.ops import philox
 from tensorlib.ops.creation import _shape
-from tensorlib.ops.declare import assign_, require_grad_mode_off
+from tensorlib.ops.declare import assign_
+from tensorlib.ops.recording import require_grad_mode_off
 from tensorlib.status import DECLINE, raise_status
 from tensorlib.tensor import Tensor, wrap
 

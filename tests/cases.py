@@ -24,7 +24,18 @@ from tensorlib.dtypes import ALL, BY_NAME, DType
 from tensorlib.errors import DTypeError
 from tensorlib.ops import rules
 from tensorlib.ops.declare import common_dtype
-from tensorlib.ops.table import NATIVE_NUMBERS, Draw, ErrorSample, Op, Sample, entries, errors_of, samples_of
+from tensorlib.ops.table import (
+    BATCH,
+    NATIVE_NUMBERS,
+    Draw,
+    ErrorSample,
+    Op,
+    Sample,
+    entries,
+    errors_of,
+    rowwise_of,
+    samples_of,
+)
 
 # (relative, absolute against a largest element of 1) allowed between a result and the reference computed in float64
 FORWARD = {
@@ -330,6 +341,29 @@ def edge_cases(op: Op, dtype: DType) -> list[Case]:
         return Case(op, Sample(args, like.attrs), dtype, UNALIGNED)
 
     return [of(n) for n in EDGE_SIZES] if takes(of(2)) else []
+
+
+def rowwise_samples(op: Op) -> list[Sample]:
+    """What an entry declares; of an elementwise one with a kernel, rows of several vectors and a tail beside as many, or beside one for all."""
+    if op.kind != "elementwise":
+        return rowwise_of(op)
+    if not has_kernel(op):
+        return []
+    like = next(s for s in samples_of(op) if s.smooth and all(_is_smooth(d) for d in s.args))
+    rows = [replace(d, shape=(BATCH, 67)) if isinstance(d, Draw) else d for d in like.args]
+    one = [rows[0], *(replace(d, shape=(67,)) if isinstance(d, Draw) else d for d in rows[1:])]
+    return [Sample(tuple(args), like.attrs) for args in ([rows, one] if len(rows) > 1 else [rows])]
+
+
+def has_batch(d: Any) -> bool:
+    """Whether an operand of a `rowwise` sample has a row for each of the result's."""
+    return isinstance(d, Draw) and d.shape[:1] == (BATCH,)
+
+
+def of_rows(case: Case, n: int) -> Case:
+    """A case of a `rowwise` sample, with n rows."""
+    args = tuple(replace(d, shape=(n, *d.shape[1:])) if has_batch(d) else d for d in case.sample.args)
+    return replace(case, sample=replace(case.sample, args=args))
 
 
 def magnified(case: Case, elements: int) -> Case:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import tensorlib as tl
+from tensorlib.native import ffi, lib
 
 # No test depends on time or on chance: no deadline, and the same examples on every machine.
 hypothesis.settings.register_profile("tensorlib", deadline=None, derandomize=True, print_blob=True)
@@ -27,6 +28,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = parted[True]
     if parted[False]:
         config.hook.pytest_deselected(items=parted[False])
+
+
+@pytest.fixture(params=ffi.string(lib.tl_isa_available()).decode().split(","))
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs a test once with the kernels of each instruction set that this machine has."""
+    chosen = lib.tl_isa_name()
+    assert lib.tl_isa_select(request.param.encode()) == 0
+    yield request.param
+    lib.tl_isa_select(chosen)
 
 
 @pytest.fixture

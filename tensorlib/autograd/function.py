@@ -9,7 +9,7 @@ from typing import Any
 from tensorlib.errors import GradError, ShapeError
 from tensorlib.lines import describe, here
 from tensorlib.native import OBJECTS, drain, lib
-from tensorlib.ops.declare import record_node
+from tensorlib.ops.recording import record_node
 from tensorlib.status import checked, raise_status
 from tensorlib.tensor import Tensor, wrap
 

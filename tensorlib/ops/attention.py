@@ -14,7 +14,7 @@ from tensorlib.errors import DTypeError, ShapeError
 from tensorlib.native import lib
 from tensorlib.ops.declare import structured
 from tensorlib.ops.fused import SLOW, caller, handle, next_draw
-from tensorlib.ops.table import TABLE, Draw, error, sample
+from tensorlib.ops.table import BATCH, TABLE, Draw, error, sample
 from tensorlib.tensor import wrap
 
 if TYPE_CHECKING:
@@ -232,6 +232,15 @@ _attention = structured(
         "dropout_p": lib.tl_node_real(node, 1),
     },
     samples=_samples,
+    rowwise=lambda: [
+        sample((BATCH, 4, 40, 32), (BATCH, 4, 40, 32), (BATCH, 4, 40, 32), None, is_causal=True),
+        sample((BATCH, 70, 17), (BATCH, 130, 17), (BATCH, 130, 18), None),
+        sample((BATCH, 2, 5, 8), (BATCH, 2, 9, 8), (BATCH, 2, 9, 8), (5, 9)),
+        sample((BATCH, 2, 5, 8), (BATCH, 2, 9, 8), (BATCH, 2, 9, 8), (BATCH, 1, 5, 9)),
+        sample((BATCH, 4, 33, 16), (BATCH, 2, 50, 16), (BATCH, 2, 50, 16), None, enable_gqa=True),
+        sample((BATCH, 1, 600, 64), (BATCH, 1, 600, 64), (BATCH, 1, 600, 64), None, is_causal=True),
+        sample((BATCH, 1, 64), (BATCH, 900, 64), (BATCH, 900, 64), None),
+    ],
     errors=[
         error((4,), (4,), (4,), raises=ValueError, match=r"query must have shape \(..., L, D\), got \(4,\)"),
         error((3, 4), (5, 6), (5, 6), raises=ValueError, match=r"query of shape \(3, 4\) and key of shape \(5, 6\)"),

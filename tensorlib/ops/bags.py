@@ -11,7 +11,7 @@ from tensorlib.dtypes import int64
 from tensorlib.errors import DTypeError, GradError, IndexRangeError, ShapeError
 from tensorlib.ops.declare import composite
 from tensorlib.ops.fused import embedding
-from tensorlib.ops.table import Draw, error, sample
+from tensorlib.ops.table import BATCH, Draw, error, sample
 
 if TYPE_CHECKING:
     from tensorlib.dtypes import DType
@@ -90,6 +90,7 @@ def _samples() -> list[Any]:
     dtype=_dtype_rule,
     ref=_ref,
     samples=_samples,
+    rowwise=lambda: [sample(Draw((BATCH, 9), 0, 50, dtype="int64"), (50, 33), None, None, mode=mode) for mode in ("sum", "mean", "max")],
     errors=[
         error(_INDEX, _TABLE, None, None, mode="sum", raises=ValueError, match="embedding_bag: a 1-dimensional input needs offsets"),
         error(_SQUARE, _TABLE, _OFFSETS, None, mode="sum", raises=ValueError, match="embedding_bag: .* takes no offsets"),

@@ -24,7 +24,7 @@ from tensorlib.ops.convolution import (
     padded_sizes,
 )
 from tensorlib.ops.declare import composite
-from tensorlib.ops.table import error, sample
+from tensorlib.ops.table import BATCH, error, sample
 
 if TYPE_CHECKING:
     from tensorlib.ops.table import ErrorSample, Sample
@@ -412,6 +412,7 @@ def conv3d(
     dtype=rules.floating,
     ref=_conv_transpose_ref,
     samples=_conv_transpose_samples(1),
+    rowwise=[sample((BATCH, 12, 50), (12, 10, *(3,) * 1), (10,), stride=2, output_padding=1)],
     errors=_conv_transpose_errors(1),
 )
 def conv_transpose1d(
@@ -449,6 +450,7 @@ def conv_transpose1d(
     dtype=rules.floating,
     ref=_conv_transpose_ref,
     samples=_conv_transpose_samples(2),
+    rowwise=[sample((BATCH, 12, 9, 11), (12, 10, *(3,) * 2), (10,), stride=2, output_padding=1)],
     errors=_conv_transpose_errors(2),
 )
 def conv_transpose2d(
@@ -486,6 +488,7 @@ def conv_transpose2d(
     dtype=rules.floating,
     ref=_conv_transpose_ref,
     samples=_conv_transpose_samples(3),
+    rowwise=[sample((BATCH, 12, 4, 5, 6), (12, 10, *(3,) * 3), (10,), stride=2, output_padding=1)],
     errors=_conv_transpose_errors(3),
 )
 def conv_transpose3d(

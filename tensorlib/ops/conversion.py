@@ -11,7 +11,8 @@ from tensorlib.dtypes import DType, as_dtype
 from tensorlib.lines import here
 from tensorlib.ops import rules
 from tensorlib.ops.creation import _from_array
-from tensorlib.ops.declare import record, structured, to_dtype
+from tensorlib.ops.declare import structured, to_dtype
+from tensorlib.ops.recording import record
 from tensorlib.ops.table import TABLE
 from tensorlib.tensor import Tensor
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import structured
-from tensorlib.ops.table import sample
+from tensorlib.ops.table import BATCH, sample
 
 if TYPE_CHECKING:
     from tensorlib.ops.table import Sample
@@ -132,36 +132,66 @@ def _decode(node: int) -> dict[str, Any]:
 ATTRS = ("stride", "padding", "dilation", "groups")
 
 
+def _case(x: Ints, w: Ints, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> dict[str, Any]:
+    """Operands' shapes and the attributes; a number stands for all dimensions."""
+    nd = len(x) - 2
+
+    def each(v: Any) -> tuple[Any, ...]:
+        return v if isinstance(v, tuple) else (v,) * nd
+
+    sides = tuple(p if isinstance(p, tuple) else (p, p) for p in each(padding))
+    attrs = {"stride": each(stride), "padding": sides, "dilation": each(dilation), "groups": groups}
+    return {"x": x, "w": w, "attrs": attrs}
+
+
 def _samples() -> list[dict[str, Any]]:
-    """Geometries that visit every branch: (x, weight, attributes)."""
-
-    def case(x: Ints, w: Ints, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> dict[str, Any]:
-        nd = len(x) - 2
-
-        def each(v: Any) -> tuple[Any, ...]:
-            return v if isinstance(v, tuple) else (v,) * nd
-
-        sides = tuple(p if isinstance(p, tuple) else (p, p) for p in each(padding))
-        attrs = {"stride": each(stride), "padding": sides, "dilation": each(dilation), "groups": groups}
-        return {"x": x, "w": w, "attrs": attrs}
-
+    """Geometries that visit every branch."""
     return [
-        case((2, 3, 7), (4, 3, 3)),
-        case((1, 2, 33), (3, 2, 5), stride=2, padding=2),
-        case((2, 1, 9), (2, 1, 2), stride=3, padding=((1, 2),), dilation=2),
-        case((2, 3, 5, 6), (4, 3, 3, 3), padding=1),
-        case((1, 2, 6, 5), (2, 2, 1, 1)),
-        case((2, 4, 5, 5), (6, 2, 3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), groups=2),
-        case((1, 4, 6, 6), (4, 1, 3, 3), padding=1, groups=4),
-        case((1, 2, 9, 8), (3, 2, 3, 3), padding=2, dilation=(2, 3)),
-        case((1, 3, 4, 4), (2, 3, 2, 2), stride=3),
-        case((2, 2, 3, 3), (3, 2, 1, 1), stride=2),
-        case((1, 2, 3, 4, 5), (2, 2, 2, 3, 2), stride=(1, 2, 1), padding=(1, 0, 1)),
-        case((0, 2, 5, 5), (3, 2, 3, 3)),
-        case((1, 0, 5, 5), (3, 0, 3, 3)),
-        case((1, 17, 6, 19), (33, 17, 3, 2), padding=1),
-        case((2, 12, 7, 9), (10, 6, 2, 3), stride=(2, 1), padding=1, groups=2),
-        case((2, 6, 5), (5, 6, 1)),
+        _case((2, 3, 7), (4, 3, 3)),
+        _case((1, 2, 33), (3, 2, 5), stride=2, padding=2),
+        _case((2, 1, 9), (2, 1, 2), stride=3, padding=((1, 2),), dilation=2),
+        _case((2, 3, 5, 6), (4, 3, 3, 3), padding=1),
+        _case((1, 2, 6, 5), (2, 2, 1, 1)),
+        _case((2, 4, 5, 5), (6, 2, 3, 2), stride=(2, 1), padding=((1, 0), (0, 1)), groups=2),
+        _case((1, 4, 6, 6), (4, 1, 3, 3), padding=1, groups=4),
+        _case((1, 2, 9, 8), (3, 2, 3, 3), padding=2, dilation=(2, 3)),
+        _case((1, 3, 4, 4), (2, 3, 2, 2), stride=3),
+        _case((2, 2, 3, 3), (3, 2, 1, 1), stride=2),
+        _case((1, 2, 3, 4, 5), (2, 2, 2, 3, 2), stride=(1, 2, 1), padding=(1, 0, 1)),
+        _case((0, 2, 5, 5), (3, 2, 3, 3)),
+        _case((1, 0, 5, 5), (3, 0, 3, 3)),
+        _case((1, 17, 6, 19), (33, 17, 3, 2), padding=1),
+        _case((2, 12, 7, 9), (10, 6, 2, 3), stride=(2, 1), padding=1, groups=2),
+        _case((2, 6, 5), (5, 6, 1)),
+    ]
+
+
+def _rowwise_samples() -> list[dict[str, Any]]:
+    """Images of every path, several times what a thread takes at once."""
+    return [
+        _case((BATCH, 24, 30, 30), (40, 24, 1, 1)),  # products: of one size,
+        _case((BATCH, 32, 32, 32), (48, 32, 1, 1), stride=2),  # with gaps,
+        _case((BATCH, 20, 33, 31), (36, 20, 3, 3), stride=2, padding=1),
+        _case((BATCH, 24, 24, 24), (24, 24, 3, 3), padding=2, dilation=2),
+        _case((BATCH, 64, 20, 20), (64, 16, 5, 5), padding=2, groups=4),
+        _case((BATCH, 200, 5, 5), (150, 200, 2, 2)),
+        _case((BATCH, 32, 900), (24, 32, 5), padding=2),
+        _case((BATCH, 12, 9, 10, 11), (20, 12, 3, 3, 3), padding=1),
+        _case((BATCH, 16, 8, 8), (16, 16, 3, 3), padding=1),  # Winograd: whole tiles,
+        _case((BATCH, 40, 7, 7), (64, 40, 3, 3), padding=1),  # images that share a block,
+        _case((BATCH, 16, 40, 40), (30, 16, 3, 3), padding=1),
+        _case((BATCH, 39, 8, 11), (48, 13, 3, 3), padding=1, groups=3),
+        _case((BATCH, 16, 8, 3), (16, 16, 3, 3), padding=1),
+        _case((BATCH, 64, 41, 14), (24, 64, 3, 3)),
+        _case((BATCH, 16, 9, 150), (16, 16, 3, 3), padding=1),
+        _case((BATCH, 150, 7, 8), (140, 150, 3, 3), padding=1),
+        _case((BATCH, 80, 8, 8), (80, 80, 3, 3), padding=1),
+        _case((BATCH, 16, 3, 7, 9), (16, 16, 1, 3, 3), padding=(0, 1, 2)),
+        _case((BATCH, 96, 14, 14), (96, 1, 3, 3), padding=1, groups=96),  # straight from the image: depthwise,
+        _case((BATCH, 3, 64, 64), (16, 3, 7, 7), stride=2, padding=3),  # a first layer,
+        _case((BATCH, 6, 14, 14), (16, 6, 5, 5)),
+        _case((BATCH, 12, 30, 30), (2, 12, 3, 3), padding=1),  # few results
+        _case((BATCH, 1, 700), (4, 1, 9), stride=3, padding=4),
     ]
 
 
@@ -200,6 +230,7 @@ convolution = structured(
     ),
     decode=_decode,
     samples=_convolution_samples,
+    rowwise=lambda: [sample(c["x"], c["w"], (c["w"][0],), **c["attrs"]) for c in _rowwise_samples()],
     private=True,
 )
 
@@ -222,6 +253,7 @@ conv_grad_input = structured(
     ),
     decode=_decode,
     samples=lambda: [sample(_out_shape(c), c["w"], size=c["x"][2:], **c["attrs"]) for c in _samples()],
+    rowwise=lambda: [sample(_out_shape(c), c["w"], size=c["x"][2:], **c["attrs"]) for c in _rowwise_samples()],
     private=True,
 )
 

@@ -16,10 +16,11 @@ from tensorlib import dtypes
 from tensorlib.backends import NATIVE, backend
 from tensorlib.device import Device
 from tensorlib.dtypes import PROMOTION, DType, result_category
-from tensorlib.errors import DeviceError, DTypeError, GradError, ShapeError, TensorlibError
+from tensorlib.errors import DeviceError, DTypeError, ShapeError, TensorlibError
 from tensorlib.lines import KNOWN, here
-from tensorlib.native import OBJECTS, ffi, keep, lib
+from tensorlib.native import ffi, lib
 from tensorlib.ops import rules
+from tensorlib.ops.recording import record
 from tensorlib.ops.table import NATIVE_NUMBERS, TABLE, Op, register
 from tensorlib.status import DECLINE, INFERENCE, NOMEM, OK, checked, raise_status
 from tensorlib.tensor import Tensor, wrap
@@ -278,6 +279,8 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
     if lib.tl_status() not in (OK, DECLINE):
         _raise_if_final(op, inputs)
     if op.autocast and lib.tl_autocast_dtype():
+        from tensorlib.ops.precision import autocasted
+
         made = autocasted(op, inputs, attrs, line)
         if made is not None:
             return made
@@ -308,34 +311,10 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
         )
         for name, x in zip(names, operands, strict=False)
     ]
-    handle = _retry(op, operands, line) if where.type == "cpu" else 0
+    handle = retry(op, operands, line) if where.type == "cpu" else 0
     if handle:
         return wrap(handle)
     return _reference(op, operands, attrs, result, where, line)
-
-
-def autocasted(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int) -> Any:
-    """The operation as tl.autocast has it, or None where its operands are not of the dtypes that it converts. Casts are recorded."""
-    from tensorlib.ops.precision import in_float32
-
-    floats = [x for x in inputs if isinstance(x, Tensor) and x.dtype.is_floating_point]
-    if not floats or any(x.dtype is dtypes.float64 or x.device.type != "cpu" for x in floats):
-        return None
-    lowers = op.autocast == "lower"
-    if not lowers and all(x.dtype is dtypes.float32 for x in floats):
-        return None
-    dtype = lib.tl_set_autocast(0)
-    try:
-        low = dtypes.ALL[dtype]
-        wide = tuple(
-            in_float32(x, low if lowers else None, line) if isinstance(x, Tensor) and x.dtype.is_floating_point else x
-            for x in inputs
-        )
-        handle = op.native(line, *wide, **attrs) if op.native is not None else 0
-        out = wrap(handle) if handle else run(op, wide, attrs, line)
-        return to_dtype(out, low, line) if lowers else out
-    finally:
-        lib.tl_set_autocast(dtype)
 
 
 def _raise_if_final(op: Op, inputs: tuple[Any, ...]) -> None:
@@ -367,7 +346,7 @@ def _converted(x: Any, dtype: DType, *, keep_dtype: bool, where: Device, line: i
     return full((), x, dtype=dtype, device=where)
 
 
-def _retry(op: Op, operands: Sequence[Any], line: int) -> int:
+def retry(op: Op, operands: Sequence[Any], line: int) -> int:
     """The elementwise kernel, now that dtypes agree."""
     if op.kind != "elementwise" or op.number not in NATIVE_NUMBERS_SET or op.attrs:
         return 0
@@ -382,11 +361,15 @@ def _retry(op: Op, operands: Sequence[Any], line: int) -> int:
 def _reference(
     op: Op, operands: Sequence[Any], attrs: dict[str, Any], result: DType | None, where: Device, line: int
 ) -> Any:
-    if where.type == "cpu" and (made := _widened_kernel(op, operands, attrs, result, line)) is not None:
-        return made
+    half = next((x.dtype for x in operands if x is not None and x.dtype in HALVES), None)
+    if half is not None and where.type == "cpu":
+        from tensorlib.ops.precision import widened_kernel
+
+        made = widened_kernel(op, operands, attrs, result, half, line)
+        if made is not None:
+            return made
     there = NATIVE if where.type == "cpu" else backend(where)
     arrays = [None if x is None else _widened(there.view(x._array, x.dtype)) for x in operands]
-    half = next((x.dtype for x in operands if x is not None and x.dtype in HALVES), None)
     try:
         with np.errstate(all="ignore"):
             made = op.ref(there.xp, arrays, **attrs) if op.variadic else op.ref(there.xp, *arrays, **attrs)
@@ -412,28 +395,6 @@ def _reference(
 HALVES = (dtypes.float16, dtypes.bfloat16)
 
 
-def _widened_kernel(op: Op, operands: Sequence[Any], attrs: dict[str, Any], result: DType | None, line: int) -> Any:
-    """The float32 kernel on 16-bit floats, its result rounded; None where there is none. One node is recorded, as the reference does."""
-    half = next((x.dtype for x in operands if x is not None and x.dtype in HALVES), None)
-    if half is None or op.variadic or len(op.outputs) > 1:
-        return None
-    recording = lib.tl_set_grad_enabled(False)
-    try:
-        wide = [to_dtype(x, dtypes.float32, line) if x is not None and x.dtype in HALVES else x for x in operands]
-        handle = _retry(op, wide, line)
-        if not handle and op.native is not None:
-            handle = op.native(line, *wide, **attrs)
-        if not handle:
-            return None
-        out = wrap(handle)
-        kept = result if result is not None else half if out.dtype is dtypes.float32 else out.dtype
-        out = to_dtype(out, kept, line)
-    finally:
-        lib.tl_set_grad_enabled(recording)
-    record(op, operands, [out], attrs, line)
-    return out
-
-
 def _widened(array: Any) -> Any:
     """References compute 16-bit floats in float32, so that their sums and steps are as exact as their results can be."""
     return array.astype("float32") if array.dtype == "float16" else array
@@ -443,61 +404,6 @@ def _result_dtype(array: Any, result: DType | None, half: DType | None) -> DType
     if result is not None:
         return result
     return half if array.dtype == np.float32 else None
-
-
-class Recorded:
-    """What a Python-recorded node keeps beside tensors: its attributes."""
-
-    __slots__ = ("attrs",)
-
-    def __init__(self, attrs: dict[str, Any]) -> None:
-        self.attrs = attrs
-
-
-def record(op: Op, operands: Sequence[Any], outs: Sequence[Tensor], attrs: dict[str, Any], line: int) -> None:
-    """Put a node on the tape where one is due; its rule is the entry's."""
-    if op.vjp is None or not lib.tl_is_grad_enabled():
-        return
-    tracked = [x is not None and x.requires_grad for x in operands]
-    if not any(tracked):
-        return
-    if any(t.dtype.is_complex for t in outs):
-        raise GradError(
-            f"{op.name}: a complex result can not be recorded; gradients go through real tensors only.",
-            hint="detach() the operands",
-        )
-    needs = 0
-    if op.variadic:
-        needs = sum(1 << i for i in range(len(operands))) if op.inputs[0] in op.needs[0] else 0
-        needs |= op.masks[0] & ~0xFFFFFF
-    else:
-        for i, mask in enumerate(op.masks):
-            if tracked[i]:
-                needs |= mask
-    record_node(op.name, op.number, operands, outs, needs, Recorded(attrs) if attrs else None, line)
-
-
-def record_node(
-    name: str,
-    number: int,
-    operands: Sequence[Tensor | None],
-    outs: Sequence[Tensor],
-    needs: int,
-    extra: object,
-    line: int,
-) -> int:
-    """The node that makes `outs` of `operands` and holds `extra`; 0 where no output can carry a gradient."""
-    handles = [0 if x is None else x._array for x in operands]
-    token = 0 if extra is None else keep(extra)
-    lib.tl_clear_status()
-    node = int(
-        lib.tl_record_python(number, len(handles), handles, len(outs), [t._array for t in outs], needs, token, line)
-    )
-    if not node:
-        OBJECTS.pop(token, None)
-        if lib.tl_status() != OK:
-            raise_status(name)
-    return node
 
 
 NATIVE_NUMBERS_SET = set(NATIVE_NUMBERS.values())
@@ -524,21 +430,8 @@ def elementwise(
         if partials is None or not any(partials)
         else tuple(None if p is None else _from_partial(p) for p in partials)
     )
-    op = register(
-        Op(
-            name,
-            inputs,
-            ref,
-            attrs,
-            dtype=dtype,
-            vjp=vjp,
-            samples=samples,
-            errors=errors,
-            private=private,
-            kind="elementwise",
-            doc=doc,
-        )
-    )
+    facts: dict[str, Any] = {"samples": samples, "errors": errors, "private": private, "doc": doc}
+    op = register(Op(name, inputs, ref, attrs, dtype=dtype, vjp=vjp, kind="elementwise", **facts))
     if op.number in NATIVE_NUMBERS_SET and not attrs:
         if len(inputs) == 2:
             BINARY_NUMBERS.add(op.number)
@@ -638,28 +531,13 @@ def structured(
     private: bool = False,
     nondeterministic: bool = False,
     autocast: str = "",
+    rowwise: Any = (),
 ) -> Structured:
     """Declare a structured operation; the public wrapper beside it owns the signature, the docstring and the errors."""
-    op = Op(
-        name,
-        inputs,
-        ref,
-        attrs,
-        outputs,
-        variadic,
-        dtype,
-        vjp,
-        samples,
-        errors,
-        private,
-        "structured",
-        doc,
-        native,
-        composite,
-        nondeterministic,
-    )
+    op = Op(name, inputs, ref, attrs, outputs, variadic, dtype, vjp, samples, errors, private, "structured", doc)
+    op.native, op.kernel, op.composite, op.decode = native, kernel, composite, decode
+    op.nondeterministic, op.autocast, op.rowwise = nondeterministic, autocast, rowwise
     op.module = _frame(1).f_globals["__name__"]
-    op.decode, op.kernel, op.autocast = decode, kernel, autocast
     op.call = made = Structured(register(op))
     return made
 
@@ -676,38 +554,17 @@ def composite(
     outputs: tuple[str, ...] = ("out",),
     variadic: bool = False,
     private: bool = False,
+    rowwise: Any = (),
 ) -> Callable[[Function], Function]:
     """Enter a public function that is written in other operations, so that the generated tests walk it too."""
     module = _frame(1).f_globals["__name__"]
 
     def enter(function: Function) -> Function:
-        op = Op(
-            name,
-            inputs,
-            ref,
-            attrs,
-            outputs,
-            variadic,
-            dtype,
-            None,
-            samples,
-            errors,
-            private,
-            "composite",
-            function.__doc__ or "",
-        )
-        op.composite, op.module = function, module
+        doc = function.__doc__ or ""
+        op = Op(name, inputs, ref, attrs, outputs, variadic, dtype, None, samples, errors, private, "composite", doc)
+        op.composite, op.module, op.rowwise = function, module, rowwise
         op.call = lambda *given, **attrs: function(**dict(zip(inputs, given, strict=True)), **attrs)
         register(op)
         return function
 
     return enter
-
-
-def require_grad_mode_off(x: Tensor, name: str) -> None:
-    """For writes that can not be recorded."""
-    if lib.tl_is_grad_enabled() and x.requires_grad:
-        raise GradError(
-            f"{name}: the tensor requires a gradient and this write can not be recorded.",
-            hint="do it under tl.no_grad()",
-        )

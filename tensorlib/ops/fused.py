@@ -17,7 +17,7 @@ from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import structured
 from tensorlib.ops.shape import normalize_dim
-from tensorlib.ops.table import NATIVE_NUMBERS, Draw, error, sample
+from tensorlib.ops.table import BATCH, NATIVE_NUMBERS, Draw, error, sample
 from tensorlib.tensor import wrap
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ def _row_samples() -> list[Any]:
     return [*draws, sample(Draw((3, 4), special=(-math.inf, 1e4, -1e4, 88.0)), dim=1)]
 
 
+_ROWS = [
+    sample(shape, dim=dim)
+    for shape, dim in [((BATCH, 67), 1), ((BATCH, 2000), 1), ((BATCH, 5, 70), 1), ((BATCH, 20, 300), 1), ((BATCH, 3, 33), 2)]
+]  # fmt: skip
 _SOFTMAX, _LOG_SOFTMAX = NATIVE_NUMBERS["softmax"], NATIVE_NUMBERS["log_softmax"]
 _ROW_ERRORS = (error((2, 3), dim=2, raises=IndexError, match="dim 2 is out of range"),)
 
@@ -95,6 +99,7 @@ _softmax = structured(
     vjp=(lambda g, out, dim: out * (g - (g * out).sum(dim, keepdim=True)),),
     composite=_softmax_plain,
     native=lambda line, x, dim: lib.tl_row(_SOFTMAX, x._array, dim, line),
+    rowwise=_ROWS,
     decode=lambda node: {"dim": lib.tl_node_int(node, 0)},
     samples=_row_samples,
     errors=_ROW_ERRORS,
@@ -109,6 +114,7 @@ _log_softmax = structured(
     vjp=(lambda g, out, dim: g - out.exp() * g.sum(dim, keepdim=True),),
     composite=_log_softmax_plain,
     native=lambda line, x, dim: lib.tl_row(_LOG_SOFTMAX, x._array, dim, line),
+    rowwise=_ROWS,
     decode=lambda node: {"dim": lib.tl_node_int(node, 0)},
     samples=_row_samples,
     errors=_ROW_ERRORS,
@@ -191,6 +197,14 @@ _linear = structured(
         sample((2, 3, 1), (4, 1), (4,)),
         sample((4, 0), (3, 0), (3,)),
         sample((33, 17), (16, 17), (16,)),
+    ],
+    rowwise=[
+        sample((BATCH, 5), (3, 5), (3,)),
+        sample((BATCH, 33), (40, 33), (40,)),
+        sample((BATCH, 7, 64), (48, 64), None),
+        sample((BATCH, 784), (512, 784), (512,)),
+        sample((BATCH, 2000), (30, 2000), None),
+        sample((BATCH, 300), (1, 300), (1,)),
     ],
     errors=[
         error((2, 3), (4, 5), raises=ValueError, match=r"linear: .* \(2, 3\) .* \(4, 5\)"),
@@ -279,6 +293,7 @@ _embedding = structured(
         sample((7, 3), Draw((0, 2), dtype="int64", values=[]), padding_idx=-1),
         sample((5, 70), Draw((3,), dtype="int64", values=[4, 0, 4]), padding_idx=0, smooth=False),
     ],
+    rowwise=lambda: [sample((50, 33), Draw((BATCH, 7), 0, 50, dtype="int64"), padding_idx=-1)],
     errors=[
         error(Draw((2,), dtype="int64", values=[0, 7]), (7, 3), raises=IndexError, match="index 7 is out of range"),
         error(Draw((2,), dtype="int64", values=[0, -1]), (7, 3), raises=IndexError, match="index -1 is out of range"),

@@ -16,7 +16,7 @@ from tensorlib.native import lib
 from tensorlib.ops import elementwise, rules
 from tensorlib.ops.declare import structured, to_dtype
 from tensorlib.ops.shape import normalize_dim
-from tensorlib.ops.table import Draw, Sample, error, sample
+from tensorlib.ops.table import BATCH, Draw, Sample, error, sample
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -124,6 +124,14 @@ def _along_samples(src: bool) -> list[Sample]:
     return made
 
 
+def _along_rows(src: bool) -> list[Sample]:
+    cases: list[tuple[tuple[int, ...], tuple[int, ...]]] = [((33,), (90,)), ((5, 20), (70, 20))]
+    return [
+        sample((BATCH, *shape), Draw((BATCH, *picked), 0, shape[0], dtype="int64"), *[(BATCH, *picked)] * src, dim=1)
+        for shape, picked in cases
+    ]
+
+
 def _along_errors(name: str, src: bool) -> list[Any]:
     def index(*values: int) -> Draw:
         return Draw((1, len(values)), dtype="int64", values=[list(values)])
@@ -163,6 +171,7 @@ _gather = structured(
     native=lambda line, x, index, dim: lib.tl_gather(x._array, dim, index._array, line),
     decode=decode_dim,
     samples=lambda: _along_samples(src=False),
+    rowwise=lambda: _along_rows(src=False),
     errors=lambda: _along_errors("gather", src=False),
 )
 
@@ -246,6 +255,7 @@ _scatter_add = structured(
     native=lambda line, x, index, src, dim: lib.tl_scatter_add(x._array, dim, index._array, src._array, line),
     decode=decode_dim,
     samples=lambda: _along_samples(src=True),
+    rowwise=lambda: _along_rows(src=True),
     errors=lambda: _along_errors("scatter_add", src=True),
 )
 

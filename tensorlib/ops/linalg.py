@@ -17,7 +17,7 @@ from tensorlib.native import lib
 from tensorlib.ops import elementwise, rearrange, reductions, rules, shape
 from tensorlib.ops.declare import OPERANDS, composite, run, structured
 from tensorlib.ops.shape import normalize_dim
-from tensorlib.ops.table import Draw, error, sample
+from tensorlib.ops.table import BATCH, Draw, error, sample
 from tensorlib.tensor import Tensor, wrap
 
 Scalar = bool | int | float
@@ -135,6 +135,14 @@ _matmul = structured(
             ((3,), (3,)), ((3,), (3, 4)), ((2, 3), (3,)), ((2, 3), (3, 4)), ((1, 1), (1, 1)), ((5, 2, 3), (5, 3, 4)), ((5, 2, 3), (3, 4)),
             ((2, 3), (5, 3, 4)), ((2, 1, 3, 4), (5, 4, 2)), ((3,), (5, 3, 4)), ((5, 2, 3), (3,)), ((0, 3), (3, 4)), ((2, 0), (0, 4)),
             ((2, 3), (3, 0)), ((0, 2, 3), (3, 4)), ((17, 33), (33, 9)), ((0,), (0,)),
+        ]
+    ],
+    rowwise=lambda: [
+        sample((BATCH, *a), (BATCH, *b) if paired else b)
+        for a, b, paired in [
+            ((100,), (100, 70), False), ((784,), (784, 300), False), ((300,), (300,), False), ((50,), (50, 1), False), ((2000,), (2000, 40), False),
+            ((5, 33), (33, 40), False), ((20, 30), (30, 40), True), ((1, 300), (300, 50), True), ((130, 200), (200, 96), True), ((3, 4), (4,), False),
+            ((7, 90), (90, 1), True),
         ]
     ],
     errors=[
@@ -324,6 +332,7 @@ def _check_added(name: str, x: Tensor, expected: tuple[int, ...]) -> None:
     attrs=("beta", "alpha"),
     ref=_added_ref,
     samples=lambda: [sample(x, (2, 3), (3, 4), **s) for x in [(2, 4), (4,), (2, 1), ()] for s in _SCALES],
+    rowwise=[sample((400,), (BATCH, 300), (300, 400))],
     errors=[
         error(
             (3, 4),
@@ -398,6 +407,7 @@ def addr(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1
     attrs=("beta", "alpha"),
     ref=_added_ref,
     samples=lambda: [sample(x, (5, 2, 3), (5, 3, 4), **s) for x in [(5, 2, 4), (1, 2, 4), (4,)] for s in _SCALES],
+    rowwise=[sample((BATCH, 20, 40), (BATCH, 20, 30), (BATCH, 30, 40), alpha=0.5)],
 )
 def baddbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
     """``beta * x + alpha * (a @ b)`` for batches of matrices.

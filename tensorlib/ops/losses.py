@@ -12,7 +12,7 @@ from tensorlib.native import lib
 from tensorlib.ops.declare import structured
 from tensorlib.ops.fused import SLOW, caller, handle, log_softmax, log_softmax_ref, softmax
 from tensorlib.ops.pairs import REDUCTION_NAMES, REDUCTIONS, check_reduction, floats_only, reduced, same_dtype, seed
-from tensorlib.ops.table import Draw, error, sample
+from tensorlib.ops.table import BATCH, Draw, error, sample
 from tensorlib.tensor import wrap
 
 if TYPE_CHECKING:
@@ -177,6 +177,17 @@ _cross_entropy = structured(
         "label_smoothing": lib.tl_node_real(node, 0),
     },
     samples=_cross_entropy_samples,
+    rowwise=lambda: [
+        sample(
+            (BATCH, *c),
+            Draw((BATCH, *c[1:]), 0, c[0], dtype="int64"),
+            Draw(c[:1], 0.5, 2.0),
+            ignore_index=-100,
+            label_smoothing=s,
+            reduction="none",
+        )
+        for c, s in [((10,), 0.0), ((67,), 0.1), ((3000,), 0.0), ((20, 50), 0.1)]
+    ],
     errors=[
         *_class_errors("cross_entropy"),
         error((2, 3), (2, 3), label_smoothing=1.5, raises=ValueError, match="label_smoothing must be in"),
@@ -325,6 +336,10 @@ _cross_entropy_soft = structured(
         "label_smoothing": lib.tl_node_real(node, 0),
     },
     samples=_soft_samples,
+    rowwise=[
+        sample(Draw((BATCH, *c)), Draw((BATCH, *c), 0.0, 1.0), None, label_smoothing=0.1, reduction="none")
+        for c in [(67,), (20, 50)]
+    ],
     private=True,
 )
 
@@ -400,6 +415,10 @@ _nll_loss = structured(
         ]
         + [sample((0, 3), Draw((0,), dtype="int64", values=[]), None, ignore_index=-100, reduction="sum")]
     ),
+    rowwise=[
+        sample((BATCH, *c), Draw((BATCH, *c[1:]), 0, c[0], dtype="int64"), None, ignore_index=-100, reduction="none")
+        for c in [(67,), (20, 50), (2, 900)]
+    ],
     errors=_class_errors("nll_loss"),
 )
 

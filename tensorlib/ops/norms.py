@@ -18,7 +18,7 @@ from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import composite, structured
 from tensorlib.ops.fused import SLOW, caller, handle
-from tensorlib.ops.table import Draw, error, sample
+from tensorlib.ops.table import BATCH, Draw, error, sample
 from tensorlib.tensor import wrap
 
 if TYPE_CHECKING:
@@ -94,6 +94,12 @@ _layer_norm = structured(
         sample((2, 3, 4), (3, 4), (3, 4), dims=2, eps=1e-5),
         sample((0, 4), (4,), (4,), dims=1, eps=1e-5),
         sample((1,), (1,), (1,), dims=1, eps=1e-5),
+    ],
+    rowwise=[
+        sample((BATCH, 67), (67,), (67,), dims=1, eps=1e-5),
+        sample((BATCH, 3, 700), (700,), None, dims=1, eps=1e-5),
+        sample((BATCH, 20, 30), (20, 30), (20, 30), dims=2, eps=1e-5),
+        sample((BATCH, 5000), None, None, dims=1, eps=1e-5),
     ],
     errors=[
         error(
@@ -178,6 +184,11 @@ _rms_norm = structured(
         sample((2, 3, 4), (3, 4), dims=2, eps=1e-5),
         sample((0, 4), (4,), dims=1, eps=1e-5),
         sample((1,), (1,), dims=1, eps=1e-5),
+    ],
+    rowwise=[
+        sample((BATCH, 67), (67,), dims=1, eps=1e-5),
+        sample((BATCH, 20, 30), (20, 30), dims=2, eps=1e-5),
+        sample((BATCH, 5000), None, dims=1, eps=1e-5),
     ],
     errors=[
         error((2, 3), normalized_shape=(4,), raises=ValueError, match=r"rms_norm: x has shape \(2, 3\)"),
@@ -295,6 +306,13 @@ _channel_norm = structured(
         sample((2, 2, 4099), None, None, groups=0, eps=1e-5),
         sample((1, 2, 4099), None, None, groups=1, eps=1e-5),
     ],
+    rowwise=[
+        sample((BATCH, 8), (8,), (8,), groups=2, eps=1e-5),
+        sample((BATCH, 6, 5, 7), (6,), (6,), groups=3, eps=1e-5),
+        sample((BATCH, 5, 9, 9), (5,), (5,), groups=5, eps=1e-5),
+        sample((BATCH, 4, 40, 40), (4,), None, groups=2, eps=1e-5),
+        sample((BATCH, 2, 9000), None, (2,), groups=1, eps=1e-5),
+    ],
     private=True,
 )
 
@@ -351,6 +369,10 @@ _fixed_norm = structured(
             ((0, 3, 5), (3,), (3,)),
         ]
     ],
+    rowwise=lambda: [
+        sample(shape, shape[1:2], Draw(shape[1:2], low=0.5), shape[1:2], shape[1:2], eps=1e-5)
+        for shape in [(BATCH, 33), (BATCH, 6, 5, 7), (BATCH, 3, 2000), (BATCH, 3, 4, 5, 6)]
+    ],
     private=True,
 )
 
@@ -384,6 +406,7 @@ def _move(running: Tensor, seen: Tensor, momentum: float) -> None:
         sample((0, 3, 5), None, None, (3,), (3,), training=True, eps=1e-2),
         sample((4, 3), (3,), Draw((3,), low=0.5), (3,), None, training=False, eps=1e-2, smooth=False),
     ],
+    rowwise=lambda: [sample((BATCH, 6, 5, 7), (6,), Draw((6,), low=0.5), (6,), (6,), training=False)],
     errors=[
         error(
             (3,),
@@ -485,6 +508,7 @@ def batch_norm(
         xp, input, weight, bias, groups=num_groups, eps=eps
     ),
     samples=[sample((2, 4, 3), (4,), (4,), num_groups=2, eps=1e-2), sample((2, 4), None, None, num_groups=1, eps=1e-2)],
+    rowwise=[sample((BATCH, 6, 5, 7), (6,), (6,), num_groups=2)],
     errors=[
         error(
             (2, 4, 3), None, None, num_groups=3, raises=ValueError, match="num_groups 3 does not divide the 4 channels"
@@ -541,6 +565,7 @@ def group_norm(
         sample((2, 3, 5), None, None, (3,), (3,), use_input_stats=True, eps=1e-2),
         sample((2, 3, 4), (3,), Draw((3,), low=0.5), None, None, use_input_stats=False, eps=1e-2, smooth=False),
     ],
+    rowwise=[sample((BATCH, 6, 5, 7), None, None, (6,), (6,))],
     errors=[
         error((2, 3, 1), None, None, None, None, raises=ValueError, match="more than one element a channel"),
         error(

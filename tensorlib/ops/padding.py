@@ -14,7 +14,7 @@ from tensorlib.errors import ShapeError
 from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import composite, structured
-from tensorlib.ops.table import Sample, error, sample
+from tensorlib.ops.table import BATCH, Sample, error, sample
 from tensorlib.tensor import Tensor
 
 __all__ = ["pad"]
@@ -131,6 +131,7 @@ def _pad_samples() -> list[Sample]:
     attrs=("pad", "mode", "value"),
     ref=_pad_ref,
     samples=_pad_samples,
+    rowwise=[sample((BATCH, 3, 9, 35), pad=(2, 3, 1, 0), mode=mode) for mode in MODES],
     errors=[
         error((2, 3), pad=(1,), raises=ValueError, match="pad has 1 numbers for a tensor of shape \\(2, 3\\)"),
         error((3,), pad=(1, 1, 1, 1), raises=ValueError, match="pad has 4 numbers"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tensorlib import ops
@@ -17,7 +18,7 @@ from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import structured, to_dtype
 from tensorlib.ops.fused import SLOW, caller, handle
-from tensorlib.ops.table import NATIVE_NUMBERS, Draw, error, sample
+from tensorlib.ops.table import BATCH, NATIVE_NUMBERS, Draw, Sample, error, sample
 from tensorlib.tensor import wrap
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def _pair(
         native=native,
         decode=decode,
         samples=samples,
+        rowwise=lambda: [_as_rows(next(s for s in samples() if s.attrs["reduction"] == "none"))],
         errors=errors,
         autocast="float32",
     )
@@ -161,6 +163,10 @@ def _samples(
         return made + [one((3, 4), Draw(shape, 0.5, 2.0), r) for shape, r in weighted]
 
     return make
+
+
+def _as_rows(s: Sample) -> Sample:
+    return replace(s, args=tuple(replace(d, shape=(BATCH, 67)) if isinstance(d, Draw) else d for d in s.args))
 
 
 _ERRORS = (error((3,), (3,), reduction="avg", raises=ValueError, match="reduction must be"),)

@@ -19,7 +19,7 @@ from tensorlib.errors import ShapeError
 from tensorlib.native import ffi, lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import structured
-from tensorlib.ops.table import NATIVE_NUMBERS, Draw, sample
+from tensorlib.ops.table import BATCH, NATIVE_NUMBERS, Draw, sample
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -238,6 +238,12 @@ def _windows(shape: Any, kernel: Any, stride: Any, padding: Any = 0, dilation: A
 _NAN, _INF = math.nan, math.inf
 
 
+_ROWS: list[Any] = [
+    ((BATCH, 3, 29, 35), (2, 2), 2, 0), ((BATCH, 3, 29, 35), (3, 3), 2, 1), ((BATCH, 2, 700), (5,), 3, 0), ((BATCH, 2, 6, 7, 9), (2, 2, 2), 2, 0),
+    ((BATCH, 1, 40, 40), (17, 17), 5, 3),
+]  # fmt: skip
+
+
 def _max_samples() -> list[Any]:
     specials = Draw((2, 9), values=[1.0, _NAN, 2.0, _NAN, 0.0, -_INF, -_INF, -_INF, -_INF], special=(_NAN,))
     ties = Draw((2, 4, 6), values=[1.0, 1.0, 0.0, 1.0, -1.0], special=(1.0,))
@@ -270,6 +276,7 @@ max_pool = structured(
     ),
     decode=_decode_max,
     samples=_max_samples,
+    rowwise=lambda: [_windows(*case, ceil_mode=False) for case in _ROWS],
     private=True,
 )
 
@@ -315,6 +322,10 @@ avg_pool = structured(
     ),
     decode=_decode_avg,
     samples=_avg_samples,
+    rowwise=lambda: [
+        _windows(shape, kernel, stride, padding, None, ceil_mode=True, count_include_pad=False, divisor=0)
+        for shape, kernel, stride, padding in _ROWS
+    ],
     private=True,
 )
 
@@ -324,6 +335,16 @@ def _adaptive_samples() -> list[Any]:
         ((3, 9), (3,)), ((3, 10), (4,)), ((2, 3), (5,)), ((2, 2, 4, 6), (2, 3)), ((2, 7, 9), (3, 4)), ((0, 2, 4, 4), (2, 2)), ((2, 8, 9), (4, 4)),
         ((2, 5, 6, 7), (2, 3, 5)), ((2, 300, 3), (1, 1)), ((1, 700), (2,)), ((2, 33, 35), (1, 7)),
     ]  # fmt: skip
+    return [sample(Draw(shape, distinct=True), output_size=size) for shape, size in cases]
+
+
+def _adaptive_rows() -> list[Any]:
+    cases: list[Any] = [
+        ((BATCH, 3, 29, 35), (3, 4)),
+        ((BATCH, 2, 700), (5,)),
+        ((BATCH, 2, 6, 7, 9), (2, 3, 4)),
+        ((BATCH, 4, 40, 40), (1, 1)),
+    ]
     return [sample(Draw(shape, distinct=True), output_size=size) for shape, size in cases]
 
 
@@ -344,6 +365,7 @@ adaptive_max_pool = structured(
     native=lambda line, x, output_size: _call("adaptive_max_pool", line, x, len(output_size), [*output_size]),
     decode=lambda node: {"output_size": _fields(node, 0)},
     samples=_adaptive_samples,
+    rowwise=_adaptive_rows,
     private=True,
 )
 
@@ -366,6 +388,7 @@ adaptive_avg_pool = structured(
     native=lambda line, x, output_size: _call("adaptive_avg_pool", line, x, len(output_size), [*output_size]),
     decode=lambda node: {"output_size": _fields(node, 0)},
     samples=_adaptive_samples,
+    rowwise=_adaptive_rows,
     private=True,
 )
 

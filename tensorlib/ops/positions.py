@@ -15,7 +15,7 @@ from tensorlib.ops import elementwise, rules
 from tensorlib.ops.declare import composite, structured, to_dtype
 from tensorlib.ops.gather import as_positions, decode_dim, last_writer, range_error, same_dtype, zeros_for
 from tensorlib.ops.shape import normalize_dim
-from tensorlib.ops.table import Draw, Sample, error, sample
+from tensorlib.ops.table import BATCH, Draw, Sample, error, sample
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -85,6 +85,9 @@ take_slices = structured(
     samples=lambda: [
         sample(s, Draw((k,), 0, s[d], dtype="int64"), dim=d)
         for s, k, d in [((5,), 3, 0), ((3, 4), 6, 1), ((2, 3, 4), 2, 1), ((3, 4), 0, 0)]
+    ],
+    rowwise=lambda: [
+        sample((BATCH, *s), Draw((k,), 0, s[0], dtype="int64"), dim=1) for s, k in [((33,), 90), ((20, 30), 70)]
     ],
     errors=[
         error(

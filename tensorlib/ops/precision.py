@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tensorlib import dtypes
 from tensorlib.native import lib
+from tensorlib.ops.declare import HALVES, retry, run, to_dtype
+from tensorlib.ops.recording import record
+from tensorlib.tensor import Tensor, wrap
 
 if TYPE_CHECKING:
     from tensorlib.dtypes import DType
-    from tensorlib.tensor import Tensor
+    from tensorlib.ops.table import Op
 
 __all__ = ["autocast", "get_autocast_dtype", "is_autocast_enabled"]
 F = TypeVar("F", bound=Callable[..., Any])
-LOWER = (dtypes.bfloat16, dtypes.float16)
 
 
 class _State(threading.local):
@@ -37,10 +39,8 @@ class _State(threading.local):
 _STATE = _State()
 
 
-def in_float32(x: Tensor, low: DType | None, line: int) -> Tensor:
+def _in_float32(x: Tensor, low: DType | None, line: int) -> Tensor:
     """x in float32, its values rounded to `low` first. A parameter is converted once for as long as it is not written to."""
-    from tensorlib.ops.declare import to_dtype
-
     if x.dtype is not dtypes.float32 or low is None:
         return to_dtype(x, dtypes.float32, line)
     caches = _STATE.caching and _STATE.depth and x.is_leaf and x.requires_grad and lib.tl_is_grad_enabled()
@@ -51,6 +51,51 @@ def in_float32(x: Tensor, low: DType | None, line: int) -> Tensor:
     if caches:
         _STATE.converted[key] = (x, x._version, made)
     return made
+
+
+def autocasted(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int) -> Any:
+    """The operation as tl.autocast has it, or None where its operands are not of the dtypes that it converts. Casts are recorded."""
+    floats = [x for x in inputs if isinstance(x, Tensor) and x.dtype.is_floating_point]
+    if not floats or any(x.dtype is dtypes.float64 or x.device.type != "cpu" for x in floats):
+        return None
+    lowers = op.autocast == "lower"
+    if not lowers and all(x.dtype is dtypes.float32 for x in floats):
+        return None
+    dtype = lib.tl_set_autocast(0)
+    try:
+        low = dtypes.ALL[dtype]
+        wide = tuple(
+            _in_float32(x, low if lowers else None, line) if isinstance(x, Tensor) and x.dtype.is_floating_point else x
+            for x in inputs
+        )
+        handle = op.native(line, *wide, **attrs) if op.native is not None else 0
+        out = wrap(handle) if handle else run(op, wide, attrs, line)
+        return to_dtype(out, low, line) if lowers else out
+    finally:
+        lib.tl_set_autocast(dtype)
+
+
+def widened_kernel(
+    op: Op, operands: Sequence[Any], attrs: dict[str, Any], result: DType | None, half: DType, line: int
+) -> Any:
+    """The float32 kernel on 16-bit floats, a float result rounded to `half`; None where there is none. One node is recorded."""
+    if op.variadic or len(op.outputs) > 1:
+        return None
+    recording = lib.tl_set_grad_enabled(False)
+    try:
+        wide = [to_dtype(x, dtypes.float32, line) if x is not None and x.dtype in HALVES else x for x in operands]
+        handle = retry(op, wide, line)
+        if not handle and op.native is not None:
+            handle = op.native(line, *wide, **attrs)
+        if not handle:
+            return None
+        out = wrap(handle)
+        kept = result if result is not None else half if out.dtype is dtypes.float32 else out.dtype
+        out = to_dtype(out, kept, line)
+    finally:
+        lib.tl_set_grad_enabled(recording)
+    record(op, operands, [out], attrs, line)
+    return out
 
 
 def _check_device(name: str, device_type: str) -> None:
@@ -87,7 +132,7 @@ class autocast:
         _check_device("autocast", device_type)
         self.device, self.dtype = device_type, dtype or dtypes.bfloat16
         self.enabled, self.cache_enabled = bool(enabled), bool(cache_enabled)
-        if self.dtype not in LOWER:
+        if self.dtype not in HALVES:
             raise ValueError(f"autocast: dtype must be bfloat16 or float16, got {self.dtype.name}.")
         self._before: list[tuple[int, DType, bool]] = []
 

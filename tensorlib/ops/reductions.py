@@ -18,7 +18,7 @@ from tensorlib.ops.comparison import eq, isfinite, isnan, ne
 from tensorlib.ops.declare import composite, structured
 from tensorlib.ops.elementwise import abs, square, where
 from tensorlib.ops.shape import normalize_dim, normalize_dims
-from tensorlib.ops.table import NATIVE_NUMBERS, Draw, Sample, error, sample
+from tensorlib.ops.table import BATCH, NATIVE_NUMBERS, Draw, Sample, error, sample
 from tensorlib.ops.transcendental import exp, log, pow, sqrt
 
 if TYPE_CHECKING:
@@ -95,6 +95,22 @@ def samples_over_one_dim(empty: bool = True, **attrs: Any) -> list[Sample]:
     return [s for s in samples_over_dims(empty=empty, **attrs)() if not isinstance(s.attrs["dim"], tuple)]
 
 
+def rows_over_dims(low: float = -2.0, high: float = 2.0) -> Any:
+    """Rows reduced within themselves: whole, in lines and in columns."""
+
+    def make() -> list[Sample]:
+        cases: list[tuple[tuple[int, ...], int | tuple[int, ...]]] = [
+            ((67,), 1), ((5000,), 1), ((40, 50), 1), ((40, 50), 2), ((40, 50), (1, 2)), ((7, 3, 90), (1, 3)),
+        ]  # fmt: skip
+        return [sample(Draw((BATCH, *shape), low, high, distinct=True), dim=dim, keepdim=False) for shape, dim in cases]
+
+    return make
+
+
+def rows_over_one_dim() -> list[Sample]:
+    return [s for s in rows_over_dims()() if not isinstance(s.attrs["dim"], tuple)]
+
+
 OUT_OF_RANGE = (error((2, 3), dim=2, raises=IndexError, match="dim 2 is out of range"),)
 
 # ---- sum, mean, prod ----
@@ -107,6 +123,7 @@ _sum = structured(
     ref=lambda xp, x, *, dim, keepdim: xp.sum(x, axis=dim, keepdims=keepdim),
     vjp=(lambda g, x_shape, dim, keepdim: spread(g, x_shape, dim, keepdim),),
     samples=samples_over_dims(),
+    rowwise=rows_over_dims(),
     errors=OUT_OF_RANGE,
     native=lane("sum"),
     decode=decode,
@@ -127,6 +144,7 @@ _mean = structured(
     ref=_mean_ref,
     vjp=(lambda g, x_shape, dim, keepdim: spread(g / _size(x_shape, dim), x_shape, dim, keepdim),),
     samples=samples_over_dims(),
+    rowwise=rows_over_dims(),
     errors=OUT_OF_RANGE,
     native=lane("mean"),
     decode=decode,
@@ -203,6 +221,7 @@ _prod = structured(
     dtype=rules.accumulator,
     ref=lambda xp, x, *, dim, keepdim: xp.prod(x, axis=dim, keepdims=keepdim),
     vjp=(_prod_grad,),
+    rowwise=rows_over_one_dim,
     samples=lambda: [
         *samples_over_one_dim(),
         sample(Draw((5,), values=[1.5, 0.0, -2.0, 0.5, 3.0]), dim=0, keepdim=False),
@@ -419,6 +438,7 @@ def _norm_ref(xp: Any, x: Any, *, p: float | str, dim: tuple[int, ...] | None, k
     attrs=("p", "dim", "keepdim"),
     ref=_norm_ref,
     dtype=rules.magnitude,
+    rowwise=rows_over_dims(0.1),
     samples=lambda: [
         *(s for p in ("fro", 1, 3, math.inf) for s in samples_over_dims(0.1, empty=False, p=p)()),
         sample(Draw((3, 4), -1, 2, "int64"), p=0, dim=1, keepdim=False),
@@ -472,6 +492,7 @@ def _logsumexp_ref(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> A
     attrs=("dim", "keepdim"),
     ref=_logsumexp_ref,
     dtype=rules.floating,
+    rowwise=rows_over_dims(),
     samples=lambda: [
         *(s for s in samples_over_dims()() if s.attrs["dim"] is not None),
         sample(

@@ -16,7 +16,7 @@ from tensorlib.errors import DTypeError, ShapeError
 from tensorlib.native import ffi, lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import composite, structured
-from tensorlib.ops.table import Sample, error, sample
+from tensorlib.ops.table import BATCH, Sample, error, sample
 from tensorlib.tensor import Tensor
 
 __all__ = ["fold", "interpolate", "pixel_shuffle", "pixel_unshuffle", "unfold"]
@@ -263,6 +263,9 @@ def _interpolate_samples() -> list[Sample]:
     attrs=("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias"),
     ref=_interpolate_ref,
     samples=_interpolate_samples,
+    rowwise=lambda: [
+        sample((BATCH, 3, 20, 30), size=(31, 17), mode=mode) for mode in ("nearest", "bilinear", "bicubic", "area")
+    ],
     errors=[
         error((2, 3, 4), raises=ValueError, match="got size None and scale_factor None"),
         error((2, 3, 4), size=3, scale_factor=2, raises=ValueError, match="expected one of the two"),

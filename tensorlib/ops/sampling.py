@@ -13,7 +13,7 @@ from tensorlib import dtypes, ops
 from tensorlib.errors import DTypeError, ShapeError
 from tensorlib.ops.declare import composite
 from tensorlib.ops.resample import cubic
-from tensorlib.ops.table import Draw, Sample, error, sample
+from tensorlib.ops.table import BATCH, Draw, Sample, error, sample
 from tensorlib.tensor import Tensor
 
 __all__ = ["affine_grid", "grid_sample"]
@@ -126,6 +126,9 @@ class _Lib:
     attrs=("mode", "padding_mode", "align_corners"),
     ref=_grid_sample_ref,
     samples=_samples,
+    rowwise=[
+        sample((BATCH, 2, 9, 10), Draw((BATCH, 5, 7, 2), -1.3, 1.3), mode=mode) for mode in ("bilinear", "bicubic")
+    ],
     errors=[
         error((2, 3, 4), (2, 3, 2), raises=ValueError, match="input has 3 dimensions"),
         error(

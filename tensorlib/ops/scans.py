@@ -10,7 +10,7 @@ from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import structured
 from tensorlib.ops.shape import normalize_dim
-from tensorlib.ops.table import NATIVE_NUMBERS, Draw, error, sample
+from tensorlib.ops.table import BATCH, NATIVE_NUMBERS, Draw, error, sample
 
 if TYPE_CHECKING:
     from tensorlib.dtypes import DType
@@ -36,6 +36,9 @@ _SCANS = [
     sample((3, 0), dim=0),
 ]
 
+_ROWS = [
+    sample(Draw((BATCH, *s), 0.5, 1.5), dim=dim) for s, dim in [((67,), 1), ((3000,), 1), ((7, 33), 1), ((7, 90), 2)]
+]
 _CUMSUM, _CUMPROD = NATIVE_NUMBERS["cumsum"], NATIVE_NUMBERS["cumprod"]
 
 _cumsum = structured(
@@ -48,6 +51,7 @@ _cumsum = structured(
     native=lambda line, x, dim: lib.tl_scan(_CUMSUM, x._array, dim % max(x.ndim, 1), line),
     decode=lambda node: {"dim": lib.tl_node_int(node, 0)},
     samples=_SCANS,
+    rowwise=_ROWS,
     errors=[error((2, 3), dim=2, raises=IndexError, match="dim 2 is out of range")],
 )
 
@@ -81,6 +85,7 @@ _cumprod = structured(
     vjp=(_cumprod_grad,),
     native=lambda line, x, dim: lib.tl_scan(_CUMPROD, x._array, dim % max(x.ndim, 1), line),
     decode=lambda node: {"dim": lib.tl_node_int(node, 0)},
+    rowwise=_ROWS,
     samples=[*_SCANS, sample(Draw((5,), values=[1.5, 0.0, -2.0, 0.0, 3.0]), dim=0)],
     errors=[error((2, 3), dim=2, raises=IndexError, match="dim 2 is out of range")],
 )

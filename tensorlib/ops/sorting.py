@@ -16,7 +16,7 @@ from tensorlib.native import ffi, lib
 from tensorlib.ops import gather as gathering, rules, shape
 from tensorlib.ops.declare import composite, structured, to_dtype
 from tensorlib.ops.shape import normalize_dim
-from tensorlib.ops.table import NATIVE_NUMBERS, Draw, Sample, error, sample
+from tensorlib.ops.table import BATCH, NATIVE_NUMBERS, Draw, Sample, error, sample
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -101,6 +101,11 @@ def _sort_samples(**attrs: Any) -> list[Sample]:
     return [sample(_distinct(s), dim=d, descending=down, **attrs) for s, d in shapes for down in (False, True)]
 
 
+def _sort_rows(**attrs: Any) -> list[Sample]:
+    shapes = [((BATCH, 67), 1), ((BATCH, 3000), 1), ((BATCH, 40, 9), 1), ((BATCH, 3, 200), 2)]
+    return [sample(_distinct(s), dim=d, **attrs) for s, d in shapes]
+
+
 def _ties() -> list[Sample]:
     draws = [
         Draw((8,), dtype="int64", values=[2, 1, 2, 0, 1, 1, 2, 0]),
@@ -122,6 +127,7 @@ _sort = structured(
     native=lambda line, x, dim, descending: _native("sort", line, x, None, dim, descending),
     decode=gathering.decode_dim,
     samples=lambda: _sort_samples() + _ties(),
+    rowwise=lambda: _sort_rows(descending=False) + _sort_rows(descending=True),
     errors=[error((2, 3), dim=2, descending=False, raises=IndexError, match="sort: dim 2 is out of range")],
 )
 
@@ -148,6 +154,7 @@ _argsort = structured(
     ref=lambda xp, x, *, dim, descending: _order(xp, x, dim, descending),
     native=lambda line, x, dim, descending: _native("argsort", line, x, None, dim, descending),
     samples=lambda: _sort_samples() + _ties(),
+    rowwise=lambda: _sort_rows(descending=False) + _sort_rows(descending=True),
     errors=[error((2, 3), dim=2, descending=False, raises=IndexError, match="argsort: dim 2 is out of range")],
 )
 
@@ -217,6 +224,7 @@ _topk = structured(
         ]
         for large in (False, True)
     ],
+    rowwise=lambda: _sort_rows(k=7, largest=True),
     errors=[error((2, 3), k=4, dim=1, largest=True, raises=ValueError, match="topk: k is 4, expected 0 to 3")],
 )
 

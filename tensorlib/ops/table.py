@@ -17,6 +17,7 @@ from tensorlib.ops import rules
 TABLE: dict[str, Op] = {}
 BY_NUMBER: dict[int, Op] = {}
 PYTHON_OPS = 1024  # numbers from here on are not C's
+BATCH = -1  # the first size of an operand in a `rowwise` sample: any number of rows
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +52,7 @@ class Op:
     )
     composite: Callable[..., Any] | None = None  # the same in plain operations: the oracle of a fused entry
     nondeterministic: bool = False  # draws random numbers: tests compare statistics instead of values
+    rowwise: Any = ()  # as samples: row i is made from row i of the operands of BATCH rows, and has the bits that it has alone
     autocast: str = ""  # under tl.autocast: "lower" runs in its dtype, "float32" in float32; else as the operands are
     module: str = ""
     call: Callable[..., Any] | None = None  # call(*inputs, **attrs): the entry itself, as tests and tools reach it
@@ -161,6 +163,10 @@ def samples_of(op: Op) -> list[Sample]:
 
 def errors_of(op: Op) -> list[ErrorSample]:
     return op.errors() if callable(op.errors) else list(op.errors)
+
+
+def rowwise_of(op: Op) -> list[Sample]:
+    return op.rowwise() if callable(op.rowwise) else list(op.rowwise)
 
 
 def entries() -> Iterator[Op]:

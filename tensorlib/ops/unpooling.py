@@ -14,7 +14,7 @@ from tensorlib.errors import IndexRangeError, ShapeError
 from tensorlib.ops import pooling, rules
 from tensorlib.ops.declare import composite
 from tensorlib.ops.pool import Sizes, avg_ref, avg_taps, check_image, each, side_by_side
-from tensorlib.ops.table import Draw, error, sample
+from tensorlib.ops.table import BATCH, Draw, error, sample
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -76,6 +76,7 @@ def lp_pool1d(
     dtype=rules.floating,
     ref=lambda xp, input, *, norm_type, kernel_size: _lp_ref(xp, input, norm_type, kernel_size, 2),
     samples=lambda: [sample(Draw((2, 2, 5, 5), 0.5, 2.0), norm_type=p, kernel_size=2) for p in (1, 2, 3.5)],
+    rowwise=lambda: [sample(Draw((BATCH, 3, 20, 30), 0.5, 2.0), norm_type=3, kernel_size=2)],
     errors=lambda: [error((1, 4, 4), norm_type=0, kernel_size=2, raises=ValueError, match="norm_type is 0")],
 )
 def lp_pool2d(

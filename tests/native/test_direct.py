@@ -88,29 +88,3 @@ def test_what_lies_beside_a_row_stays_out() -> None:
     assert np.isinf(out[0, 0, 3]).all()
     assert np.isfinite(np.delete(out[0, 0], 3, axis=0)).all()
     assert np.isfinite(out[0, 1]).all() and np.isfinite(gw[1]).all()
-
-
-@pytest.mark.parametrize(("shape", "weight", "kw"), [
-    ((5, 6, 20, 21), (6, 1, 3, 3), {"groups": 6, "padding": 1}), ((9, 3, 40, 41), (20, 3, 7, 7), {"stride": 2, "padding": 3}),
-    ((4, 12, 30, 30), (2, 12, 3, 3), {"padding": 1}),
-], ids=str)  # fmt: skip
-def test_images_and_threads(
-    shape: tuple[int, ...], weight: tuple[int, ...], kw: dict[str, int], rng: np.random.Generator
-) -> None:
-    """An image has the same bits alone as in a batch, and everything has on any number of threads."""
-    x, w = rng.standard_normal(shape).astype(np.float32), rng.standard_normal(weight).astype(np.float32)
-    g = rng.standard_normal(tl.conv2d(tl.tensor(x), tl.tensor(w), **kw).shape).astype(np.float32)
-    threads = tl.get_num_threads()
-    try:
-        tl.set_num_threads(1)
-        alone = [run(x[i : i + 1], w, g[i : i + 1], **kw) for i in (0, shape[0] - 1)]
-        first = run(x, w, g, **kw)
-        tl.set_num_threads(3)
-        again = run(x, w, g, **kw)
-    finally:
-        tl.set_num_threads(threads)
-    for a, b in zip(first, again, strict=True):
-        np.testing.assert_array_equal(a, b)
-    for i, one in zip((0, -1), alone, strict=True):
-        np.testing.assert_array_equal(one[0][0], first[0][i])
-        np.testing.assert_array_equal(one[1][0], first[1][i])

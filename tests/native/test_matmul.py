@@ -71,6 +71,7 @@ def test_same_bits(shape: tuple[int, int, int], rng: np.random.Generator, thread
         for i, j in ((0, 1), (7, 8), (m - 1, m), (3, 30), (0, m // 2)):
             for _ in range(3):  # the second one packs the weight, the third finds it
                 np.testing.assert_array_equal((a[i:j] @ b).numpy(), whole[i:j])
+                np.testing.assert_array_equal((a[i] @ b).numpy(), whole[i])
 
 
 def test_packed_weights_follow_writes(rng: np.random.Generator) -> None:

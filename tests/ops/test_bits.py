@@ -4,27 +4,50 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tensorlib as tl
-from tensorlib.ops.table import Op
-from tests.cases import Case, cases, flat, has_kernel, lay_out, leaves, magnified, same_bits, states_sizes, typical
+from tensorlib.native import lib
+from tensorlib.ops.table import Op, entries, rowwise_of
+from tests.cases import (  # fmt: skip
+    TRANSPOSED,
+    Case,
+    cases,
+    has_batch,
+    has_kernel,
+    lay_out,
+    leaves,
+    magnified,
+    of_rows,
+    rowwise_samples,
+    rules_of,
+    same_bits,
+    states_sizes,
+    typical,
+)
 
+# ---- threads ----
 LARGE = 200_000  # elements: some chunks of every parallel loop, and a rest
 
 
-def has_large_kernel(op: Op) -> bool:
-    return has_kernel(op) and not states_sizes(op)
+def large_cases(op: Op, dtype: tl.DType) -> list[Case]:
+    """Calls of an entry with a kernel that threads can share: its samples magnified, where sizes are not among the attributes, and many rows."""
+    many = [with_rows(Case(op, s, dtype), LARGE, most=LARGE) for s in rowwise_of(op)]
+    if not has_kernel(op) or states_sizes(op):
+        return many
+    found = [magnified(c, LARGE) for c in cases(dtype=dtype, where=lambda other: other is op, smooth=True)]
+    return many + (typical(found, most=3) if op.kind == "elementwise" else found)
 
 
-def some(dtype: tl.DType) -> list[Case]:
-    """All samples of structured entries, which take many ways; of elementwise ones the largest, some of which broadcast."""
-    found = cases(dtype=dtype, where=has_large_kernel, smooth=True)
-    return [c for c in found if c.op.kind != "elementwise"] + typical(
-        [c for c in found if c.op.kind == "elementwise"], most=3
-    )
+def with_rows(case: Case, elements: int, *, most: int, least: int = 2) -> Case:
+    """A case of a `rowwise` sample with so many rows that operands and results have about so many elements."""
+    one = of_rows(case, 1)
+    args = one.args()
+    each = sum(t.numel() for t in (*args, *one.outputs(*args)) if isinstance(t, tl.Tensor))
+    return of_rows(case, max(least, min(most, elements // each)))
 
 
 def results(case: Case, args: list[object]) -> list[tl.Tensor]:
@@ -42,9 +65,10 @@ def seed_like(case: Case, t: tl.Tensor) -> tl.Tensor:
     return lay_out(rng.uniform(0.5, 1.5, t.shape).astype(t.dtype.np), "plain", t.dtype)
 
 
-@pytest.mark.parametrize(
-    "case", [magnified(c, LARGE) for c in some(tl.float32) + typical(some(tl.float64), most=1)], ids=str
-)
+ALL_LARGE = [c for op in entries() for c in large_cases(op, tl.float32) + typical(large_cases(op, tl.float64), most=1)]
+
+
+@pytest.mark.parametrize("case", ALL_LARGE, ids=str)
 def test_threads(case: Case) -> None:
     args = case.args(requires_grad=True)
     tl.set_num_threads(1)
@@ -55,72 +79,74 @@ def test_threads(case: Case) -> None:
             assert same_bits(a, b), f"{threads} threads"
 
 
+@pytest.mark.parametrize(
+    "op", [op for op in entries() if has_kernel(op) and large_cases(op, tl.float32)], ids=lambda op: op.name
+)
+def test_threads_are_used(op: Op) -> None:
+    """What the test above visits is large enough: each kernel, and each gradient, has had a loop that threads shared."""
+    tl.set_num_threads(2)
+    shared = {"forward": False, "backward": False}
+    for case in large_cases(op, tl.float32):
+        args = case.args(requires_grad=True)
+        before = lib.tl_shared_loops()
+        outs = case.outputs(*args)
+        between = lib.tl_shared_loops()
+        recorded = [t for t in outs if t.requires_grad]
+        if recorded:
+            tl.autograd.grad(recorded, leaves(args), [seed_like(case, t) for t in recorded], allow_unused=True)
+        shared["forward"] |= between > before or lib.tl_base(outs[0]._array) != 0  # a view
+        shared["backward"] |= lib.tl_shared_loops() > between or not op.differentiable
+        if all(shared.values()):
+            return
+    pytest.fail(f"no loop was shared: {shared}")
+
+
 # ---- rows ----
-def cut(case: Case, args: list[object], rows: slice, n: int) -> list[object]:
-    """Those operands that have a row for each of the result's n, cut to some of them."""
-    deepest = max(a.ndim for a in args if hasattr(a, "ndim"))
-    return [
-        a[rows] if hasattr(a, "ndim") and a.ndim and a.shape[0] == n and a.ndim >= min(deepest, 2) else a for a in args
-    ]
-
-
-def reference(case: Case, arrays: list[object]) -> np.ndarray:
-    with np.errstate(all="ignore"):
-        return np.asarray(case.op.ref(np, *arrays, **case.sample.attrs))
-
-
-def is_by_rows(case: Case) -> bool:
-    """Whether, by its reference, each row of the result is made from the same row of some operands alone."""
-    if (
-        case.op.variadic
-        or len(case.op.outputs) > 1
-        or not all(isinstance(a, np.ndarray) or a is None for a in case.arrays())
-    ):
-        return False
-    arrays = case.arrays()
-    whole = reference(case, arrays)
-    if whole.ndim == 0 or whole.shape[0] < 2 or whole.size == 0:
-        return False
-    try:
-        parts = [reference(case, cut(case, arrays, slice(i, i + 1), len(whole))) for i in range(len(whole))]
-    except (ValueError, IndexError, TypeError):
-        return False
-    return all(p.shape == whole[:1].shape for p in parts) and np.allclose(np.concatenate(parts), whole)
+WHOLE = 260  # rows of the largest batch; fewer where rows are large
+PARTS = (1, 2, 3, 5, 8, 17, 64)
+ELEMENTS = 1 << 19  # of operands and results, at most
 
 
 def row_cases() -> Iterator[Case]:
-    found = cases(dtype=tl.float32, where=has_large_kernel, smooth=True)
-    for c in [c for c in found if c.op.kind != "elementwise"] + typical(
-        [c for c in found if c.op.kind == "elementwise"], most=2
-    ):
-        if is_by_rows(c):
-            yield c
-            yield magnified(c, 5_000)
-            yield magnified(c, 100_000)
+    for op in entries():
+        for s in rowwise_samples(op):
+            yield Case(op, s, tl.float32)
+            yield Case(op, s, tl.float64)
+            if op.kind != "elementwise":
+                yield Case(op, s, tl.float32, TRANSPOSED)
 
 
+def results_of_rows(case: Case, args: list[Any], seeds: list[tl.Tensor], rows: slice) -> list[tl.Tensor]:
+    """Outputs for these rows, and the gradients of the operands that have rows."""
+    cut = [has_batch(d) for d in case.sample.args]
+    taken = [a[rows].detach() if c else a for a, c in zip(args, cut, strict=True)]
+    wanted = [
+        a.requires_grad_()
+        for a, c, rule in zip(taken, cut, rules_of(case.op), strict=True)
+        if c and rule and a.dtype.is_floating_point
+    ]
+    outs = case.outputs(*taken)
+    recorded = [(t, g[rows]) for t, g in zip(outs, seeds, strict=True) if t.requires_grad]
+    if not recorded:
+        return outs
+    found = tl.autograd.grad([t for t, _ in recorded], wanted, [g for _, g in recorded], allow_unused=True)
+    return outs + [g for g in found if g is not None]
+
+
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("case", list(row_cases()), ids=str)
 def test_rows(case: Case) -> None:
     """A row's result and gradient do not depend on where it lies, nor on how many others there are."""
-    args = case.args()
-    n = case.call(*args).shape[0]
-    whole, gradient = with_gradient(case, args, slice(None), n)
-    for rows in (slice(0, 1), slice(n // 2, n // 2 + 1), slice(n - 1, n), slice(1, n), slice(0, (n + 1) // 2)):
-        part, of_part = with_gradient(case, args, rows, n)
-        assert same_bits(part, whole[rows]), f"rows {rows} of {n}"
-        for a, b in zip(of_part, gradient, strict=True):
-            assert same_bits(a, b[rows]), f"gradient of rows {rows} of {n}"
-
-
-def with_gradient(case: Case, args: list[object], rows: slice, n: int) -> tuple[tl.Tensor, list[tl.Tensor]]:
-    """The result for these rows, and its gradients for the operands that were cut."""
-    taken = [
-        a if a is b or a is None else (a.clone().requires_grad_() if a.dtype.is_floating_point else a)
-        for a, b in zip(cut(case, args, rows, n), args, strict=True)
-    ]
-    whole_shape = case.call(*args)
-    out = case.call(*taken)
-    wanted = leaves(flat(taken))
-    if not wanted or not out.requires_grad:
-        return out, []
-    return out, list(tl.autograd.grad(out, wanted, seed_like(case, whole_shape)[rows]))
+    tl.set_num_threads(3)  # so that batches are cut, also where that depends on the threads
+    whole = with_rows(case, ELEMENTS, least=8, most=WHOLE)
+    args = whole.args()
+    seeds = [seed_like(case, t) for t in whole.outputs(*args)]
+    wanted = results_of_rows(case, args, seeds, slice(None))
+    n = wanted[0].shape[0]
+    for part in (p for p in PARTS if p < n):
+        for first in ((n - part) // 2, n - part):
+            rows = slice(first, first + part)
+            for a, b in zip(results_of_rows(case, args, seeds, rows), wanted, strict=True):
+                assert same_bits(a, b[rows]), f"rows {first} to {first + part} of {n}"
+    for a, b in zip(results_of_rows(case, args, seeds, slice(None)), wanted, strict=True):
+        assert same_bits(a, b), "a second time"

@@ -10,7 +10,6 @@ from hypothesis import given, settings, strategies as st
 
 import tensorlib as tl
 from tensorlib.ops.convolution import convolution_ref, grad_input_ref, grad_weight_ref, out_sizes
-from tests.cases import same_bits
 
 F = tl.nn.functional
 
@@ -94,35 +93,6 @@ LARGE = {  # work for several threads, by every path and cut
     "1d": plain((3, 32, 900), (24, 32, 5), pad=2),
     "3d": plain((2, 12, 9, 10, 11), (20, 12, 3, 3, 3), pad=1),
 }
-
-
-@pytest.mark.parametrize("name", LARGE)
-def test_threads(name: str) -> None:
-    tl.set_num_threads(1)
-    alone = forward_and_backward(LARGE[name])
-    for threads in (2, 3):
-        tl.set_num_threads(threads)
-        for a, b in zip(forward_and_backward(LARGE[name]), alone, strict=True):
-            assert same_bits(a, b), f"{threads} threads"
-
-
-@pytest.mark.parametrize("dtype", [tl.float32, tl.float64], ids=lambda d: d.name)
-@pytest.mark.parametrize("name", LARGE)
-def test_images(name: str, dtype: tl.DType) -> None:
-    """An image's result and gradient do not depend on the other images of the batch."""
-    from tensorlib.ops.convolution import convolution
-
-    attrs, (x, weight, bias, g) = LARGE[name]["attrs"], (tl.tensor(a, dtype=dtype) for a in operands(LARGE[name]))
-
-    def run(images: slice) -> tuple[tl.Tensor, tl.Tensor]:
-        leaf = x[images].clone().requires_grad_()
-        out = convolution(leaf, weight, bias, **attrs)
-        return out.detach(), tl.autograd.grad(out, leaf, g[images])[0]
-
-    whole = run(slice(None))
-    for i in range(x.shape[0]):
-        for a, b in zip(run(slice(i, i + 1)), whole, strict=True):
-            assert same_bits(a, b[i : i + 1])
 
 
 @pytest.mark.parametrize("name", LARGE)
