@@ -43,23 +43,14 @@ tl_tensor *tl_conv_grad_weight(tl_tensor *g, tl_tensor *x, const int64_t *size, 
     return recorded(TL_OP_conv_grad_weight, 2, (tl_tensor *[]){g, x}, arr_conv_grad_weight(g, x, size, &given), &given, line);
 }
 
-static bool undo(const tl_node *n, tl_tensor **gin)
-{
-    for (int i = 0; i < n->n_in; i++) {
-        tl_free(gin[i]);
-        gin[i] = NULL;
-    }
-    return false;
-}
-
 bool tl_grad_convolution(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     tl_conv_geometry given;
     tl_conv_kept(n, &given);
     const tl_edge *e = n->edges;
-    if (e[0].to && !(gin[0] = arr_conv_grad_input(g, tl_saved_input(n, 1), e[0].meta->dims + 2, &given))) return undo(n, gin);
-    if (e[1].to && !(gin[1] = arr_conv_grad_weight(g, tl_saved_input(n, 0), e[1].meta->dims + 2, &given))) return undo(n, gin);
-    if (n->n_in > 2 && e[2].to && !(gin[2] = arr_conv_grad_bias(g))) return undo(n, gin);
+    if (e[0].to && !(gin[0] = arr_conv_grad_input(g, tl_saved_input(n, 1), e[0].meta->dims + 2, &given))) return tl_undo(n, gin);
+    if (e[1].to && !(gin[1] = arr_conv_grad_weight(g, tl_saved_input(n, 0), e[1].meta->dims + 2, &given))) return tl_undo(n, gin);
+    if (n->n_in > 2 && e[2].to && !(gin[2] = arr_conv_grad_bias(g))) return tl_undo(n, gin);
     return true;
 }
 
@@ -69,8 +60,8 @@ bool tl_grad_conv_grad_input(const tl_node *n, const tl_tensor *v, tl_tensor **g
     tl_conv_geometry given;
     tl_conv_kept(n, &given);
     const tl_edge *e = n->edges;
-    if (e[0].to && !(gin[0] = arr_conv(v, tl_saved_input(n, 1), NULL, &given))) return undo(n, gin);
-    if (e[1].to && !(gin[1] = arr_conv_grad_weight(tl_saved_input(n, 0), v, e[1].meta->dims + 2, &given))) return undo(n, gin);
+    if (e[0].to && !(gin[0] = arr_conv(v, tl_saved_input(n, 1), NULL, &given))) return tl_undo(n, gin);
+    if (e[1].to && !(gin[1] = arr_conv_grad_weight(tl_saved_input(n, 0), v, e[1].meta->dims + 2, &given))) return tl_undo(n, gin);
     return true;
 }
 
@@ -80,7 +71,7 @@ bool tl_grad_conv_grad_weight(const tl_node *n, const tl_tensor *v, tl_tensor **
     tl_conv_geometry given;
     tl_conv_kept(n, &given);
     const tl_edge *e = n->edges;
-    if (e[0].to && !(gin[0] = arr_conv(tl_saved_input(n, 1), v, NULL, &given))) return undo(n, gin);
-    if (e[1].to && !(gin[1] = arr_conv_grad_input(tl_saved_input(n, 0), v, e[1].meta->dims + 2, &given))) return undo(n, gin);
+    if (e[0].to && !(gin[0] = arr_conv(tl_saved_input(n, 1), v, NULL, &given))) return tl_undo(n, gin);
+    if (e[1].to && !(gin[1] = arr_conv_grad_input(tl_saved_input(n, 0), v, e[1].meta->dims + 2, &given))) return tl_undo(n, gin);
     return true;
 }

@@ -1,26 +1,18 @@
 /* The C gradients, by operation: the first-order fast lane beside each entry's Python rule, which tests hold equal to it. */
 #include "api.h"
 #include "kernels.h"
+#include "record.h"
 
 static bool grad_ew1(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     return (gin[0] = arr_unary_grad(n->op, tl_saved_input(n, 0), tl_saved_output(n, 0), g));
 }
 
-static bool undo(const tl_node *n, tl_tensor **gin)
-{
-    for (int i = 0; i < n->n_in; i++) {
-        tl_free(gin[i]);
-        gin[i] = NULL;
-    }
-    return false;
-}
-
 static bool grad_ew2(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     const tl_tensor *a = tl_saved_input(n, 0), *b = tl_saved_input(n, 1), *out = tl_saved_output(n, 0);
     for (int i = 0; i < 2; i++)
-        if (n->edges[i].to && !(gin[i] = arr_binary_grad(n->op, i, a, b, out, g))) return undo(n, gin);
+        if (n->edges[i].to && !(gin[i] = arr_binary_grad(n->op, i, a, b, out, g))) return tl_undo(n, gin);
     return true;
 }
 
@@ -28,7 +20,7 @@ static bool grad_ew3(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     const tl_tensor *a = tl_saved_input(n, 0), *b = tl_saved_input(n, 1), *c = tl_saved_input(n, 2), *out = tl_saved_output(n, 0);
     for (int i = 0; i < 3; i++)
-        if (n->edges[i].to && !(gin[i] = arr_ternary_grad(n->op, i, a, b, c, out, g))) return undo(n, gin);
+        if (n->edges[i].to && !(gin[i] = arr_ternary_grad(n->op, i, a, b, c, out, g))) return tl_undo(n, gin);
     return true;
 }
 
@@ -83,9 +75,9 @@ static bool grad_fill(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 static bool grad_linear(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     const tl_tensor *x = tl_saved_input(n, 0), *w = tl_saved_input(n, 1);
-    if (n->edges[0].to && !(gin[0] = arr_linear_grad_input(g, w))) return undo(n, gin);
-    if (n->edges[1].to && !(gin[1] = arr_linear_grad_weight(g, x))) return undo(n, gin);
-    if (n->n_in > 2 && n->edges[2].to && !(gin[2] = arr_linear_grad_bias(g))) return undo(n, gin);
+    if (n->edges[0].to && !(gin[0] = arr_linear_grad_input(g, w))) return tl_undo(n, gin);
+    if (n->edges[1].to && !(gin[1] = arr_linear_grad_weight(g, x))) return tl_undo(n, gin);
+    if (n->n_in > 2 && n->edges[2].to && !(gin[2] = arr_linear_grad_bias(g))) return tl_undo(n, gin);
     return true;
 }
 
@@ -110,7 +102,7 @@ static bool grad_matmul(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
         tl_tensor *t = swapped(i ? a : b);
         gin[i] = !t ? NULL : i ? arr_matmul(t, g) : arr_matmul(g, t);
         tl_free(t);
-        if (!gin[i]) return undo(n, gin);
+        if (!gin[i]) return tl_undo(n, gin);
     }
     return true;
 }
@@ -150,9 +142,9 @@ static bool grad_cat(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
     int64_t dims[TL_MAX_DIMS], dim = n->ints[0], start = 0;
     memcpy(dims, g->dims, sizeof *dims * g->ndim);
     for (int i = 0; i < n->n_in; i++) {
-        if (!n->edges[i].meta) return undo(n, gin);
+        if (!n->edges[i].meta) return tl_undo(n, gin);
         dims[dim] = n->edges[i].meta->dims[dim];
-        if (n->edges[i].to && !(gin[i] = tl_new_view(g, g->ndim, dims, g->strides, g->offset + start * g->strides[dim]))) return undo(n, gin);
+        if (n->edges[i].to && !(gin[i] = tl_new_view(g, g->ndim, dims, g->strides, g->offset + start * g->strides[dim]))) return tl_undo(n, gin);
         start += dims[dim];
     }
     return true;
@@ -169,6 +161,7 @@ bool tl_grad_cumsum(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_sort(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_channel_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_fixed_norm(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_linear_act(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_layer_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_rms_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_cross_entropy(const tl_node *, const tl_tensor *, tl_tensor **);
@@ -220,6 +213,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_kl_div] = tl_grad_pair,
     [TL_OP_l1_loss] = tl_grad_pair,
     [TL_OP_linear] = grad_linear,
+    [TL_OP_linear_act] = tl_grad_linear_act,
     [TL_OP_log_softmax] = grad_log_softmax,
     [TL_OP_matmul] = grad_matmul,
     [TL_OP_max_pool] = tl_grad_max_pool,

@@ -78,16 +78,27 @@ static inline int64_t tl_mm_block(int64_t k)
     int64_t blocks = (k + TL_MM_KC - 1) / TL_MM_KC;
     return k ? ((k + blocks - 1) / blocks + 7) / 8 * 8 : 8;
 }
-/* C (m, n) = A (m, k) B (k, n) + bias (n). Strides in elements, any value, except that the columns of C lie side by side. */
+/* What becomes of each sum: act(alpha sum + beta added). */
+enum { TL_MM_AS_IT_IS = -1 };
 typedef struct {
-    const void *a, *b, *bias;                /* bias may be NULL; contiguous */
+    const void *added;                       /* (m, n), or NULL; its strides: any value */
+    void *out;                               /* where results go, laid out as C, which then gets what act is taken of; NULL: C */
+    int64_t added_ms, added_ns;
+    double alpha, beta;
+    int act;                                 /* TL_OP_relu, _gelu, _gelu_tanh, _silu, _tanh or _sigmoid; TL_MM_AS_IT_IS: none */
+} tl_mm_finish;
+/* C (m, n) = A (m, k) B (k, n), finished. Strides in elements, any value, except that the columns of C lie side by side. */
+typedef struct {
+    const void *a, *b;
     void *c;
     int64_t k, ams, aks, bks, bns, ldc;
     const void *packed;                      /* B packed before, or NULL; with `packed` only: */
     int64_t packed_wide;                     /* its columns, filled up */
+    bool finishes;                           /* else `finish` is not looked at */
+    tl_mm_finish finish;
 } tl_mm;
 /* By type: [0] float, [1] double. Each call computes rows [m0, m1) and columns [n0, n1) of C. `direct` and `packed` give the same bits:
- * per block over K one fused multiply-add per k, ascending from zero; blocks are added in order; then the bias. None takes the GIL,
+ * per block over K one fused multiply-add per k, ascending from zero; blocks are added in order. None takes the GIL,
  * allocates or splits its work: they may be called from any loop over threads. */
 typedef struct {
     int mr, nr[2];                           /* the tile of `packed` (MM_PACKED_MR, MM_PACKED_NR; mm_tile's own is MM_MR, MM_NR) */
@@ -98,7 +109,8 @@ typedef struct {
     /* One block of kc over K: panel after panel of nr columns, the last one filled up with zeros; in each, for each k, its columns. The blocks of
      * a packed B lie one after the other, block k0 at element k0 * tl_mm_wide(n). */
     void (*pack_columns[2])(void *dst, const void *src, int64_t n, int64_t kc, int64_t ns, int64_t ks);
-    void (*dots[2])(const tl_mm *p, int64_t m0, int64_t m1); /* n = 1, aks = 1: sums over k in lanes; no bias */
+    void (*dots[2])(const tl_mm *p, int64_t m0, int64_t m1); /* n = 1, aks = 1: sums over k in lanes; not finished */
+    void (*finish[2])(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1); /* C's elements, of which all sums are complete */
     double (*peak)(int64_t n, float *io);    /* bench.c: returns how many operations it did; io: 2 vectors, read and written */
 } tl_mm_kernels;
 TL_KERNELS(tl_mm_kernels, mm_kernels, tl_mm_k);
@@ -112,6 +124,10 @@ tl_mm_weight *tl_mm_weight_find(tl_storage *s, const tl_mm_view *v, const void *
 void tl_mm_weight_done(tl_mm_weight *w);
 /* Array level (as in tl.h): float dtypes and half precision (in float32, rounded once), any strides; shapes that do not fit decline. */
 tl_tensor *arr_linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias);      /* (..., K), (N, K), (N) or NULL -> (..., N) */
+/* act(arr_linear); float dtypes only. *sums: fresh, what act was taken of, where it is wanted; else left alone. */
+tl_tensor *arr_linear_act(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias, int act, bool keeps_sums, tl_tensor **sums);
+/* beta x + alpha a b, in one pass; a b as arr_matmul has it, x broadcasts to its shape; x NULL: not added. Float dtypes only. */
+tl_tensor *arr_added(const tl_tensor *x, const tl_tensor *a, const tl_tensor *b, double beta, double alpha);
 tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w);                  /* (..., N), (N, K) -> (..., K) */
 tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x);                 /* (..., N), (..., K) -> (N, K) */
 tl_tensor *arr_linear_grad_bias(const tl_tensor *g);                                       /* (..., N) -> (N) */

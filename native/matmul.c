@@ -31,7 +31,7 @@ typedef struct {
     int64_t m, n, batch;
     int type, path, nb;
     int64_t rows, cols, row_blocks, col_blocks;  /* how one product is cut */
-    int64_t bdims[TL_MAX_DIMS], as[TL_MAX_DIMS], bs[TL_MAX_DIMS]; /* batch; strides in bytes, 0 where broadcast */
+    int64_t bdims[TL_MAX_DIMS], as[TL_MAX_DIMS], bs[TL_MAX_DIMS], added[TL_MAX_DIMS]; /* batch; strides in bytes, 0 where broadcast */
     char *work;                               /* packing space: one slot per thread */
     int64_t slot;
     _Atomic uint64_t free_slots;
@@ -53,15 +53,28 @@ static int take_slot(job *j)
 static tl_mm product_of_batch(const job *j, int64_t u)
 {
     tl_mm p = j->mm;
-    int64_t a = 0, b = 0, rest = u;
+    int64_t a = 0, b = 0, added = 0, c = u * j->m * j->n * item(j), rest = u;
     for (int64_t d = j->nb - 1; d >= 0; rest /= j->bdims[d], d--) {
         a += rest % j->bdims[d] * j->as[d];
         b += rest % j->bdims[d] * j->bs[d];
+        added += rest % j->bdims[d] * j->added[d];
     }
     p.a = (const char *)p.a + a;
     p.b = (const char *)p.b + b;
-    p.c = (char *)p.c + u * j->m * j->n * item(j);
+    p.c = (char *)p.c + c;
+    if (p.finish.added) p.finish.added = (const char *)p.finish.added + added;
+    if (p.finish.out) p.finish.out = (char *)p.finish.out + c;
     return p;
+}
+
+/* The results lie side by side: they are finished as a row. */
+static void run_dots(int type, const tl_mm *p, int64_t m0, int64_t m1)
+{
+    tl_mm_k->dots[type](p, m0, m1);
+    if (!p->finishes) return;
+    tl_mm row = *p;
+    row.finish.added_ns = p->finish.added_ms;
+    tl_mm_k->finish[type](&row, 0, 1, m0, m1);
 }
 
 static void run_pieces(void *arg, int64_t begin, int64_t end)
@@ -73,7 +86,7 @@ static void run_pieces(void *arg, int64_t begin, int64_t end)
         tl_mm p = product_of_batch(j, u / pieces);
         int64_t piece = u % pieces, m0 = piece / j->col_blocks * j->rows, n0 = piece % j->col_blocks * j->cols;
         int64_t m1 = least(j->m, m0 + j->rows), n1 = least(j->n, n0 + j->cols);
-        if (j->path == DOTS) tl_mm_k->dots[j->type](&p, m0, m1);
+        if (j->path == DOTS) run_dots(j->type, &p, m0, m1);
         else if (p.packed || slot >= 0) tl_mm_k->packed[j->type](&p, m0, m1, n0, n1, slot >= 0 ? j->work + slot * j->slot : NULL);
         else tl_mm_k->direct[j->type](&p, m0, m1, n0, n1);
     }
@@ -133,7 +146,7 @@ static void run_big(job *j, double each)
     if (j->work) tl_release(j->work, granted);
 }
 
-/* ---- one product: out (contiguous: the batch, a.rows, b.cols) = a b + bias ---- */
+/* ---- one product: out (contiguous: the batch, a.rows, b.cols) = a b, finished ---- */
 static void set_batch(job *j, const matrix *a, const matrix *b, int nb, const int64_t *bdims)
 {
     int64_t size = item(j);
@@ -153,34 +166,41 @@ static matrix transposed(matrix x)
     return (matrix){x.data, x.cols, x.rows, x.cs, x.rs, x.nb, x.bdims, x.bstrides, x.storage};
 }
 
-static tl_tensor *add_scalar(tl_tensor *out, const tl_tensor *bias)
+/* What becomes of the sums, see tl_mm_finish. added: NULL, or of the batch's dimensions (none: one matrix for all), strides 0 where it is spread.
+ * results: NULL, or of out's shape. */
+typedef struct { const matrix *added; double beta, alpha; int act; const tl_tensor *results; } after;
+static const after as_it_is = {NULL, 1, 1, TL_MM_AS_IT_IS, NULL};
+
+static void set_finish(job *j, const after *f)
 {
-    void *c = tl_data(out);
-    for (int64_t i = 0; i < out->numel; i++)
-        if (out->dtype == TL_F64) ((double *)c)[i] += *(const double *)tl_data(bias);
-        else ((float *)c)[i] += *(const float *)tl_data(bias);
-    return out;
+    const matrix *x = f->added;
+    j->mm.finishes = x || f->results || f->alpha != 1 || f->act != TL_MM_AS_IT_IS;
+    j->mm.finish = (tl_mm_finish){.out = f->results ? tl_data(f->results) : NULL, .alpha = f->alpha, .beta = f->beta, .act = f->act};
+    if (x) j->mm.finish.added = x->data, j->mm.finish.added_ms = x->rs, j->mm.finish.added_ns = x->cs;
+    for (int d = 0; d < j->nb; d++) j->added[d] = x && x->nb ? x->bstrides[d] * item(j) : 0;
 }
 
-static tl_tensor *product(tl_tensor *out, const matrix *a, const matrix *b, int nb, const int64_t *bdims, const tl_tensor *bias)
+static tl_tensor *product(tl_tensor *out, const matrix *a, const matrix *b, int nb, const int64_t *bdims, const after *f)
 {
     if (!out || out->numel == 0) return out;
     bool dots = b->cols == 1 && (a->cs == 1 || a->cols <= 1);
     if (b->cols == 1 && !dots && a->rows > 1) { /* A stands upright: turned around, there are vectors to work on */
-        matrix at = transposed(*a), bt = transposed(*b);
-        product(out, &bt, &at, nb, bdims, NULL);
-        return bias ? add_scalar(out, bias) : out;
+        matrix at = transposed(*a), bt = transposed(*b), added;
+        after turned = *f;
+        if (f->added) added = transposed(*f->added), turned.added = &added;
+        return product(out, &bt, &at, nb, bdims, &turned);
     }
     job j;
     j.type = out->dtype == TL_F64;
     j.path = dots ? DOTS : DIRECT;
     j.work = NULL;
-    j.mm = (tl_mm){.a = a->data, .b = b->data, .bias = bias && !dots ? tl_data(bias) : NULL, .c = tl_data(out), .k = a->cols, .ams = a->rs,
-                   .aks = a->cs, .bks = b->rs, .bns = b->cs, .ldc = b->cols};
+    j.mm = (tl_mm){.a = a->data, .b = b->data, .c = tl_data(out), .k = a->cols, .ams = a->rs, .aks = a->cs, .bks = b->rs, .bns = b->cs,
+                   .ldc = b->cols};
     j.rows = j.m = a->rows;
     j.cols = j.n = b->cols;
     j.row_blocks = j.col_blocks = 1;
     set_batch(&j, a, b, nb, bdims);
+    set_finish(&j, f);
     tl_mm_weight *weight = NULL;
     if (!dots && nb == 0 && a->rows <= FEW_ROWS && b->storage) {
         weight = tl_mm_weight_find(b->storage, &(tl_mm_view){b->data, b->rows, b->cols, b->rs, b->cs, j.type}, &j.mm.packed);
@@ -190,7 +210,7 @@ static tl_tensor *product(tl_tensor *out, const matrix *a, const matrix *b, int 
     if (work >= BIG) run_big(&j, work / (double)j.batch);
     else run_pieces(&j, 0, j.batch);
     if (weight) tl_mm_weight_done(weight);
-    return bias && dots ? add_scalar(out, bias) : out;
+    return out;
 }
 
 /* ---- operands ---- */
@@ -228,16 +248,28 @@ static bool broadcast_batch(const matrix *a, const matrix *b, int *nb, int64_t *
     return true;
 }
 
-/* x (..., K) times one matrix (K, N), plus bias -> (..., N) */
-static tl_tensor *rows_product(const tl_tensor *x, const matrix *b, const tl_tensor *bias)
+/* x (..., K) times one matrix (K, N), finished with something that all rows share -> (..., N) */
+static tl_tensor *rows_product(const tl_tensor *x, const matrix *b, const after *f)
 {
     int64_t dims[TL_MAX_DIMS];
     matrix a;
     memcpy(dims, x->dims, x->ndim * sizeof *dims);
     dims[x->ndim - 1] = b->cols;
-    if (fold_rows(x, &a)) return product(tl_new(x->dtype, x->ndim, dims), &a, b, 0, NULL, bias);
+    if (fold_rows(x, &a)) return product(tl_new(x->dtype, x->ndim, dims), &a, b, 0, NULL, f);
     a = as_matrix(x);
-    return product(tl_new(x->dtype, x->ndim, dims), &a, b, a.nb, a.bdims, bias);
+    return product(tl_new(x->dtype, x->ndim, dims), &a, b, a.nb, a.bdims, f);
+}
+
+/* The strides of x as it broadcasts to these dimensions; false where it does not. */
+static bool spread_strides(const tl_tensor *x, int ndim, const int64_t *dims, int64_t *strides)
+{
+    int skipped = ndim - x->ndim;
+    for (int d = 0; d < ndim; d++) {
+        bool one = d < skipped || x->dims[d - skipped] == 1;
+        if (!one && x->dims[d - skipped] != dims[d]) return false;
+        strides[d] = one ? 0 : x->strides[d - skipped];
+    }
+    return skipped >= 0;
 }
 
 static bool multiplies(const tl_tensor *a, const tl_tensor *b)
@@ -269,34 +301,63 @@ static tl_tensor *grad_weight_of(const tl_tensor *g, const tl_tensor *x, const t
 static tl_tensor *grad_bias_of(const tl_tensor *g, const tl_tensor *no, const tl_tensor *none) { (void)no, (void)none; return arr_linear_grad_bias(g); }
 
 /* ---- the operations ---- */
-tl_tensor *arr_matmul(const tl_tensor *a, const tl_tensor *b)
+/* The product that arr_matmul describes, finished; `added`, of the dimensions of the batch and then m and n, comes to it here. */
+static tl_tensor *matmul(const tl_tensor *a, const tl_tensor *b, const tl_tensor *x, double beta, double alpha)
 {
-    int64_t dims[TL_MAX_DIMS + 2];
+    int64_t dims[TL_MAX_DIMS + 2], strides[TL_MAX_DIMS + 2];
     int nb;
-    if (is_half(a) && a->dtype == b->dtype) return in_single(matmul_of, a, b, NULL);
     if (!multiplies(a, b)) return tl_fail(TL_DECLINE);
     matrix mb = b->ndim > 1 ? as_matrix(b) : (matrix){tl_data(b), b->dims[0], 1, b->strides[0], 1, 0, NULL, NULL, b->storage};
     if (a->dims[a->ndim - 1] != mb.rows) return tl_fail(TL_DECLINE);
-    if (b->ndim == 2) return rows_product(a, &mb, NULL);
+    if (b->ndim == 2 && !x) return rows_product(a, &mb, &(after){NULL, 1, alpha, TL_MM_AS_IT_IS, NULL});
     matrix ma = a->ndim > 1 ? as_matrix(a) : (matrix){tl_data(a), 1, a->dims[0], 0, a->strides[0], 0, NULL, NULL, a->storage};
     if (!broadcast_batch(&ma, &mb, &nb, dims)) return tl_fail(TL_DECLINE);
     int ndim = nb;
     if (a->ndim > 1) dims[ndim++] = ma.rows;
     if (b->ndim > 1) dims[ndim++] = mb.cols;
-    return product(tl_new(a->dtype, ndim, dims), &ma, &mb, nb, dims, NULL);
+    if (!x) return product(tl_new(a->dtype, ndim, dims), &ma, &mb, nb, dims, &(after){NULL, 1, alpha, TL_MM_AS_IT_IS, NULL});
+    if (x->dtype != a->dtype || !spread_strides(x, ndim, dims, strides)) return tl_fail(TL_DECLINE);
+    matrix added = {.data = tl_data(x), .rs = a->ndim > 1 ? strides[nb] : 0, .cs = b->ndim > 1 ? strides[ndim - 1] : 0, .nb = nb, .bstrides = strides};
+    return product(tl_new(a->dtype, ndim, dims), &ma, &mb, nb, dims, &(after){&added, beta, alpha, TL_MM_AS_IT_IS, NULL});
+}
+
+tl_tensor *arr_matmul(const tl_tensor *a, const tl_tensor *b)
+{
+    if (is_half(a) && a->dtype == b->dtype) return in_single(matmul_of, a, b, NULL);
+    return matmul(a, b, NULL, 0, 1);
+}
+
+tl_tensor *arr_added(const tl_tensor *x, const tl_tensor *a, const tl_tensor *b, double beta, double alpha)
+{
+    return matmul(a, b, beta == 0 ? NULL : x, beta, alpha);
+}
+
+static tl_tensor *linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias, int act, const tl_tensor *results)
+{
+    if (!multiplies(x, w) || w->ndim != 2 || x->dims[x->ndim - 1] != w->dims[1]) return tl_fail(TL_DECLINE);
+    if (bias && (bias->dtype != x->dtype || bias->ndim != 1 || bias->dims[0] != w->dims[0])) return tl_fail(TL_DECLINE);
+    matrix b = transposed(as_matrix(w)), added;
+    if (bias) added = (matrix){.data = tl_data(bias), .cs = bias->strides[0]};
+    return rows_product(x, &b, &(after){bias ? &added : NULL, 1, 1, act, results});
 }
 
 tl_tensor *arr_linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias)
 {
     if (is_half(x) && x->dtype == w->dtype && (!bias || bias->dtype == x->dtype)) return in_single(arr_linear, x, w, bias);
-    if (!multiplies(x, w) || w->ndim != 2 || x->dims[x->ndim - 1] != w->dims[1]) return tl_fail(TL_DECLINE);
-    if (bias && (bias->dtype != x->dtype || bias->ndim != 1 || bias->dims[0] != w->dims[0])) return tl_fail(TL_DECLINE);
-    matrix b = transposed(as_matrix(w));
-    if (!bias || tl_contiguous(bias)) return rows_product(x, &b, bias);
-    tl_tensor *copy = arr_cast(bias, bias->dtype);
-    tl_tensor *out = copy ? rows_product(x, &b, copy) : NULL;
-    tl_free(copy);
-    return out;
+    return linear(x, w, bias, TL_MM_AS_IT_IS, NULL);
+}
+
+tl_tensor *arr_linear_act(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias, int act, bool keeps_sums, tl_tensor **sums)
+{
+    if (!keeps_sums) return linear(x, w, bias, act, NULL);
+    int64_t dims[TL_MAX_DIMS];
+    if (!multiplies(x, w) || w->ndim != 2) return tl_fail(TL_DECLINE);
+    memcpy(dims, x->dims, x->ndim * sizeof *dims);
+    dims[x->ndim - 1] = w->dims[0];
+    tl_tensor *out = tl_new(x->dtype, x->ndim, dims);
+    if (!out || (*sums = linear(x, w, bias, act, out))) return out;
+    tl_free(out);
+    return NULL;
 }
 
 tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w)
@@ -304,7 +365,7 @@ tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w)
     if (is_half(g) && g->dtype == w->dtype) return in_single(grad_input_of, g, w, NULL);
     if (!multiplies(g, w) || w->ndim != 2 || g->dims[g->ndim - 1] != w->dims[0]) return tl_fail(TL_DECLINE);
     matrix b = as_matrix(w);
-    return rows_product(g, &b, NULL);
+    return rows_product(g, &b, &as_it_is);
 }
 
 tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x)
@@ -316,7 +377,7 @@ tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x)
     if (!fold_rows(g, &mg) && (!(gc = arr_cast(g, g->dtype)) || !fold_rows(gc, &mg))) goto done;
     if (!fold_rows(x, &mx) && (!(xc = arr_cast(x, x->dtype)) || !fold_rows(xc, &mx))) goto done;
     mg = transposed(mg);
-    out = product(tl_new(g->dtype, 2, (int64_t[]){mg.rows, mx.cols}), &mg, &mx, 0, NULL, NULL);
+    out = product(tl_new(g->dtype, 2, (int64_t[]){mg.rows, mx.cols}), &mg, &mx, 0, NULL, &as_it_is);
 done:
     tl_free(gc);
     tl_free(xc);

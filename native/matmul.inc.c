@@ -116,6 +116,7 @@ const tl_mm_kernels TL_NAME(mm_kernels) = {
     .pack_columns = {mm_pack_columns_f32, mm_pack_columns_f64},
     .packed = {mm_packed_f32, mm_packed_f64},
     .dots = {mm_dots_f32, mm_dots_f64},
+    .finish = {mm_finish_f32, mm_finish_f64},
     .peak = mm_peak,
 };
 
@@ -133,6 +134,8 @@ TL_INLINE void MM(mm_store_upto)(MM_REAL *p, MM(v) v, int left)
     if (left >= MM_LANES) MM_V(store)(p, v);
     else if (left > 0) MM_V(store_part)(p, v, left & (MM_LANES - 1));
 }
+
+#include "finish.inc.c"
 
 /* dst[k * width + j] = src[j * js + k * ks] for j < used, zero for used <= j < width. */
 TL_INLINE void MM(mm_pack)(MM_REAL *restrict dst, const int width, int used, int64_t kc, const MM_REAL *restrict src, int64_t js, int64_t ks)
@@ -162,16 +165,15 @@ TL_INLINE void MM(mm_pack)(MM_REAL *restrict dst, const int width, int used, int
         for (int j = k < turned ? used : 0; j < width; j++) dst[k * width + j] = j < used ? src[j * js + k * ks] : 0;
 }
 
-/* How a block over k joins what is in out: the first one is stored, later ones are added; the last one takes the bias. */
+/* How a block over k joins what is in out: the first one is stored, later ones are added. */
 typedef struct {
     MM_REAL *out;          /* element (0, 0) of the tile */
     int64_t ld;
-    const MM_REAL *bias;   /* of its first column; NULL but for the last block over k */
     int cols;              /* that exist: at most the tile's */
     bool add;
 } MM(mm_join);
 
-/* Joins a tile that is not full, or that a bias joins: `sums` has mr rows of nv vectors. */
+/* Joins a tile that is not full: `sums` has mr rows of nv vectors. */
 static __attribute__((noinline)) void MM(mm_join_tile)(const MM(mm_join) *join, const MM_REAL *sums, int mr, int nv)
 {
     for (int i = 0; i < mr; i++)
@@ -180,7 +182,6 @@ static __attribute__((noinline)) void MM(mm_join_tile)(const MM(mm_join) *join, 
             int left = join->cols - j;
             MM(v) v = MM_V(load)(sums + i * nv * MM_LANES + j);
             if (join->add) v = MM(mm_load_upto)(out, left) + v;
-            if (join->bias) v += MM(mm_load_upto)(join->bias + j, left);
             MM(mm_store_upto)(out, v, left);
         }
 }
@@ -210,7 +211,7 @@ TL_INLINE void MM(mm_tile_fetching)(const int mr, const int nv, int64_t kc, cons
         }
     }
     if (fetch) *fetch = next;
-    if (join->cols == nv * MM_LANES && !join->bias) {
+    if (join->cols == nv * MM_LANES) {
         if (join->add)
             MM_UNROLL for (int i = 0; i < mr; i++)
                 MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(load)(join->out + i * join->ld + j * MM_LANES) + acc[i][j];
@@ -252,7 +253,6 @@ TL_INLINE void MM(mm_rows)(const int nv, int64_t m, int64_t kc, const MM_REAL *a
 static void MM(mm_direct)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
 {
     MM_REAL panel[TL_MM_KC * MM_NR] __attribute__((aligned(64)));
-    const MM_REAL *bias = p->bias;
     int64_t step = tl_mm_block(p->k);
     for (int64_t k0 = 0, kc; k0 < p->k || k0 == 0; k0 += step) {
         kc = least(step, p->k - k0);
@@ -260,7 +260,7 @@ static void MM(mm_direct)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, in
         const MM_REAL *a = (const MM_REAL *)p->a + m0 * p->ams + k0 * p->aks;
         for (int64_t n = n0; n < n1; n += MM_NR) {
             int cols = (int)least(n1 - n, MM_NR);
-            MM(mm_join) join = {(MM_REAL *)p->c + m0 * p->ldc + n, p->ldc, last && bias ? bias + n : NULL, cols, k0 > 0};
+            MM(mm_join) join = {(MM_REAL *)p->c + m0 * p->ldc + n, p->ldc, cols, k0 > 0};
             const MM_REAL *b = (const MM_REAL *)p->b + n * p->bns + k0 * p->bks;
             int64_t bks = p->bks;
             if (cols <= MM_LANES) {
@@ -270,6 +270,7 @@ static void MM(mm_direct)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, in
                 if (p->bns != 1 || cols < MM_NR) MM(mm_pack)(panel, MM_NR, cols, kc, b, p->bns, bks), b = panel, bks = MM_NR;
                 MM(mm_rows)(2, m1 - m0, kc, a, p->ams, p->aks, b, bks, &join);
             }
+            if (last && p->finishes) MM(mm_finish)(p, m0, m1, n, n + cols);
         }
     }
 }
@@ -304,7 +305,6 @@ TL_INLINE void MM(mm_strip)(const int mr, int64_t kc, const MM_REAL *a, int64_t 
         if (join.cols > (MM_PACKED_NV - 1) * MM_LANES) MM(mm_tile_fetching)(mr, MM_PACKED_NV, kc, a, ams, aks, b, MM_PACKED_NR, &join, fetch);
         else if (MM_PACKED_NV > 2 && join.cols > MM_LANES) MM(mm_tile_fetching)(mr, 2, kc, a, ams, aks, b, MM_PACKED_NR, &join, fetch);
         else MM(mm_tile_fetching)(mr, 1, kc, a, ams, aks, b, MM_PACKED_NR, &join, fetch);
-        if (join.bias) join.bias += MM_PACKED_NR;
     }
 }
 
@@ -358,9 +358,10 @@ static void MM(mm_packed)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, in
             int rows = (int)(end - m);
             bool keeps_rows = p->aks == 1 && rows >= MM_PACKED_MR - 1;
             MM(mm_pack_strip)(strip, keeps_rows, rows, kc, a + m * p->ams, p->ams, p->aks);
-            MM(mm_join) join = {(MM_REAL *)p->c + m * p->ldc + n0, p->ldc, last && p->bias ? (const MM_REAL *)p->bias + n0 : NULL, 0, k0 > 0};
+            MM(mm_join) join = {(MM_REAL *)p->c + m * p->ldc + n0, p->ldc, 0, k0 > 0};
             mm_fetch fetch = MM(mm_fetch_strip)((const MM_REAL *)((uintptr_t)a + (uintptr_t)(end * p->ams) * sizeof *a), rows, kc, p->ams, p->aks);
             MM(mm_any_strip)(rows, keeps_rows, kc, strip, panels, &join, n1 - n0, &fetch);
+            if (last && p->finishes) MM(mm_finish)(p, m, end, n0, n1);
         }
     }
 }

@@ -180,7 +180,7 @@ static void MM(cv_multiply)(const tl_conv_multiply *p, int64_t s0, int64_t s1, i
             int64_t m = s * p->rows / strips, rows = (s + 1) * p->rows / strips - m;
             const CV_REAL *a = (const CV_REAL *)p->a + m * p->depth + k0 * rows;
             CV_REAL *c = out + (m - first) * ld;
-            MM(mm_join) join = {c, ld, NULL, 0, k0 > 0};
+            MM(mm_join) join = {c, ld, 0, k0 > 0};
             mm_fetch fetch = {(const char *)((uintptr_t)a + (uintptr_t)(rows * p->depth) * sizeof *a), INT64_MAX, 0, 0}; /* the next strip */
             MM(mm_any_strip)((int)rows, false, kc, a, panels, &join, columns, &fetch);
             if (p->bias && k0 + kc == p->depth)
@@ -228,7 +228,7 @@ static void MM(cv_correlate)(const tl_conv_correlate *p, int64_t c0, int64_t c1,
             bool keeps_rows = rows >= MM_PACKED_MR - 1;
             MM(cv_strip)(p, m, rows, j0, kc, kept);
             if (!keeps_rows) MM(mm_pack)(turned, (int)rows, (int)rows, kc, kept, MM_ROW, 1);
-            MM(mm_join) join = {(CV_REAL *)out + m * ld + c0, ld, NULL, 0, b > b0};
+            MM(mm_join) join = {(CV_REAL *)out + m * ld + c0, ld, 0, b > b0};
             const uintptr_t next = (uintptr_t)p->g + (uintptr_t)(j0 / v->area * p->image + (m + rows) * v->area + j0 % v->area) * sizeof *kept;
             mm_fetch fetch = MM(mm_fetch_strip)((const CV_REAL *)next, rows, kc, v->area, 1);
             MM(mm_any_strip)((int)rows, keeps_rows, kc, keeps_rows ? kept : turned, panels, &join, c1 - c0, &fetch);

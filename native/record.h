@@ -28,4 +28,14 @@ static inline void tl_keep_extra(tl_node *n, int i, tl_tensor *t)
 {
     if (n && t) tl_saved_set(n, n->n_saved++, t, TL_SAVED_EXTRA, i);
 }
+
+/* For C gradients: gives back what they have made so far, and declines. */
+static inline bool tl_undo(const tl_node *n, tl_tensor **gin)
+{
+    for (int i = 0; i < n->n_in; i++) {
+        tl_free(gin[i]);
+        gin[i] = NULL;
+    }
+    return false;
+}
 #endif

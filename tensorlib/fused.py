@@ -1,6 +1,6 @@
-"""Kernels that do the work of many operations in one call, for library code and for users who write their own optimizers.
+"""Kernels that do the work of many operations in one call, for library code and for users who write their own layers and optimizers.
 
-Each declines what it does not serve by returning False, and has then changed nothing: run the plain operations instead.
+Each that works in place declines what it does not serve by returning False, and has then changed nothing: run the plain operations instead.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Sequence
 
 from tensorlib import lines
 from tensorlib.native import ffi, lib
+from tensorlib.ops.epilogues import linear_act
 from tensorlib.status import DECLINE, raise_status
 from tensorlib.tensor import Tensor
 
-__all__ = ["adam_", "scale_", "sgd_", "sum_of_squares", "zero_grad_"]
+__all__ = ["adam_", "linear_act", "scale_", "sgd_", "sum_of_squares", "zero_grad_"]
 
 _NULL = ffi.NULL
 

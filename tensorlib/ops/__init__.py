@@ -19,6 +19,7 @@ from tensorlib.ops import (
     creation,
     einsum,
     elementwise,
+    epilogues,
     extremes,
     fused,
     gather,
@@ -49,8 +50,8 @@ from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
-    activations, attention, bags, comparison, conv, convolution, creation, einsum, elementwise, extremes, fused, gather, indexing, joins, linalg,
-    losses, norms, padding, pairs, pooling, positions, rearrange, reductions, resample, sampling, scans, selection, shape, sorting, special,
+    activations, attention, bags, comparison, conv, convolution, creation, einsum, elementwise, epilogues, extremes, fused, gather, indexing, joins,
+    linalg, losses, norms, padding, pairs, pooling, positions, rearrange, reductions, resample, sampling, scans, selection, shape, sorting, special,
     transcendental, unpooling, views,
 )  # fmt: skip
 

@@ -160,7 +160,7 @@ def log_softmax(x: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
 # ---- linear ----
 
 
-def _rows(t: Tensor) -> Tensor:
+def as_rows(t: Tensor) -> Tensor:
     """(..., D) as (rows, D), also where there are no elements."""
     return t.reshape((math.prod(t.shape[:-1]), t.shape[-1]))
 
@@ -183,7 +183,7 @@ _linear = structured(
     ref=_linear_ref,
     vjp=(
         lambda g, weight: g @ weight,
-        lambda g, x: _rows(g).mT @ _rows(x),
+        lambda g, x: as_rows(g).mT @ as_rows(x),
         lambda g: g,
     ),
     composite=_linear_plain,
@@ -238,22 +238,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     except (ShapeError, ValueError, TypeError):
         if weight.ndim == 1 and x.ndim and x.shape[-1] == weight.shape[0]:
             return x @ weight if bias is None else x @ weight + bias
-        _check_linear(x, weight, bias)
+        check_linear("linear", x, weight, bias, ndims=(1, 2))
         raise
 
 
-def _check_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    if weight.ndim not in (1, 2):
-        raise ShapeError(f"linear: weight must have shape (D_out, D_in), got {weight.shape}.")
+def check_linear(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, ndims: tuple[int, ...] = (2,)) -> None:
+    if weight.ndim not in ndims:
+        raise ShapeError(f"{name}: weight must have shape (D_out, D_in), got {weight.shape}.")
     if x.ndim == 0:
-        raise ShapeError("linear: x must have shape (..., D_in), got ().")
+        raise ShapeError(f"{name}: x must have shape (..., D_in), got ().")
     if x.shape[-1] != weight.shape[-1]:
         raise ShapeError(
-            f"linear: x of shape {x.shape} does not fit weight of shape {weight.shape}; expected x.shape[-1] == {weight.shape[-1]}, "
+            f"{name}: x of shape {x.shape} does not fit weight of shape {weight.shape}; expected x.shape[-1] == {weight.shape[-1]}, "
             f"got {x.shape[-1]}."
         )
     if bias is not None and bias.shape != weight.shape[:1]:
-        raise ShapeError(f"linear: bias has shape {bias.shape}, expected {weight.shape[:1]}.")
+        raise ShapeError(f"{name}: bias has shape {bias.shape}, expected {weight.shape[:1]}.")
 
 
 # ---- embedding ----

@@ -10,6 +10,7 @@ import pytest
 
 import tensorlib as tl
 from tensorlib.native import lib
+from tensorlib.ops.table import TABLE
 
 K_EDGES = (1, 7, 8, 255, 383, 384, 385, 392, 769, 1153)
 SHAPES = [  # M, K, N: small, around a tile, narrow, and large enough for pieces
@@ -118,3 +119,35 @@ def test_half_precision_sums_in_single(dtype: tl.DType, rng: np.random.Generator
     wide = tl.nn.functional.linear(x.to(tl.float32), w.to(tl.float32), b.to(tl.float32))
     assert tl.equal(tl.nn.functional.linear(x, w, b), wide.to(dtype))
     assert tl.equal(x @ w.mT, (x.to(tl.float32) @ w.to(tl.float32).mT).to(dtype))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "sigmoid", "silu", "tanh"])
+@pytest.mark.parametrize("shape", [(1, 3, 4), (5, 300, 70), (40, 784, 513), (130, 500, 10), (64, 20, 1)], ids=str)
+def test_an_activation_in_the_same_pass(activation: str, shape: tuple[int, int, int], rng: np.random.Generator) -> None:
+    m, k, n = shape
+    apart = TABLE[activation].call
+    assert apart is not None
+    for dtype in (tl.float32, tl.float64):
+        drawn = [tl.tensor(rng.standard_normal(s), dtype=dtype, requires_grad=True) for s in ((m, k), (n, k), (n,))]
+        for operands in (drawn, drawn[:2]):
+            want, got = apart(tl.linear(*operands)), tl.fused.linear_act(*operands, activation=activation)
+            assert tl.equal(got, want)
+            with tl.no_grad():
+                assert tl.equal(tl.fused.linear_act(*operands, activation=activation), want)
+            seed = tl.tensor(rng.standard_normal((m, n)), dtype=dtype)
+            for a, b in zip(tl.autograd.grad(got, operands, seed), tl.autograd.grad(want, operands, seed), strict=True):
+                assert a is not None and b is not None and tl.equal(a, b)
+
+
+def test_linear_act_words_its_errors() -> None:
+    x, w = tl.ones(2, 3), tl.ones(4, 3)
+    with pytest.raises(ValueError, match=r"linear_act: activation: expected one of gelu, .*, got 'elu'"):
+        tl.fused.linear_act(x, w, activation="elu")
+    with pytest.raises(ValueError, match=r"linear_act: x of shape \(2, 3\) does not fit weight of shape \(4, 5\)"):
+        tl.fused.linear_act(x, tl.ones(4, 5))
+    with pytest.raises(ValueError, match=r"linear_act: weight must have shape \(D_out, D_in\), got \(3,\)"):
+        tl.fused.linear_act(x, tl.ones(3))
+    with pytest.raises(ValueError, match=r"linear_act: bias has shape \(5,\), expected \(4,\)"):
+        tl.fused.linear_act(x, w, tl.ones(5))
+    with pytest.raises(TypeError, match="linear_act: weight is a list"):
+        tl.fused.linear_act(x, [1.0])

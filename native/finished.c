@@ -1,0 +1,37 @@
+/* Products that are finished in one pass (tl_mm_finish in kernels.h): recording entry points and C gradients. */
+#include "api.h"
+#include "kernels.h"
+#include "record.h"
+
+/* What the gradient of act reads: its result, else its input. */
+static bool reads_result(int act) { return act == TL_OP_relu || act == TL_OP_tanh || act == TL_OP_sigmoid; }
+static bool is_activation(int op) { return reads_result(op) || op == TL_OP_gelu || op == TL_OP_gelu_tanh || op == TL_OP_silu; }
+
+/* ints[0]: the activation; extra: what its gradient reads */
+tl_tensor *tl_linear_act(int act, tl_tensor *x, tl_tensor *w, tl_tensor *b, int line)
+{
+    if (!is_activation(act) || tl_elsewhere(x) || tl_elsewhere(w) || tl_elsewhere(b) || tl_lowers(x)) return tl_fail(TL_DECLINE);
+    bool records = tl_grad_enabled && (tl_tracks(x) || tl_tracks(w) || tl_tracks(b));
+    tl_tensor *in[3] = {x, w, b}, *sums = NULL;
+    tl_node *node;
+    tl_tensor *out = arr_linear_act(x, w, b, act, records && !reads_result(act), &sums);
+    out = tl_recorded_with(TL_OP_linear_act, b ? 3 : 2, in, out, line, &node);
+    if (node) {
+        node->ints[0] = act;
+        tl_keep_extra(node, 0, sums ? sums : out);
+    }
+    tl_free(sums);
+    return out;
+}
+
+bool tl_grad_linear_act(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+{
+    const tl_tensor *x = tl_saved_input(n, 0), *w = tl_saved_input(n, 1), *kept = tl_saved_extra(n, 0);
+    tl_tensor *inner = arr_unary_grad((int)n->ints[0], kept, kept, g);
+    bool ok = inner;
+    if (ok && n->edges[0].to) ok = (gin[0] = arr_linear_grad_input(inner, w));
+    if (ok && n->edges[1].to) ok = (gin[1] = arr_linear_grad_weight(inner, x));
+    if (ok && n->n_in > 2 && n->edges[2].to) ok = (gin[2] = arr_linear_grad_bias(inner));
+    tl_free(inner);
+    return ok || tl_undo(n, gin);
+}
