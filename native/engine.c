@@ -494,6 +494,17 @@ static bool open_node(tl_run *r)
     return open_gin(r, e->node->n_in);
 }
 
+/* Fills gin; false where Python has to, or (TL_NOMEM) nobody can. */
+static bool gradient_in_c(tl_run *r, const entry *e)
+{
+    const tl_node *n = e->node;
+    if (n->op >= TL_N_OPS || n->token || r->create_graph) return false; /* a node with a token keeps its attributes in Python */
+    for (int j = 0; j < n->n_out; j++)
+        if (e->g[j] && !in_c(r, e->g[j])) return false;
+    if (tl_gradients_of_many[n->op]) return tl_gradients_of_many[n->op](n, e->g, r->gin);
+    return tl_gradients[n->op] && e->g[0] && tl_gradients[n->op](n, e->g[0], r->gin);
+}
+
 /* DELIVERED once gin is filled. */
 static int run_node(tl_run *r)
 {
@@ -516,13 +527,8 @@ static int run_node(tl_run *r)
         tl_fail_with(TL_STALE, n->line, n->op, n->saved[stale].value->storage->write_line);
         return FAILED;
     }
-    bool native = n->op < TL_N_OPS && !n->token; /* a node with a token keeps its attributes in Python */
-    tl_grad_fn gradient = native && !r->create_graph && in_c(r, e->g[0]) ? tl_gradients[n->op] : NULL;
     tl_last_error.code = TL_OK;
-    if (!gradient || !gradient(n, e->g[0], r->gin)) {
-        if (gradient && tl_last_error.code == TL_NOMEM) return FAILED;
-        return ask(r, TL_ASK_NODE);
-    }
+    if (!gradient_in_c(r, e)) return tl_last_error.code == TL_NOMEM ? FAILED : ask(r, TL_ASK_NODE);
     leave_node(r, n);
     return DELIVERED;
 }

@@ -179,6 +179,8 @@ bool tl_grad_diagonal(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_as_strided(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_view_write(const tl_node *, const tl_tensor *, tl_tensor **);
 
+bool tl_grads_recurrent(const tl_node *, tl_tensor *const *, tl_tensor **);
+
 const tl_grad_fn tl_gradients[TL_N_OPS] = {
 #define EW1(name, ...) [TL_OP_##name] = grad_ew1,
 #define EW2(name, ...) [TL_OP_##name] = grad_ew2,
@@ -233,4 +235,9 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_sum] = grad_sum,
     [TL_OP_topk] = tl_grad_sort,
     [TL_OP_view_write] = tl_grad_view_write,
+};
+
+const tl_grads_fn tl_gradients_of_many[TL_N_OPS] = {
+    [TL_OP_lstm] = tl_grads_recurrent,
+    [TL_OP_recurrent] = tl_grads_recurrent,
 };

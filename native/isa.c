@@ -15,6 +15,7 @@ const tl_optim_kernels *tl_optim_k;
 const tl_product_kernels *tl_product_k;
 const tl_pool_kernels *tl_pool_k;
 const tl_random_kernels *tl_random_k;
+const tl_recurrent_kernels *tl_recurrent_k;
 const tl_reduce_kernels *tl_reduce_k;
 const tl_resample_kernels *tl_resample_k;
 const tl_rows_kernels *tl_rows_k;
@@ -54,6 +55,7 @@ static void install(int level)
     tl_product_k = PICK(product_kernels, level);
     tl_pool_k = PICK(pool_kernels, level);
     tl_random_k = PICK(random_kernels, level);
+    tl_recurrent_k = PICK(recurrent_kernels, level);
     tl_reduce_k = PICK(reduce_kernels, level);
     tl_resample_k = PICK(resample_kernels, level);
     tl_rows_k = PICK(rows_kernels, level);

@@ -3,5 +3,6 @@
 #include "elementwise.inc.c"
 #include "optim.inc.c"
 #include "random.inc.c"
+#include "recurrent.inc.c"
 #include "reduce.inc.c"
 #include "rows.inc.c"

@@ -172,6 +172,45 @@ tl_tensor *arr_attention(const tl_tensor *q, const tl_tensor *k, const tl_tensor
 bool arr_attention_grad(const tl_tensor *g, const tl_tensor *q, const tl_tensor *k, const tl_tensor *v, const tl_tensor *mask, const tl_tensor *out,
                         const tl_tensor *stats, const tl_attention *p, tl_tensor **gq, tl_tensor **gk, tl_tensor **gv);
 
+/* ---- recurrent.inc.c, driven by recurrent.c ---- */
+enum { TL_RNN_TANH, TL_RNN_RELU, TL_GRU, TL_LSTM, TL_N_RECURRENT };
+static inline int tl_recurrent_gates(int kind) { return kind == TL_LSTM ? 4 : kind == TL_GRU ? 3 : 1; } /* in PyTorch's order: i f g o; r z n */
+/* Units [first, end) of some rows in one step. (rows, h) or (rows, gates h) arrays are contiguous; out and what came before have steps of their own
+ * from row to row. Where NULL is allowed it stands for zeros. */
+typedef struct {
+    int64_t rows, h, gates, first, end, out_step, before_step;
+    void *act;               /* (rows, gates h). Forward: in, the input's part of each gate; out, the gates. Backward: the gates (a plain RNN: unused) */
+    void *extra;             /* (rows, h). LSTM: the cells; GRU: the state's part of n */
+    void *out;               /* (rows, h): the state after the step */
+    const void *before, *c_before; /* (rows, h): state and cell before it, or NULL */
+    const void *product;     /* forward, (rows, gates h): the product of the state before with the weights, or NULL */
+    const void *bias;        /* forward, (gates h): added to it, or NULL */
+    const void *g_out;       /* backward, as out: its gradient, or NULL */
+    const void *back;        /* backward, (rows, h): the gradient of out that comes through the products of the step after */
+    void *carry, *c_carry;   /* backward, (rows, h): in, what else of the gradient of out, of the cell, comes from there; out, for the step before */
+    void *g_act, *g_product; /* backward, (rows, gates h): the gradients of both parts of each gate; one array where they are the same (not GRU) */
+} tl_recurrent_step;
+typedef struct {             /* by kind, then [0] float, [1] double */
+    void (*forward[TL_N_RECURRENT][2])(const tl_recurrent_step *s), (*backward[TL_N_RECURRENT][2])(const tl_recurrent_step *s);
+} tl_recurrent_kernels;
+TL_KERNELS(tl_recurrent_kernels, recurrent_kernels, tl_recurrent_k);
+/* One layer over a ragged batch, in one or both directions. x (N, D): the rows of step 0, then those of step 1 ...; sizes (T), int64: how many sequences
+ * have a step t, which never rises. `batch` sequences, of which sizes[0] are not empty. */
+typedef struct {
+    int kind, dirs;
+    int64_t batch;
+    const tl_tensor *x, *sizes, *h0, *c0;        /* (dirs, batch, H), or NULL: zeros; c0: LSTM */
+    const tl_tensor *w_ih[2], *w_hh[2], *b_ih[2], *b_hh[2]; /* (gates H, D), (gates H, H), (gates H) or NULL */
+} tl_recurrent;
+/* What forward makes: out (N, dirs H), the last state of each sequence (dirs, batch, H), for LSTM its last cell; for backward, the gates
+ * (N, gates H) of each direction and (LSTM, GRU) (dirs, N, H). */
+typedef struct { tl_tensor *out, *h_n, *c_n, *act[2], *extra; } tl_recurrent_results;
+bool arr_recurrent(const tl_recurrent *p, tl_recurrent_results *r);
+void tl_recurrent_drop(tl_recurrent_results *r);
+/* g: of out, h_n, c_n, each may be NULL. Each wanted gradient is written to *want[i], in the order x, h0, c0, then w_ih, w_hh, b_ih, b_hh of each
+ * direction; want[i] NULL: not wanted; *want[i] is NULL before. */
+bool arr_recurrent_grad(const tl_recurrent *p, const tl_recurrent_results *r, const tl_tensor *const g[3], tl_tensor **const want[11]);
+
 /* ---- convolution: conv.c chooses the path by shape (never by n) and drives; see there ---- */
 /* out[n, k, o] = bias[k] + sum over c, r of x[n, c, o * stride + r * dil - pad] * w[k, c, r], c over the channels of k's group; positions outside
  * the image are zero. Images have three dimensions, the leading ones of size 1 where there are fewer. All arrays are contiguous:

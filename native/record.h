@@ -23,7 +23,7 @@ static inline tl_tensor *tl_recorded_with(int op, int n_in, tl_tensor *const *in
     return out;
 }
 
-/* A kernel's own results for its gradient go onto the node: two slots more than the mask asked for (tl_node_new keeps room). */
+/* A kernel's own results for its gradient go onto the node: three slots more than the mask asked for (tl_node_new keeps room). */
 static inline void tl_keep_extra(tl_node *n, int i, tl_tensor *t)
 {
     if (n && t) tl_saved_set(n, n->n_saved++, t, TL_SAVED_EXTRA, i);

@@ -61,7 +61,7 @@ int64_t tl_drain_tokens(int64_t *out, int64_t capacity)
 }
 
 /* ---- nodes ---- */
-enum { CLASS_EDGES = 3, CLASS_SAVED = 6, EXTRA = 2, MAX_FREE_NODES = 4096, CLASSED = 1 }; /* EXTRA: room for a kernel's own results */
+enum { CLASS_EDGES = 3, CLASS_SAVED = 7, EXTRA = 3, MAX_FREE_NODES = 4096, CLASSED = 1 }; /* EXTRA: room for a kernel's own results */
 static tl_node *free_nodes;
 static int n_free_nodes;
 

@@ -234,6 +234,9 @@ const tl_tensor *tl_saved_extra(const tl_node *n, int i);
  * Returns false to decline (gin untouched): Python's rule runs instead. Broadcast sizes need not be undone (edges carry meta). */
 typedef bool (*tl_grad_fn)(const tl_node *n, const tl_tensor *g, tl_tensor **gin);
 extern const tl_grad_fn tl_gradients[];                     /* by op; NULL: none */
+/* The same for operations with several floating outputs: g by output, NULL where nothing flows back. */
+typedef bool (*tl_grads_fn)(const tl_node *n, tl_tensor *const *g, tl_tensor **gin);
+extern const tl_grads_fn tl_gradients_of_many[];
 
 /* ---- leaf.c ---- */
 bool tl_exclusive(const tl_tensor *g);

@@ -258,6 +258,9 @@ from tensorlib.ops.rearrange import tril_indices as tril_indices
 from tensorlib.ops.rearrange import triu as triu
 from tensorlib.ops.rearrange import triu_indices as triu_indices
 from tensorlib.ops.rearrange import vstack as vstack
+from tensorlib.ops.recurrent import gru_layer as gru_layer
+from tensorlib.ops.recurrent import lstm_layer as lstm_layer
+from tensorlib.ops.recurrent import rnn_layer as rnn_layer
 from tensorlib.ops.reductions import all as all
 from tensorlib.ops.reductions import any as any
 from tensorlib.ops.reductions import count_nonzero as count_nonzero
@@ -587,6 +590,7 @@ __all__ = [
     "greater_equal",
     "grid_sample",
     "group_norm",
+    "gru_layer",
     "gt",
     "half",
     "hardsigmoid",
@@ -657,6 +661,7 @@ __all__ = [
     "lp_pool1d",
     "lp_pool2d",
     "lp_pool3d",
+    "lstm_layer",
     "lt",
     "manual_seed",
     "masked_fill",
@@ -736,6 +741,7 @@ __all__ = [
     "reshape",
     "result_category",
     "rms_norm",
+    "rnn_layer",
     "roll",
     "rot90",
     "round",

@@ -382,7 +382,7 @@ def states_sizes(op: Op) -> bool:
     """Whether sizes are among the attributes, so that the samples can not be magnified."""
     # A convolution's weight has the channels of one group, and does not grow as its image does: tests/ops/test_convolution.py.
     convolves = {"groups", "stride"} <= set(op.attrs)
-    return convolves or bool({"shape", "size", "repeats", "weights"} & set(op.attrs))
+    return convolves or bool({"batch", "shape", "size", "repeats", "weights"} & set(op.attrs))
 
 
 def error_cases() -> list[tuple[Op, ErrorSample]]:

@@ -301,10 +301,37 @@ def _rule_gradients(run: int, node: int, op: Op) -> list[Tensor | None]:
     if op.variadic:
         assert op.vjp is not None and op.vjp[0] is not None
         return list(op.vjp[0](**{name: values[name] for name in op.needs[0]}))
+    if op.replays:
+        return _replayed(run, op, values)
     grads: list[Tensor | None] = [None] * n
     for i, rule in enumerate(op.vjp or ()):
         if i < n and rule is not None and lib.tl_run_wants(run, i):
             grads[i] = rule(**{name: values[name] for name in op.needs[i]})
+    return grads
+
+
+def _replayed(run: int, op: Op, values: _Values) -> list[Tensor | None]:
+    """The gradients of an entry without rules: its composite runs again, and they are taken of that. They are differentiable where asked for."""
+    assert op.composite is not None
+    wanted = [i for i in range(len(op.inputs)) if lib.tl_run_wants(run, i)]
+    inputs = [values[name] for name in op.inputs]
+    create_graph = lib.tl_set_grad_enabled(True)
+    try:
+        for i in wanted:  # a tensor of their own: gradients end there, also where one input was made from another
+            x = inputs[i]
+            inputs[i] = x.reshape(x.shape) if create_graph else x.detach().requires_grad_()
+        made = op.composite(*inputs, **{name: values[name] for name in op.attrs})
+        outs = made if isinstance(made, tuple) else (made,)
+        reached = [(t, g) for j, t in enumerate(outs) if t.requires_grad and (g := _gradient(run, j)) is not None]
+        found = grad(
+            [t for t, _ in reached], [inputs[i] for i in wanted], [g for _, g in reached],
+            create_graph=create_graph, materialize_grads=True,
+        )  # fmt: skip
+    finally:
+        lib.tl_set_grad_enabled(create_graph)
+    grads: list[Tensor | None] = [None] * len(op.inputs)
+    for i, g in zip(wanted, found, strict=True):
+        grads[i] = g
     return grads
 
 

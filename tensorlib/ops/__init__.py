@@ -33,6 +33,7 @@ from tensorlib.ops import (
     pooling,
     positions,
     rearrange,
+    recurrent,
     reductions,
     resample,
     sampling,
@@ -50,9 +51,9 @@ from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
-    activations, attention, bags, comparison, conv, convolution, creation, einsum, elementwise, epilogues, extremes, fused, gather, indexing, joins,
-    linalg, losses, norms, padding, pairs, pooling, positions, rearrange, reductions, resample, sampling, scans, selection, shape, sorting, special,
-    transcendental, unpooling, views,
+    activations, attention, bags, comparison, conv, convolution, creation, einsum, elementwise, epilogues, extremes, fused, gather, indexing,
+    joins, linalg, losses, norms, padding, pairs, pooling, positions, rearrange, recurrent, reductions, resample, sampling, scans, selection,
+    shape, sorting, special, transcendental, unpooling, views,
 )  # fmt: skip
 
 

@@ -532,11 +532,17 @@ def structured(
     nondeterministic: bool = False,
     autocast: str = "",
     rowwise: Any = (),
+    replays: bool = False,
 ) -> Structured:
-    """Declare a structured operation; the public wrapper beside it owns the signature, the docstring and the errors."""
+    """Declare a structured operation; the public wrapper beside it owns the signature, the docstring and the errors.
+
+    `replays`: it has no rules of its own, its gradients are those of its composite.
+    """
+    if replays:
+        vjp = (composite,) * len(inputs)
     op = Op(name, inputs, ref, attrs, outputs, variadic, dtype, vjp, samples, errors, private, "structured", doc)
     op.native, op.kernel, op.composite, op.decode = native, kernel, composite, decode
-    op.nondeterministic, op.autocast, op.rowwise = nondeterministic, autocast, rowwise
+    op.nondeterministic, op.autocast, op.rowwise, op.replays = nondeterministic, autocast, rowwise, replays
     op.module = _frame(1).f_globals["__name__"]
     op.call = made = Structured(register(op))
     return made

@@ -63,6 +63,9 @@ class Op:
     kernel: Callable[..., Any] | None = (
         None  # as `native`, but the node is Python's to make: kernel(*inputs, **attrs) -> handle
     )
+    replays: bool = (
+        False  # its gradients of every order are those of its composite, run again: tensorlib/autograd/engine.py
+    )
     needs: tuple[tuple[str, ...], ...] = field(default=())  # parameter names of each rule
     masks: tuple[int, ...] = field(default=())  # the same as bits, for C
 
@@ -215,7 +218,7 @@ def register(op: Op) -> Op:
         raise ValueError(f"operation {op.name} is declared twice")
     if op.vjp is not None and len(op.vjp) != len(op.inputs):
         raise ValueError(f"operation {op.name}: {len(op.inputs)} inputs but {len(op.vjp)} gradient rules")
-    op.needs = tuple(_parameter_names(rule) for rule in op.vjp or ())
+    op.needs = tuple(op.inputs if op.replays else _parameter_names(rule) for rule in op.vjp or ())
     op.masks = tuple(_mask(op, needed) for needed in op.needs)
     number = NATIVE_NUMBERS.get(op.name, -1)
     op.number = number if number >= 0 else PYTHON_OPS + len(TABLE)
