@@ -172,6 +172,8 @@ bool tl_adam(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor
 void tl_clear_grads(int n, tl_tensor *const *params);
 bool tl_sum_of_squares(int n, tl_tensor *const *xs, double *out);
 bool tl_scale(int n, tl_tensor *const *xs, double factor, int line);
+/* grid.c */
+tl_tensor *tl_grid_sample(tl_tensor *x, tl_tensor *grid, int mode, int padding, bool align, int line);
 /* resample.c: not recorded */
 tl_tensor *tl_resample(tl_tensor *x, int dim, int64_t m, const int64_t *starts, const int64_t *index, const void *weight);
 tl_tensor *tl_constant_pad(tl_tensor *x, const int64_t *pads, double value);

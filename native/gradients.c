@@ -167,6 +167,7 @@ bool tl_grad_rms_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_cross_entropy(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_nll(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_pair(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_grid_sample(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_gather(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_index_select(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_scatter_add(const tl_node *, const tl_tensor *, tl_tensor **);
@@ -209,6 +210,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_fill] = grad_fill,
     [TL_OP_fixed_norm] = tl_grad_fixed_norm,
     [TL_OP_gather] = tl_grad_gather,
+    [TL_OP_grid_sample] = tl_grad_grid_sample,
     [TL_OP_huber_loss] = tl_grad_pair,
     [TL_OP_index_select] = tl_grad_index_select,
     [TL_OP_layer_norm] = tl_grad_layer_norm,

@@ -332,6 +332,32 @@ typedef struct {
 } tl_product_kernels;
 TL_KERNELS(tl_product_kernels, product_kernels, tl_product_k);
 
+/* ---- grid_type.inc.c, driven by grid.c: images of `pixels` elements in (D, H, W) order, read at points ---- */
+enum { TL_GRID_BILINEAR, TL_GRID_NEAREST, TL_GRID_BICUBIC };
+enum { TL_GRID_ZEROS, TL_GRID_BORDER, TL_GRID_REFLECTION };
+/* A point (x, y) or (x, y, z) of the grid reads each^dims = taps elements. pixels < 2^31. */
+typedef struct {
+    const void *x, *grid, *g;  /* (images, c, pixels), (images, points, dims), (images, c, points) */
+    void *out, *gx, *ggrid;    /* (images, c, points), and of the shapes of x and grid */
+    int64_t c, pixels, points, size[3], each, taps;
+    int dims, mode, padding;
+    bool align;
+} tl_grid_task;
+/* By type: [0] float, [1] double. A slice is (pixels + 1, lanes): `lanes` channels of an image side by side, then a place of zeros. Slice s
+ * holds those of image s / groups from s % groups * lanes on, groups of them to an image. */
+typedef struct {
+    int64_t lanes[2];
+    void (*open[2])(const tl_grid_task *p, int64_t slice, int64_t from, int64_t to, void *made);              /* pixels of x into a slice */
+    void (*close[2])(const tl_grid_task *p, int64_t slice, const void *made);                                 /* a slice into gx */
+    void (*read[2])(const tl_grid_task *p, int64_t slice, int64_t from, int64_t to, const void *x);           /* points of out */
+    void (*gradient[2])(const tl_grid_task *p, int64_t slice, const void *x, void *gx, void *ggrid);          /* gx, ggrid: NULL, or set: a slice; (images, points, dims), this slice's part of the sum */
+    /* Without slices: points of out, channels of gx (which is zero before), points of ggrid. */
+    void (*read_few[2])(const tl_grid_task *p, int64_t image, int64_t from, int64_t to);
+    void (*spread_few[2])(const tl_grid_task *p, int64_t image, int64_t from, int64_t to);
+    void (*slopes_few[2])(const tl_grid_task *p, int64_t image, int64_t from, int64_t to);
+} tl_grid_kernels;
+TL_KERNELS(tl_grid_kernels, grid_kernels, tl_grid_k);
+
 /* ---- resample.inc.c, driven by resample.c ---- */
 /* out (outer, m, inner) from x (outer, n, inner): see tl_resample. */
 typedef struct {

@@ -117,6 +117,28 @@ TL_INLINE bool v_any(v_i32 m)
 #endif
 }
 
+/* p at each of the indices, >= 0 */
+TL_INLINE vf vf_gather(const float *p, v_i32 i)
+{
+#if TL_VBYTES == 64
+    return (vf)_mm512_i32gather_ps((__m512i)i, p, 4);
+#elif TL_VBYTES == 32
+    return (vf)_mm256_i32gather_ps(p, (__m256i)i, 4);
+#else
+    return (vf){p[i[0]], p[i[1]], p[i[2]], p[i[3]]};
+#endif
+}
+TL_INLINE vd vd_gather(const double *p, v_i64 i)
+{
+#if TL_VBYTES == 64
+    return (vd)_mm512_i64gather_pd((__m512i)i, p, 8);
+#elif TL_VBYTES == 32
+    return (vd)_mm256_i64gather_pd(p, (__m256i)i, 8);
+#else
+    return (vd){p[i[0]], p[i[1]]};
+#endif
+}
+
 /* a * b + c: rounded once where the instruction set has it, else as written. */
 TL_INLINE vf vf_fma(vf a, vf b, vf c)
 {

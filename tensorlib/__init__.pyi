@@ -208,6 +208,10 @@ from tensorlib.ops.pairs import kl_div as kl_div
 from tensorlib.ops.pairs import l1_loss as l1_loss
 from tensorlib.ops.pairs import mse_loss as mse_loss
 from tensorlib.ops.pairs import smooth_l1_loss as smooth_l1_loss
+from tensorlib.ops.patches import fold as fold
+from tensorlib.ops.patches import pixel_shuffle as pixel_shuffle
+from tensorlib.ops.patches import pixel_unshuffle as pixel_unshuffle
+from tensorlib.ops.patches import unfold as unfold
 from tensorlib.ops.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
 from tensorlib.ops.pooling import adaptive_avg_pool2d as adaptive_avg_pool2d
 from tensorlib.ops.pooling import adaptive_avg_pool3d as adaptive_avg_pool3d
@@ -275,11 +279,7 @@ from tensorlib.ops.reductions import std_mean as std_mean
 from tensorlib.ops.reductions import sum as sum
 from tensorlib.ops.reductions import var as var
 from tensorlib.ops.reductions import var_mean as var_mean
-from tensorlib.ops.resample import fold as fold
 from tensorlib.ops.resample import interpolate as interpolate
-from tensorlib.ops.resample import pixel_shuffle as pixel_shuffle
-from tensorlib.ops.resample import pixel_unshuffle as pixel_unshuffle
-from tensorlib.ops.resample import unfold as unfold
 from tensorlib.ops.sampling import affine_grid as affine_grid
 from tensorlib.ops.sampling import grid_sample as grid_sample
 from tensorlib.ops.scans import cumprod as cumprod

@@ -30,6 +30,7 @@ from tensorlib.ops import (
     norms,
     padding,
     pairs,
+    patches,
     pooling,
     positions,
     rearrange,
@@ -52,8 +53,8 @@ from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
     activations, attention, bags, comparison, conv, convolution, creation, einsum, elementwise, epilogues, extremes, fused, gather, indexing,
-    joins, linalg, losses, norms, padding, pairs, pooling, positions, rearrange, recurrent, reductions, resample, sampling, scans, selection,
-    shape, sorting, special, transcendental, unpooling, views,
+    joins, linalg, losses, norms, padding, pairs, patches, pooling, positions, rearrange, recurrent, reductions, resample, sampling, scans,
+    selection, shape, sorting, special, transcendental, unpooling, views,
 )  # fmt: skip
 
 

@@ -61,8 +61,18 @@ def workloads() -> Iterator[Race]:
     yield Race(
         "pixel_shuffle 2, (4, 128, 28, 28)", step("pixel_shuffle", (4, 128, 28, 28), upscale_factor=2), target=1.0
     )
-    yield Race(
-        "grid_sample, (4, 16, 32, 32)",
-        step("grid_sample", (4, 16, 32, 32), (4, 32, 32, 2), align_corners=False),
-        target=1.0,
-    )
+    for mode, shape, grid in (
+        ("bilinear", (4, 16, 32, 32), (4, 32, 32, 2)),
+        ("bicubic", (4, 16, 32, 32), (4, 32, 32, 2)),
+        ("nearest", (4, 16, 32, 32), (4, 32, 32, 2)),
+        ("bilinear", (64, 1, 28, 28), (64, 28, 28, 2)),
+        ("bilinear", (16, 3, 64, 64), (16, 64, 64, 2)),
+        ("bilinear", (1, 256, 64, 64), (1, 10, 10, 2)),
+        ("bilinear", (2, 8, 8, 28, 28), (2, 8, 28, 28, 3)),
+    ):
+        points = " x ".join(map(str, grid[1:-1]))
+        yield Race(
+            f"grid_sample, {mode}, {shape} at {points}",
+            step("grid_sample", shape, grid, mode=mode, align_corners=False),
+            target=0.9,
+        )
