@@ -109,6 +109,7 @@ tl_tensor *tl_writable(tl_tensor *x);
 void tl_written(tl_tensor *x, int line);
 /* finished.c */
 tl_tensor *tl_linear_act(int act, tl_tensor *x, tl_tensor *w, tl_tensor *b, int line);
+tl_tensor *tl_scaled_product(tl_tensor *x, tl_tensor *a, tl_tensor *b, double beta, double alpha, bool over_batch, int line);
 /* convolution.c: geometry is stride, front, back, dilation of each dimension, then groups */
 tl_tensor *tl_convolution(tl_tensor *x, tl_tensor *w, tl_tensor *b, const int64_t *geometry, int line);
 tl_tensor *tl_conv_grad_input(tl_tensor *g, tl_tensor *w, const int64_t *size, const int64_t *geometry, int line);

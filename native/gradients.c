@@ -81,17 +81,6 @@ static bool grad_linear(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
     return true;
 }
 
-static tl_tensor *swapped(const tl_tensor *t)
-{
-    int64_t dims[TL_MAX_DIMS], strides[TL_MAX_DIMS];
-    memcpy(dims, t->dims, sizeof *dims * t->ndim);
-    memcpy(strides, t->strides, sizeof *strides * t->ndim);
-    int i = t->ndim - 1, j = t->ndim - 2;
-    dims[i] = t->dims[j], dims[j] = t->dims[i];
-    strides[i] = t->strides[j], strides[j] = t->strides[i];
-    return tl_new_view(t, t->ndim, dims, strides, t->offset);
-}
-
 /* ga = g bT, gb = aT g; batch dimensions that were broadcast are summed by the engine. Vectors take Python's rule. */
 static bool grad_matmul(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
@@ -99,7 +88,7 @@ static bool grad_matmul(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
     if (n->ints[0]) return tl_fail(TL_DECLINE);
     for (int i = 0; i < 2; i++) {
         if (!n->edges[i].to) continue;
-        tl_tensor *t = swapped(i ? a : b);
+        tl_tensor *t = arr_turned(i ? a : b);
         gin[i] = !t ? NULL : i ? arr_matmul(t, g) : arr_matmul(g, t);
         tl_free(t);
         if (!gin[i]) return tl_undo(n, gin);
@@ -159,6 +148,7 @@ bool tl_grad_avg_pool(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_max_pool(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_cumsum(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_sort(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_scaled_product(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_channel_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_fixed_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_linear_act(const tl_node *, const tl_tensor *, tl_tensor **);
@@ -228,6 +218,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_reshape] = tl_grad_reshape,
     [TL_OP_rms_norm] = tl_grad_rms_norm,
     [TL_OP_scaled_dot_product_attention] = grad_attention,
+    [TL_OP_scaled_product] = tl_grad_scaled_product,
     [TL_OP_scatter_add] = tl_grad_scatter_add,
     [TL_OP_select] = tl_grad_select,
     [TL_OP_slice] = tl_grad_slice,

@@ -94,6 +94,7 @@ typedef struct {
     int64_t k, ams, aks, bks, bns, ldc;
     const void *packed;                      /* B packed before, or NULL; with `packed` only: */
     int64_t packed_wide;                     /* its columns, filled up */
+    bool adds;                               /* to what C holds already */
     bool finishes;                           /* else `finish` is not looked at */
     tl_mm_finish finish;
 } tl_mm;
@@ -109,7 +110,7 @@ typedef struct {
     /* One block of kc over K: panel after panel of nr columns, the last one filled up with zeros; in each, for each k, its columns. The blocks of
      * a packed B lie one after the other, block k0 at element k0 * tl_mm_wide(n). */
     void (*pack_columns[2])(void *dst, const void *src, int64_t n, int64_t kc, int64_t ns, int64_t ks);
-    void (*dots[2])(const tl_mm *p, int64_t m0, int64_t m1); /* n = 1, aks = 1: sums over k in lanes; not finished */
+    void (*dots[2])(const tl_mm *p, int64_t m0, int64_t m1); /* n = 1, aks = 1: sums over k in lanes; neither added nor finished */
     void (*finish[2])(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1); /* C's elements, of which all sums are complete */
     double (*peak)(int64_t n, float *io);    /* bench.c: returns how many operations it did; io: 2 vectors, read and written */
 } tl_mm_kernels;
@@ -127,7 +128,10 @@ tl_tensor *arr_linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *b
 /* act(arr_linear); float dtypes only. *sums: fresh, what act was taken of, where it is wanted; else left alone. */
 tl_tensor *arr_linear_act(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias, int act, bool keeps_sums, tl_tensor **sums);
 /* beta x + alpha a b, in one pass; a b as arr_matmul has it, x broadcasts to its shape; x NULL: not added. Float dtypes only. */
-tl_tensor *arr_added(const tl_tensor *x, const tl_tensor *a, const tl_tensor *b, double beta, double alpha);
+tl_tensor *arr_scaled_product(const tl_tensor *x, const tl_tensor *a, const tl_tensor *b, double beta, double alpha);
+/* The same of the sum of the products of a batch, a (B, M, K), b (B, K, N), in order; declines where B is 0 or N 1. */
+tl_tensor *arr_scaled_sum(const tl_tensor *x, const tl_tensor *a, const tl_tensor *b, double beta, double alpha);
+tl_tensor *arr_turned(const tl_tensor *t);   /* a view with the last two dimensions swapped */
 tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w);                  /* (..., N), (N, K) -> (..., K) */
 tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x);                 /* (..., N), (..., K) -> (N, K) */
 tl_tensor *arr_linear_grad_bias(const tl_tensor *g);                                       /* (..., N) -> (N) */

@@ -168,12 +168,13 @@ static matrix transposed(matrix x)
 
 /* What becomes of the sums, see tl_mm_finish. added: NULL, or of the batch's dimensions (none: one matrix for all), strides 0 where it is spread.
  * results: NULL, or of out's shape. */
-typedef struct { const matrix *added; double beta, alpha; int act; const tl_tensor *results; } after;
-static const after as_it_is = {NULL, 1, 1, TL_MM_AS_IT_IS, NULL};
+typedef struct { const matrix *added; double beta, alpha; int act; const tl_tensor *results; bool adds; } after;
+static const after as_it_is = {.alpha = 1, .act = TL_MM_AS_IT_IS};
 
 static void set_finish(job *j, const after *f)
 {
     const matrix *x = f->added;
+    j->mm.adds = f->adds;
     j->mm.finishes = x || f->results || f->alpha != 1 || f->act != TL_MM_AS_IT_IS;
     j->mm.finish = (tl_mm_finish){.out = f->results ? tl_data(f->results) : NULL, .alpha = f->alpha, .beta = f->beta, .act = f->act};
     if (x) j->mm.finish.added = x->data, j->mm.finish.added_ms = x->rs, j->mm.finish.added_ns = x->cs;
@@ -301,7 +302,7 @@ static tl_tensor *grad_weight_of(const tl_tensor *g, const tl_tensor *x, const t
 static tl_tensor *grad_bias_of(const tl_tensor *g, const tl_tensor *no, const tl_tensor *none) { (void)no, (void)none; return arr_linear_grad_bias(g); }
 
 /* ---- the operations ---- */
-/* The product that arr_matmul describes, finished; `added`, of the dimensions of the batch and then m and n, comes to it here. */
+/* alpha a b as arr_matmul has it, plus beta x where there is x. */
 static tl_tensor *matmul(const tl_tensor *a, const tl_tensor *b, const tl_tensor *x, double beta, double alpha)
 {
     int64_t dims[TL_MAX_DIMS + 2], strides[TL_MAX_DIMS + 2];
@@ -309,16 +310,22 @@ static tl_tensor *matmul(const tl_tensor *a, const tl_tensor *b, const tl_tensor
     if (!multiplies(a, b)) return tl_fail(TL_DECLINE);
     matrix mb = b->ndim > 1 ? as_matrix(b) : (matrix){tl_data(b), b->dims[0], 1, b->strides[0], 1, 0, NULL, NULL, b->storage};
     if (a->dims[a->ndim - 1] != mb.rows) return tl_fail(TL_DECLINE);
-    if (b->ndim == 2 && !x) return rows_product(a, &mb, &(after){NULL, 1, alpha, TL_MM_AS_IT_IS, NULL});
+    after f = {.alpha = alpha, .beta = beta, .act = TL_MM_AS_IT_IS};
+    if (b->ndim == 2 && !x) return rows_product(a, &mb, &f);
     matrix ma = a->ndim > 1 ? as_matrix(a) : (matrix){tl_data(a), 1, a->dims[0], 0, a->strides[0], 0, NULL, NULL, a->storage};
     if (!broadcast_batch(&ma, &mb, &nb, dims)) return tl_fail(TL_DECLINE);
     int ndim = nb;
     if (a->ndim > 1) dims[ndim++] = ma.rows;
     if (b->ndim > 1) dims[ndim++] = mb.cols;
-    if (!x) return product(tl_new(a->dtype, ndim, dims), &ma, &mb, nb, dims, &(after){NULL, 1, alpha, TL_MM_AS_IT_IS, NULL});
-    if (x->dtype != a->dtype || !spread_strides(x, ndim, dims, strides)) return tl_fail(TL_DECLINE);
-    matrix added = {.data = tl_data(x), .rs = a->ndim > 1 ? strides[nb] : 0, .cs = b->ndim > 1 ? strides[ndim - 1] : 0, .nb = nb, .bstrides = strides};
-    return product(tl_new(a->dtype, ndim, dims), &ma, &mb, nb, dims, &(after){&added, beta, alpha, TL_MM_AS_IT_IS, NULL});
+    matrix added = {.nb = nb, .bstrides = strides};
+    if (x) {
+        if (x->dtype != a->dtype || !spread_strides(x, ndim, dims, strides)) return tl_fail(TL_DECLINE);
+        added.data = tl_data(x);
+        if (a->ndim > 1) added.rs = strides[nb];
+        if (b->ndim > 1) added.cs = strides[ndim - 1];
+        f.added = &added;
+    }
+    return product(tl_new(a->dtype, ndim, dims), &ma, &mb, nb, dims, &f);
 }
 
 tl_tensor *arr_matmul(const tl_tensor *a, const tl_tensor *b)
@@ -327,9 +334,42 @@ tl_tensor *arr_matmul(const tl_tensor *a, const tl_tensor *b)
     return matmul(a, b, NULL, 0, 1);
 }
 
-tl_tensor *arr_added(const tl_tensor *x, const tl_tensor *a, const tl_tensor *b, double beta, double alpha)
+tl_tensor *arr_scaled_product(const tl_tensor *x, const tl_tensor *a, const tl_tensor *b, double beta, double alpha)
 {
     return matmul(a, b, beta == 0 ? NULL : x, beta, alpha);
+}
+
+tl_tensor *arr_scaled_sum(const tl_tensor *x, const tl_tensor *a, const tl_tensor *b, double beta, double alpha)
+{
+    if (beta == 0) x = NULL;
+    if (!multiplies(a, b) || a->ndim != 3 || b->ndim != 3 || (x && x->dtype != a->dtype)) return tl_fail(TL_DECLINE);
+    int64_t n = a->dims[0], dims[2] = {a->dims[1], b->dims[2]}, strides[2];
+    if (n == 0 || dims[1] == 1 || b->dims[0] != n || b->dims[1] != a->dims[2]) return tl_fail(TL_DECLINE);
+    if (x && !spread_strides(x, 2, dims, strides)) return tl_fail(TL_DECLINE);
+    matrix ma = as_matrix(a), mb = as_matrix(b), added = {0};
+    if (x) added = (matrix){.data = tl_data(x), .rs = strides[0], .cs = strides[1]};
+    ma.nb = mb.nb = 0;
+    mb.storage = NULL; /* each is met once: none to keep packed */
+    tl_tensor *out = tl_new(a->dtype, 2, dims);
+    after f = as_it_is;
+    for (int64_t i = 0; out && i < n; i++, f.adds = true) {
+        if (i == n - 1) f.added = x ? &added : NULL, f.beta = beta, f.alpha = alpha;
+        product(out, &ma, &mb, 0, NULL, &f);
+        ma.data += a->strides[0] * tl_itemsize[a->dtype];
+        mb.data += b->strides[0] * tl_itemsize[b->dtype];
+    }
+    return out;
+}
+
+tl_tensor *arr_turned(const tl_tensor *t)
+{
+    int64_t dims[TL_MAX_DIMS], strides[TL_MAX_DIMS];
+    memcpy(dims, t->dims, sizeof *dims * t->ndim);
+    memcpy(strides, t->strides, sizeof *strides * t->ndim);
+    int i = t->ndim - 1, j = t->ndim - 2;
+    dims[i] = t->dims[j], dims[j] = t->dims[i];
+    strides[i] = t->strides[j], strides[j] = t->strides[i];
+    return tl_new_view(t, t->ndim, dims, strides, t->offset);
 }
 
 static tl_tensor *linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias, int act, const tl_tensor *results)
@@ -338,7 +378,7 @@ static tl_tensor *linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor
     if (bias && (bias->dtype != x->dtype || bias->ndim != 1 || bias->dims[0] != w->dims[0])) return tl_fail(TL_DECLINE);
     matrix b = transposed(as_matrix(w)), added;
     if (bias) added = (matrix){.data = tl_data(bias), .cs = bias->strides[0]};
-    return rows_product(x, &b, &(after){bias ? &added : NULL, 1, 1, act, results});
+    return rows_product(x, &b, &(after){bias ? &added : NULL, 1, 1, act, results, false});
 }
 
 tl_tensor *arr_linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias)

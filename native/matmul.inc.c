@@ -260,7 +260,7 @@ static void MM(mm_direct)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, in
         const MM_REAL *a = (const MM_REAL *)p->a + m0 * p->ams + k0 * p->aks;
         for (int64_t n = n0; n < n1; n += MM_NR) {
             int cols = (int)least(n1 - n, MM_NR);
-            MM(mm_join) join = {(MM_REAL *)p->c + m0 * p->ldc + n, p->ldc, cols, k0 > 0};
+            MM(mm_join) join = {(MM_REAL *)p->c + m0 * p->ldc + n, p->ldc, cols, k0 > 0 || p->adds};
             const MM_REAL *b = (const MM_REAL *)p->b + n * p->bns + k0 * p->bks;
             int64_t bks = p->bks;
             if (cols <= MM_LANES) {
@@ -358,7 +358,7 @@ static void MM(mm_packed)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, in
             int rows = (int)(end - m);
             bool keeps_rows = p->aks == 1 && rows >= MM_PACKED_MR - 1;
             MM(mm_pack_strip)(strip, keeps_rows, rows, kc, a + m * p->ams, p->ams, p->aks);
-            MM(mm_join) join = {(MM_REAL *)p->c + m * p->ldc + n0, p->ldc, 0, k0 > 0};
+            MM(mm_join) join = {(MM_REAL *)p->c + m * p->ldc + n0, p->ldc, 0, k0 > 0 || p->adds};
             mm_fetch fetch = MM(mm_fetch_strip)((const MM_REAL *)((uintptr_t)a + (uintptr_t)(end * p->ams) * sizeof *a), rows, kc, p->ams, p->aks);
             MM(mm_any_strip)(rows, keeps_rows, kc, strip, panels, &join, n1 - n0, &fetch);
             if (last && p->finishes) MM(mm_finish)(p, m, end, n0, n1);

@@ -173,11 +173,6 @@ from tensorlib.ops.joins import split as split
 from tensorlib.ops.joins import stack as stack
 from tensorlib.ops.joins import tensor_split as tensor_split
 from tensorlib.ops.joins import unbind as unbind
-from tensorlib.ops.linalg import addbmm as addbmm
-from tensorlib.ops.linalg import addmm as addmm
-from tensorlib.ops.linalg import addmv as addmv
-from tensorlib.ops.linalg import addr as addr
-from tensorlib.ops.linalg import baddbmm as baddbmm
 from tensorlib.ops.linalg import bmm as bmm
 from tensorlib.ops.linalg import chain_matmul as chain_matmul
 from tensorlib.ops.linalg import cross as cross
@@ -282,6 +277,11 @@ from tensorlib.ops.reductions import var_mean as var_mean
 from tensorlib.ops.resample import interpolate as interpolate
 from tensorlib.ops.sampling import affine_grid as affine_grid
 from tensorlib.ops.sampling import grid_sample as grid_sample
+from tensorlib.ops.scaled import addbmm as addbmm
+from tensorlib.ops.scaled import addmm as addmm
+from tensorlib.ops.scaled import addmv as addmv
+from tensorlib.ops.scaled import addr as addr
+from tensorlib.ops.scaled import baddbmm as baddbmm
 from tensorlib.ops.scans import cumprod as cumprod
 from tensorlib.ops.scans import cumsum as cumsum
 from tensorlib.ops.selection import clamp as clamp

@@ -38,6 +38,7 @@ from tensorlib.ops import (
     reductions,
     resample,
     sampling,
+    scaled,
     scans,
     selection,
     shape,
@@ -53,7 +54,7 @@ from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
     activations, attention, bags, comparison, conv, convolution, creation, einsum, elementwise, epilogues, extremes, fused, gather, indexing,
-    joins, linalg, losses, norms, padding, pairs, patches, pooling, positions, rearrange, recurrent, reductions, resample, sampling, scans,
+    joins, linalg, losses, norms, padding, pairs, patches, pooling, positions, rearrange, recurrent, reductions, resample, sampling, scaled, scans,
     selection, shape, sorting, special, transcendental, unpooling, views,
 )  # fmt: skip
 

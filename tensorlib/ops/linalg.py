@@ -24,11 +24,10 @@ Scalar = bool | int | float
 _frame, _line_of, _native = sys._getframe, KNOWN.get, lib.tl_matmul
 
 __all__ = [
-    "addbmm", "addmm", "addmv", "addr", "baddbmm", "bmm", "chain_matmul", "cross", "dot", "ger", "inner", "kron", "matmul", "matrix_power", "mm",
-    "mv", "outer", "tensordot", "trace", "vdot",
+    "bmm", "chain_matmul", "cross", "dot", "ger", "inner", "kron", "matmul", "matrix_power", "mm", "mv", "outer", "tensordot", "trace", "vdot",
 ]  # fmt: skip
 METHODS = tuple(name for name in __all__ if name not in ("chain_matmul", "tensordot"))
-INPLACE = ("addbmm", "addmm", "addmv", "addr", "baddbmm")
+INPLACE: tuple[str, ...] = ()
 
 
 # ---- matmul ----
@@ -158,7 +157,8 @@ _matmul = structured(
 # ---- the same for operands of a given rank ----
 
 
-def _need_ndim(name: str, **operands: tuple[Any, int]) -> None:
+def need_ndim(name: str, **operands: tuple[Any, int]) -> None:
+    """Raise unless each operand has so many dimensions."""
     for role, (x, ndim) in operands.items():
         if x.ndim != ndim:
             raise ShapeError(f"{name}: {role} must have {ndim} dimension{'s' * (ndim != 1)}, got shape {x.shape}.")
@@ -184,8 +184,18 @@ def mm(a: Tensor, b: Tensor) -> Tensor:
     >>> tl.mm(tl.tensor([[1.0, 2.0]]), tl.tensor([[3.0], [4.0]])).tolist()
     [[11.0]]
     """
-    _need_ndim("mm", a=(a, 2), b=(b, 2))
+    need_ndim("mm", a=(a, 2), b=(b, 2))
     return matmul(a, b)
+
+
+def bmm_shape(name: str, a: Tensor, b: Tensor) -> tuple[int, int, int]:
+    """(B, M, N) of the products of two batches of matrices; raises where they do not fit."""
+    need_ndim(name, a=(a, 3), b=(b, 3))
+    if a.shape[0] != b.shape[0]:
+        raise ShapeError(f"{name}: batch sizes differ: {a.shape} @ {b.shape}; expected a.shape[0] == b.shape[0].")
+    if a.shape[2] != b.shape[1]:
+        check_product(a.shape, b.shape)
+    return a.shape[0], a.shape[1], b.shape[2]
 
 
 @composite(
@@ -204,9 +214,7 @@ def bmm(a: Tensor, b: Tensor) -> Tensor:
     >>> tl.bmm(tl.ones(2, 1, 3), tl.ones(2, 3, 1)).tolist()
     [[[3.0]], [[3.0]]]
     """
-    _need_ndim("bmm", a=(a, 3), b=(b, 3))
-    if a.shape[0] != b.shape[0]:
-        raise ShapeError(f"bmm: batch sizes differ: {a.shape} @ {b.shape}; expected a.shape[0] == b.shape[0].")
+    bmm_shape("bmm", a, b)
     return matmul(a, b)
 
 
@@ -222,7 +230,7 @@ def mv(a: Tensor, b: Tensor) -> Tensor:
     >>> tl.mv(tl.tensor([[1.0, 2.0]]), tl.tensor([3.0, 4.0])).tolist()
     [11.0]
     """
-    _need_ndim("mv", a=(a, 2), b=(b, 1))
+    need_ndim("mv", a=(a, 2), b=(b, 1))
     return matmul(a, b)
 
 
@@ -238,7 +246,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     >>> tl.dot(tl.tensor([1, 2]), tl.tensor([3, 4])).item()
     11
     """
-    _need_ndim("dot", a=(a, 1), b=(b, 1))
+    need_ndim("dot", a=(a, 1), b=(b, 1))
     return matmul(a, b)
 
 
@@ -254,7 +262,7 @@ def vdot(a: Tensor, b: Tensor) -> Tensor:
     >>> tl.vdot(tl.tensor([1.0, 2.0]), tl.tensor([3.0, 4.0])).item()
     11.0
     """
-    _need_ndim("vdot", a=(a, 1), b=(b, 1))
+    need_ndim("vdot", a=(a, 1), b=(b, 1))
     return matmul(_conj(a), b)
 
 
@@ -290,160 +298,11 @@ def outer(a: Tensor, b: Tensor) -> Tensor:
     >>> tl.outer(tl.tensor([1, 2]), tl.tensor([3, 4])).tolist()
     [[3, 4], [6, 8]]
     """
-    _need_ndim("outer", a=(a, 1), b=(b, 1))
+    need_ndim("outer", a=(a, 1), b=(b, 1))
     return elementwise.mul(a.unsqueeze(1), b)
 
 
 ger = outer
-
-
-# ---- a product, added to something ----
-
-
-def _scaled_sum(x: Any, product: Any, beta: Scalar, alpha: Scalar) -> Any:
-    """beta * x + alpha * product; where beta is 0, x is not looked at (NaN and inf in it do not spread)."""
-    if alpha != 1:
-        product = product * alpha
-    if beta == 0:
-        return product
-    if lib.tl_autocast_dtype() and isinstance(x, Tensor) and product.dtype.itemsize == 2:
-        x = x.to(product.dtype)
-    return (x if beta == 1 else x * beta) + product
-
-
-def _added_ref(xp: Any, x: Any, a: Any, b: Any, *, beta: Scalar, alpha: Scalar) -> Any:
-    return _scaled_sum(x, xp.matmul(a, b), beta, alpha)
-
-
-_SCALES: list[dict[str, Any]] = [{"beta": 1, "alpha": 1}, {"beta": 0.5, "alpha": -2.0}]
-
-
-def _check_added(name: str, x: Tensor, expected: tuple[int, ...]) -> None:
-    fits = x.ndim <= len(expected) and all(
-        n in (1, e) for n, e in zip(reversed(x.shape), reversed(expected), strict=False)
-    )
-    if not fits:
-        raise ShapeError(f"{name}: x of shape {x.shape} does not broadcast to the product's shape {expected}.")
-
-
-@composite(
-    "addmm",
-    inputs=("x", "a", "b"),
-    attrs=("beta", "alpha"),
-    ref=_added_ref,
-    samples=lambda: [sample(x, (2, 3), (3, 4), **s) for x in [(2, 4), (4,), (2, 1), ()] for s in _SCALES],
-    rowwise=[sample((400,), (BATCH, 300), (300, 400))],
-    errors=[
-        error(
-            (3, 4),
-            (2, 3),
-            (3, 4),
-            beta=1,
-            alpha=1,
-            raises=ValueError,
-            match=r"addmm: x of shape \(3, 4\) does not broadcast",
-        )
-    ],
-)
-def addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
-    """``beta * x + alpha * (a @ b)``. With beta 0, NaN and inf in x do not spread.
-
-    Shapes:
-        x: broadcasts to (M, N), a: (M, K), b: (K, N)  ->  out: (M, N)
-
-    >>> tl.addmm(tl.ones(1), tl.ones(2, 3), tl.ones(3, 1)).tolist()
-    [[4.0], [4.0]]
-    """
-    _need_ndim("addmm", a=(a, 2), b=(b, 2))
-    _check_added("addmm", x, (a.shape[0], b.shape[1]))
-    return _scaled_sum(x, matmul(a, b), beta, alpha)
-
-
-@composite(
-    "addmv",
-    inputs=("x", "a", "b"),
-    attrs=("beta", "alpha"),
-    ref=_added_ref,
-    samples=lambda: [sample(x, (2, 3), (3,), **s) for x in [(2,), ()] for s in _SCALES],
-)
-def addmv(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
-    """``beta * x + alpha * (a @ b)``, b a vector.
-
-    Shapes:
-        x: broadcasts to (M,), a: (M, K), b: (K,)  ->  out: (M,)
-
-    >>> tl.addmv(tl.ones(2), tl.ones(2, 3), tl.ones(3)).tolist()
-    [4.0, 4.0]
-    """
-    _need_ndim("addmv", a=(a, 2), b=(b, 1))
-    _check_added("addmv", x, (a.shape[0],))
-    return _scaled_sum(x, matmul(a, b), beta, alpha)
-
-
-@composite(
-    "addr",
-    inputs=("x", "a", "b"),
-    attrs=("beta", "alpha"),
-    ref=lambda xp, x, a, b, *, beta, alpha: _scaled_sum(x, xp.outer(a, b), beta, alpha),
-    samples=lambda: [sample(x, (2,), (3,), **s) for x in [(2, 3), (3,)] for s in _SCALES],
-)
-def addr(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
-    """``beta * x + alpha * outer(a, b)``.
-
-    Shapes:
-        x: broadcasts to (M, N), a: (M,), b: (N,)  ->  out: (M, N)
-
-    >>> tl.addr(tl.ones(2, 2), tl.ones(2), tl.ones(2)).tolist()
-    [[2.0, 2.0], [2.0, 2.0]]
-    """
-    _need_ndim("addr", a=(a, 1), b=(b, 1))
-    _check_added("addr", x, (a.shape[0], b.shape[0]))
-    return _scaled_sum(x, outer(a, b), beta, alpha)
-
-
-@composite(
-    "baddbmm",
-    inputs=("x", "a", "b"),
-    attrs=("beta", "alpha"),
-    ref=_added_ref,
-    samples=lambda: [sample(x, (5, 2, 3), (5, 3, 4), **s) for x in [(5, 2, 4), (1, 2, 4), (4,)] for s in _SCALES],
-    rowwise=[sample((BATCH, 20, 40), (BATCH, 20, 30), (BATCH, 30, 40), alpha=0.5)],
-)
-def baddbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
-    """``beta * x + alpha * (a @ b)`` for batches of matrices.
-
-    Shapes:
-        x: broadcasts to (B, M, N), a: (B, M, K), b: (B, K, N)  ->  out: (B, M, N)
-
-    >>> tl.baddbmm(tl.ones(1), tl.ones(2, 1, 3), tl.ones(2, 3, 1)).tolist()
-    [[[4.0]], [[4.0]]]
-    """
-    product = bmm(a, b)
-    _check_added("baddbmm", x, product.shape)
-    return _scaled_sum(x, product, beta, alpha)
-
-
-@composite(
-    "addbmm",
-    inputs=("x", "a", "b"),
-    attrs=("beta", "alpha"),
-    ref=lambda xp, x, a, b, *, beta, alpha: _scaled_sum(x, xp.matmul(a, b).sum(0, dtype=a.dtype), beta, alpha),
-    samples=lambda: [sample(x, (5, 2, 3), (5, 3, 4), **s) for x in [(2, 4), (4,)] for s in _SCALES],
-)
-def addbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
-    """``beta * x + alpha * (the sum of a[i] @ b[i])``.
-
-    Shapes:
-        x: broadcasts to (M, N), a: (B, M, K), b: (B, K, N)  ->  out: (M, N)
-
-    >>> tl.addbmm(tl.ones(1), tl.ones(2, 1, 3), tl.ones(2, 3, 1)).tolist()
-    [[7.0]]
-    """
-    _need_ndim("addbmm", a=(a, 3), b=(b, 3))
-    if a.shape[0] != b.shape[0]:
-        raise ShapeError(f"addbmm: batch sizes differ: {a.shape} @ {b.shape}; expected a.shape[0] == b.shape[0].")
-    _check_added("addbmm", x, (a.shape[1], b.shape[2]))
-    return _scaled_sum(x, tensordot(a, b, ([0, 2], [0, 1])), beta, alpha)
 
 
 # ---- over chosen dimensions ----
@@ -532,7 +391,7 @@ def trace(x: Tensor) -> Tensor:
     >>> tl.trace(tl.tensor([[1, 2], [3, 4]])).item()
     5
     """
-    _need_ndim("trace", x=(x, 2))
+    need_ndim("trace", x=(x, 2))
     return reductions.sum(shape.diagonal(x))
 
 
@@ -621,7 +480,7 @@ def chain_matmul(*matrices: Tensor) -> Tensor:
     if not given:
         raise ShapeError("chain_matmul: expected at least one matrix, got none.")
     for i, x in enumerate(given):
-        _need_ndim("chain_matmul", **{f"matrix {i}": (x, 2)})
+        need_ndim("chain_matmul", **{f"matrix {i}": (x, 2)})
     sizes = [given[0].shape[0], *(x.shape[1] for x in given)]
     best: dict[tuple[int, int], tuple[int, int]] = {
         (i, i): (0, i) for i in range(len(given))

@@ -84,6 +84,23 @@ def linear(rows: int, inputs: int, outputs: int) -> Callable[[Any], Run]:
     return make
 
 
+ADDED: dict[str, tuple[str, Shape, Shape, Shape, dict[str, float]]] = {
+    "addmm, a row to 128x784x512": ("addmm", (512,), (128, 784), (784, 512), {}),
+    "addmm, 256x256x256, scaled": ("addmm", (256, 256), (256, 256), (256, 256), {"beta": 0.5, "alpha": 2.0}),
+    "baddbmm, 64 of 64x64x64": ("baddbmm", (64, 64, 64), (64, 64, 64), (64, 64, 64), {"beta": 0.5, "alpha": 2.0}),
+    "addbmm, 16 of 128x128x128": ("addbmm", (128, 128), (16, 128, 128), (16, 128, 128), {}),
+    "addmv, 1024x1024": ("addmv", (1024,), (1024, 1024), (1024,), {"beta": 0.5}),
+}
+
+
+def added(name: str, shapes: tuple[Shape, ...], scales: dict[str, float]) -> Callable[[Any], Run]:
+    def make(lib: Any) -> Run:
+        operands = [lib.from_numpy(drawn(*s, seed=i)) for i, s in enumerate(shapes)]
+        return lambda: getattr(lib, name)(*operands, **scales)
+
+    return make
+
+
 def workloads() -> Iterator[Race | Figure]:
     for name, (a, b, target) in SHARES.items():
         yield Figure(f"{name}: share of the peak", ours(a, b), at_least=target)
@@ -91,3 +108,5 @@ def workloads() -> Iterator[Race | Figure]:
         yield Race(name, product(a, b))
     for name, (rows, inputs, outputs, limit) in LINEAR.items():
         yield Race(f"linear, {name}", linear(rows, inputs, outputs), target=limit)
+    for name, (op, *shapes, scales) in ADDED.items():
+        yield Race(name, added(op, tuple(shapes), scales))

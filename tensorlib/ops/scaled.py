@@ -1,0 +1,236 @@
+"""A matrix product, scaled and added to something: addmm and its kin, in one pass over their result.
+
+Dimension letters as in linalg.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensorlib.errors import ShapeError
+from tensorlib.native import lib
+from tensorlib.ops import rules
+from tensorlib.ops.declare import composite, structured
+from tensorlib.ops.fused import handle
+from tensorlib.ops.linalg import bmm_shape, matmul, need_ndim, outer
+from tensorlib.ops.table import BATCH, error, sample
+from tensorlib.tensor import Tensor
+
+Scalar = bool | int | float
+
+__all__ = ["addbmm", "addmm", "addmv", "addr", "baddbmm"]
+METHODS = INPLACE = tuple(__all__)
+
+
+def _scaled_sum(x: Any, product: Any, beta: Scalar, alpha: Scalar) -> Any:
+    """beta * x + alpha * product; where beta is 0, x is not looked at (NaN and inf in it do not spread)."""
+    if alpha != 1:
+        product = product * alpha
+    if beta == 0:
+        return product
+    if lib.tl_autocast_dtype() and isinstance(x, Tensor) and product.dtype.itemsize == 2:
+        x = x.to(product.dtype)
+    return (x if beta == 1 else x * beta) + product
+
+
+def _added_ref(xp: Any, x: Any, a: Any, b: Any, *, beta: Scalar, alpha: Scalar) -> Any:
+    return _scaled_sum(x, xp.matmul(a, b), beta, alpha)
+
+
+_SCALES: list[dict[str, Any]] = [{"beta": 1, "alpha": 1}, {"beta": 0.5, "alpha": -2.0}, {"beta": 0, "alpha": 3}]
+
+
+def _check_added(name: str, x: Tensor, expected: tuple[int, ...]) -> None:
+    fits = x.ndim <= len(expected) and all(
+        n in (1, e) for n, e in zip(reversed(x.shape), reversed(expected), strict=False)
+    )
+    if not fits:
+        raise ShapeError(f"{name}: x of shape {x.shape} does not broadcast to the product's shape {expected}.")
+
+
+LONG = 64  # terms of each product from which it costs less to add up a batch of products than to copy its operands into one
+
+
+# ---- the kernel ----
+
+
+def _scaled_product_ref(xp: Any, x: Any, a: Any, b: Any, *, beta: Scalar, alpha: Scalar, over_batch: bool) -> Any:
+    product = xp.matmul(a, b)
+    return _scaled_sum(x, product.sum(0, dtype=a.dtype) if over_batch else product, beta, alpha)
+
+
+def _times(a: Tensor, b: Tensor, alpha: Scalar) -> Tensor:
+    return scaled_product(None, a, b, beta=0, alpha=alpha, over_batch=False)
+
+
+# x None: nothing is added. over_batch: of the sum of a batch's products, which follow each other in one sum without a copy.
+scaled_product = structured(
+    "scaled_product",
+    autocast="lower",
+    inputs=("x", "a", "b"),
+    attrs=("beta", "alpha", "over_batch"),
+    dtype=rules.promoted,
+    ref=_scaled_product_ref,
+    vjp=(
+        lambda g, beta: g if beta == 1 else g * beta,
+        lambda g, b, alpha: _times(g.unsqueeze(-1), b.unsqueeze(0), alpha) if b.ndim == 1 else _times(g, b.mT, alpha),
+        lambda g, a, alpha: _times(a.mT, g, alpha),
+    ),
+    native=lambda line, x, a, b, beta, alpha, over_batch: lib.tl_scaled_product(
+        handle(x), a._array, b._array, beta, alpha, over_batch, line
+    ),
+    decode=lambda node: {
+        "beta": lib.tl_node_real(node, 0),
+        "alpha": lib.tl_node_real(node, 1),
+        "over_batch": bool(lib.tl_node_int(node, 0)),
+    },
+    samples=lambda: [
+        *(
+            sample(x, (2, 3), (3, 4), **s, over_batch=False)
+            for x in [None, (2, 4), (2, 1), ()]
+            for s in _SCALES
+            if x is not None or s["beta"] == 0
+        ),
+        *(
+            sample(x, (4, 2, 3), (4, 3, 5), **s, over_batch=True)
+            for x in [None, (2, 5), (5,)]
+            for s in _SCALES
+            if x is not None or s["beta"] == 0
+        ),
+        sample((5, 1), (2, 5, 3), (2, 3, 4), beta=2.0, alpha=1, over_batch=False),
+        sample((7,), (7, 33), (33,), beta=2.0, alpha=0.5, over_batch=False),
+    ],
+    private=True,
+)
+
+
+def _plus_product(x: Tensor, a: Tensor, b: Tensor, beta: Scalar, alpha: Scalar, over_batch: bool = False) -> Tensor:
+    """In the kernel where it may serve; of integers, and of dtypes that differ, as it is put together."""
+    if a.dtype.is_floating_point and a.dtype is b.dtype is x.dtype:
+        return scaled_product(x, a, b, beta=beta, alpha=alpha, over_batch=over_batch)
+    product = matmul(a, b)
+    return _scaled_sum(x, product.sum(0, dtype=a.dtype) if over_batch else product, beta, alpha)
+
+
+# ---- the operations ----
+
+
+@composite(
+    "addmm",
+    inputs=("x", "a", "b"),
+    attrs=("beta", "alpha"),
+    ref=_added_ref,
+    samples=lambda: [sample(x, (2, 3), (3, 4), **s) for x in [(2, 4), (4,), (2, 1), ()] for s in _SCALES],
+    rowwise=[sample((400,), (BATCH, 300), (300, 400))],
+    errors=[
+        error(
+            (3, 4),
+            (2, 3),
+            (3, 4),
+            beta=1,
+            alpha=1,
+            raises=ValueError,
+            match=r"addmm: x of shape \(3, 4\) does not broadcast",
+        )
+    ],
+)
+def addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * x + alpha * (a @ b)``. With beta 0, NaN and inf in x do not spread.
+
+    Shapes:
+        x: broadcasts to (M, N), a: (M, K), b: (K, N)  ->  out: (M, N)
+
+    >>> tl.addmm(tl.ones(1), tl.ones(2, 3), tl.ones(3, 1)).tolist()
+    [[4.0], [4.0]]
+    """
+    need_ndim("addmm", a=(a, 2), b=(b, 2))
+    _check_added("addmm", x, (a.shape[0], b.shape[1]))
+    return _plus_product(x, a, b, beta, alpha)
+
+
+@composite(
+    "addmv",
+    inputs=("x", "a", "b"),
+    attrs=("beta", "alpha"),
+    ref=_added_ref,
+    samples=lambda: [sample(x, (2, 3), (3,), **s) for x in [(2,), ()] for s in _SCALES],
+)
+def addmv(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * x + alpha * (a @ b)``, b a vector.
+
+    Shapes:
+        x: broadcasts to (M,), a: (M, K), b: (K,)  ->  out: (M,)
+
+    >>> tl.addmv(tl.ones(2), tl.ones(2, 3), tl.ones(3)).tolist()
+    [4.0, 4.0]
+    """
+    need_ndim("addmv", a=(a, 2), b=(b, 1))
+    _check_added("addmv", x, (a.shape[0],))
+    return _plus_product(x, a, b, beta, alpha)
+
+
+@composite(
+    "addr",
+    inputs=("x", "a", "b"),
+    attrs=("beta", "alpha"),
+    ref=lambda xp, x, a, b, *, beta, alpha: _scaled_sum(x, xp.outer(a, b), beta, alpha),
+    samples=lambda: [sample(x, (2,), (3,), **s) for x in [(2, 3), (3,)] for s in _SCALES[:2]],
+)
+def addr(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * x + alpha * outer(a, b)``.
+
+    Shapes:
+        x: broadcasts to (M, N), a: (M,), b: (N,)  ->  out: (M, N)
+
+    >>> tl.addr(tl.ones(2, 2), tl.ones(2), tl.ones(2)).tolist()
+    [[2.0, 2.0], [2.0, 2.0]]
+    """
+    need_ndim("addr", a=(a, 1), b=(b, 1))
+    _check_added("addr", x, (a.shape[0], b.shape[0]))
+    return _scaled_sum(x, outer(a, b), beta, alpha)
+
+
+@composite(
+    "baddbmm",
+    inputs=("x", "a", "b"),
+    attrs=("beta", "alpha"),
+    ref=_added_ref,
+    samples=lambda: [sample(x, (5, 2, 3), (5, 3, 4), **s) for x in [(5, 2, 4), (1, 2, 4), (4,)] for s in _SCALES],
+    rowwise=[sample((BATCH, 20, 40), (BATCH, 20, 30), (BATCH, 30, 40), alpha=0.5)],
+)
+def baddbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * x + alpha * (a @ b)`` for batches of matrices.
+
+    Shapes:
+        x: broadcasts to (B, M, N), a: (B, M, K), b: (B, K, N)  ->  out: (B, M, N)
+
+    >>> tl.baddbmm(tl.ones(1), tl.ones(2, 1, 3), tl.ones(2, 3, 1)).tolist()
+    [[[4.0]], [[4.0]]]
+    """
+    _check_added("baddbmm", x, bmm_shape("baddbmm", a, b))
+    return _plus_product(x, a, b, beta, alpha)
+
+
+@composite(
+    "addbmm",
+    inputs=("x", "a", "b"),
+    attrs=("beta", "alpha"),
+    ref=lambda xp, x, a, b, *, beta, alpha: _scaled_sum(x, xp.matmul(a, b).sum(0, dtype=a.dtype), beta, alpha),
+    samples=lambda: [sample(x, (5, 2, 3), (5, 3, 4), **s) for x in [(2, 4), (4,)] for s in _SCALES],
+)
+def addbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * x + alpha * (the sum of a[i] @ b[i])``.
+
+    Shapes:
+        x: broadcasts to (M, N), a: (B, M, K), b: (B, K, N)  ->  out: (M, N)
+
+    >>> tl.addbmm(tl.ones(1), tl.ones(2, 1, 3), tl.ones(2, 3, 1)).tolist()
+    [[7.0]]
+    """
+    batch, *shape = bmm_shape("addbmm", a, b)
+    _check_added("addbmm", x, tuple(shape))
+    inner = a.shape[2]
+    if inner >= LONG and batch and shape[1] > 1:
+        return _plus_product(x, a, b, beta, alpha, over_batch=True)
+    rows, columns = a.permute(1, 0, 2).reshape(shape[0], batch * inner), b.reshape(batch * inner, shape[1])
+    return _plus_product(x, rows, columns, beta, alpha)
