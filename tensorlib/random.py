@@ -20,7 +20,7 @@ from tensorlib.errors import DTypeError, ShapeError
 from tensorlib.lines import here
 from tensorlib.native import lib
 from tensorlib.ops import philox
-from tensorlib.ops.creation import _shape
+from tensorlib.ops.creation import given_shape
 from tensorlib.ops.declare import assign_
 from tensorlib.ops.recording import require_grad_mode_off
 from tensorlib.status import DECLINE, raise_status
@@ -216,7 +216,8 @@ def _place(where: Device | str | None) -> Device:
 
 
 def rand(
-    *size: Any,
+    *shape: Any,
+    size: Any = None,
     generator: Generator | None = None,
     dtype: Any = None,
     device: Device | str | None = None,
@@ -228,13 +229,23 @@ def rand(
     (2, 3)
     """
     return _finish(
-        _draw("rand", UNIFORM, _shape("rand", size), _float("rand", dtype), _place(device), generator, 0.0, 1.0),
+        _draw(
+            "rand",
+            UNIFORM,
+            given_shape("rand", shape, size),
+            _float("rand", dtype),
+            _place(device),
+            generator,
+            0.0,
+            1.0,
+        ),
         requires_grad,
     )
 
 
 def randn(
-    *size: Any,
+    *shape: Any,
+    size: Any = None,
     generator: Generator | None = None,
     dtype: Any = None,
     device: Device | str | None = None,
@@ -246,7 +257,16 @@ def randn(
     (2, 3)
     """
     return _finish(
-        _draw("randn", NORMAL, _shape("randn", size), _float("randn", dtype), _place(device), generator, 0.0, 1.0),
+        _draw(
+            "randn",
+            NORMAL,
+            given_shape("randn", shape, size),
+            _float("randn", dtype),
+            _place(device),
+            generator,
+            0.0,
+            1.0,
+        ),
         requires_grad,
     )
 
@@ -269,7 +289,7 @@ def normal(
         return _draw(
             "normal",
             NORMAL,
-            _shape("normal", (size,)),
+            given_shape("normal", (size,)),
             _float("normal", dtype),
             _place(device),
             generator,
@@ -301,7 +321,9 @@ def randint(
     if low < -(2**53) or high > 2**53:
         raise ShapeError(f"randint: bounds beyond 2**53 are not supported, got {low} and {high}.")
     kind = dtypes.int64 if dtype is None else as_dtype(dtype)
-    made = _draw("randint", RANDINT, _shape("randint", (size,)), dtypes.int64, _place(device), generator, low, high)
+    made = _draw(
+        "randint", RANDINT, given_shape("randint", (size,)), dtypes.int64, _place(device), generator, low, high
+    )
     return _finish(made if kind is dtypes.int64 else made.to(kind), requires_grad)
 
 

@@ -207,6 +207,9 @@ def _conv_errors(nd: int) -> list[ErrorSample]:
     return [
         error(*good, None, stride=0, raises=ValueError, match="stride must be at least 1"),
         error(*good, None, stride=-1, raises=ValueError, match="stride must be at least 1"),
+        error(*good, None, stride=2**62, raises=ValueError, match="stride must be at least 1 and below"),
+        error(*good, None, dilation=2**62, raises=ValueError, match="dilation must be at least 1 and below"),
+        error(*good, None, groups=-(2**62), raises=ValueError, match="groups must be a number of at least 1"),
         error(*good, None, dilation=0, raises=ValueError, match="dilation must be at least 1"),
         error(*good, None, padding=-1, raises=ValueError, match="padding must be at least 0"),
         error(*good, None, padding=10**12, raises=ValueError, match="padding must be at least 0 and below"),
@@ -281,6 +284,8 @@ def _conv_transpose_errors(nd: int) -> list[ErrorSample]:
     return [
         error(*good, None, stride=0, raises=ValueError, match="stride must be at least 1"),
         error(*good, None, padding=9, raises=ValueError, match="with padding .* makes an output of size"),
+        error(*good, None, padding=2**62, raises=ValueError, match="padding must be at least 0 and below"),
+        error(*good, None, stride=-2, raises=ValueError, match="stride must be at least 1"),
         error(
             *good,
             None,

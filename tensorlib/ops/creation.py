@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -177,8 +178,13 @@ def scalar_tensor(value: complex, *, dtype: Any = None, device: Device | str | N
 
 
 # ---- filled ----
-def _shape(name: str, shape: tuple[Any, ...]) -> list[int]:
-    dims = sizes(name, shape)
+def given_shape(name: str, shape: tuple[Any, ...], size: Any = None) -> list[int]:
+    """Sizes from integers or one sequence by position, or from a sequence by name."""
+    if not shape and size is None:
+        raise TypeError(f"{name}: got no size; () makes a tensor without dimensions.")
+    if shape and size is not None:
+        raise TypeError(f"{name}: got the sizes {shape} and size={size}, expected one of the two.")
+    dims = sizes(name, shape or (size,))
     if any(n < 0 for n in dims):
         raise ShapeError(f"{name}: got the negative size {min(dims)} in {tuple(dims)}.")
     if len(dims) > 16:
@@ -186,6 +192,13 @@ def _shape(name: str, shape: tuple[Any, ...]) -> list[int]:
     if any(n > 2**63 - 1 for n in dims):
         raise MemoryLimitError(f"{name}: shape {tuple(dims)} has a size beyond 63 bits.")
     return dims
+
+
+def check_room(name: str, dims: Sequence[int], dtype: DType) -> None:
+    """Raise where a result is too large for this machine, for those who make tables of its size first."""
+    if math.prod(dims) >> 31:
+        dims = given_shape(name, (dims,))
+        wrap(checked(lib.tl_new(dtype.number, len(dims), dims), name, dims))
 
 
 def _filled(
@@ -206,31 +219,37 @@ def _filled(
     return made.requires_grad_(True) if requires_grad else made
 
 
-def zeros(*shape: Any, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+def zeros(
+    *shape: Any, size: Any = None, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+) -> Tensor:
     """Zeros.
 
     >>> tl.zeros(2, 3).shape
     (2, 3)
     """
-    return _filled("zeros", _shape("zeros", shape), 0, dtype, device, requires_grad)
+    return _filled("zeros", given_shape("zeros", shape, size), 0, dtype, device, requires_grad)
 
 
-def ones(*shape: Any, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+def ones(
+    *shape: Any, size: Any = None, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+) -> Tensor:
     """Ones.
 
     >>> tl.ones(2)
     tensor([1., 1.])
     """
-    return _filled("ones", _shape("ones", shape), 1, dtype, device, requires_grad)
+    return _filled("ones", given_shape("ones", shape, size), 1, dtype, device, requires_grad)
 
 
-def empty(*shape: Any, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
+def empty(
+    *shape: Any, size: Any = None, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
+) -> Tensor:
     """Memory as it comes: contents are arbitrary until written.
 
     >>> tl.empty(2, 3).shape
     (2, 3)
     """
-    dims = _shape("empty", shape)
+    dims = given_shape("empty", shape, size)
     if device is not None and as_device(device).type != "cpu":
         return _filled("empty", dims, 0, dtype, device, requires_grad)
     kind = dtypes.default_dtype() if dtype is None else as_dtype(dtype)
@@ -255,7 +274,7 @@ def full(
     kind = as_dtype(dtype)
     if kind.category < 2 and isinstance(fill_value, (float, complex)) and kind.category > 0:
         fill_value = int(fill_value.real)
-    return _filled("full", _shape("full", (size,)), fill_value, kind, device, requires_grad)
+    return _filled("full", given_shape("full", (size,)), fill_value, kind, device, requires_grad)
 
 
 def _like(x: Tensor, dtype: Any, where: Any) -> dict[str, Any]:
@@ -311,19 +330,25 @@ def full_like(
     return full(input.shape, fill_value, **_like(input, dtype, device), requires_grad=requires_grad)
 
 
-def new_zeros(self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def new_zeros(
+    self: Tensor, *shape: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Zeros with this tensor's dtype and device."""
-    return zeros(*size, **_like(self, dtype, device), requires_grad=requires_grad)
+    return zeros(*shape, size=size, **_like(self, dtype, device), requires_grad=requires_grad)
 
 
-def new_ones(self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def new_ones(
+    self: Tensor, *shape: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Ones with this tensor's dtype and device."""
-    return ones(*size, **_like(self, dtype, device), requires_grad=requires_grad)
+    return ones(*shape, size=size, **_like(self, dtype, device), requires_grad=requires_grad)
 
 
-def new_empty(self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def new_empty(
+    self: Tensor, *shape: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Unset memory with this tensor's dtype and device."""
-    return empty(*size, **_like(self, dtype, device), requires_grad=requires_grad)
+    return empty(*shape, size=size, **_like(self, dtype, device), requires_grad=requires_grad)
 
 
 def new_full(
@@ -432,7 +457,7 @@ def eye(
     >>> tl.eye(2).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    dims = _shape("eye", (n, n if m is None else m))
+    dims = given_shape("eye", (n, n if m is None else m))
     made = zeros(dims, dtype=dtype, device=device)
     if made.numel():
         made.diagonal().fill_(1)

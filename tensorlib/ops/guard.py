@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from tensorlib.errors import DTypeError
+from tensorlib.errors import DTypeError, MemoryLimitError
 from tensorlib.tensor import Tensor
 
 __all__: list[str] = []
@@ -21,6 +21,10 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
+        except MemoryError as error:
+            if isinstance(error, MemoryLimitError):
+                raise
+            raise MemoryLimitError(f"{function.__name__}: could not allocate ({error}).") from None  # NumPy's
         except AttributeError as error:
             foreign, attribute = error.obj, error.name or ""
             culprit = None if isinstance(foreign, Tensor) else _culprit(foreign, attribute, (*args, *kwargs.values()))

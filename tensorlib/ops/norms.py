@@ -404,6 +404,7 @@ def _move(running: Tensor, seen: Tensor, momentum: float) -> None:
     samples=lambda: [
         sample((4, 3, 5), None, None, (3,), (3,), training=True, eps=1e-2),
         sample((0, 3, 5), None, None, (3,), (3,), training=True, eps=1e-2),
+        sample((2, 0, 4), None, None, (0,), (0,), training=True, eps=1e-2),
         sample((4, 3), (3,), Draw((3,), low=0.5), (3,), None, training=False, eps=1e-2, smooth=False),
     ],
     rowwise=lambda: [sample((BATCH, 6, 5, 7), (6,), Draw((6,), low=0.5), (6,), (6,), training=False)],
@@ -485,7 +486,7 @@ def batch_norm(
         if running_mean is None or running_var is None:
             raise ShapeError("batch_norm: running_mean and running_var are needed unless training=True.")
         return _fixed_norm(input, running_mean, running_var, weight, bias, eps=eps)
-    if input.numel() == input.shape[1]:
+    if input.numel() == input.shape[1] > 0:
         raise ShapeError(
             f"batch_norm: expected more than one value a channel in training, got an input of shape {input.shape}."
         )
@@ -548,7 +549,7 @@ def group_norm(
         raise ShapeError(f"group_norm: num_groups {num_groups} does not divide the {input.shape[1]} channels of input.")
     if input.numel() == num_groups:
         raise ShapeError(f"group_norm: expected more than one value a group, got an input of shape {input.shape}.")
-    return _channel_norm(input, weight, bias, groups=num_groups, eps=eps)
+    return _channel_norm(input, weight, bias, groups=num_groups if input.numel() else 1, eps=eps)
 
 
 @composite(

@@ -140,6 +140,9 @@ def _pad_samples() -> list[Sample]:
         error((2, 3), pad=(3, 0), mode="reflect", raises=ValueError, match="reflect by \\(3, 0\\) needs more than the 3 elements of dimension 1"),
         error((2, 3), pad=(0, 4), mode="circular", raises=ValueError, match="circular by .*expected 3 at most"),
         error((2, 0), pad=(0, 4), mode="replicate", raises=ValueError, match="replicate by .*expected 0 at most"),
+        error((2, 3), pad=(2**62, 2**62), raises=MemoryError, match="pad"),
+        error((2, 3), pad=(2**62, 2**62), mode="replicate", raises=MemoryError, match="pad"),
+        error((2, 3), pad=(2**40, 0), mode="replicate", raises=MemoryError, match="pad"),
         error((2, 3), pad=(1, 1), mode="mirror", raises=ValueError, match="pad: mode is 'mirror', expected one of constant"),
         error((2, 3), pad=(1, 1), mode="reflect", value=1.0, raises=ValueError, match="value 1.0 has no meaning with mode 'reflect'"),
     ],
@@ -162,6 +165,8 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise ValueError(f"pad: mode is {mode!r}, expected one of {', '.join(MODES)}.")
     pairs = _pairs(input.shape, pad)
     _check(input.shape, pairs, mode)
+    dims = [n + before + after for n, (before, after) in zip(input.shape, pairs, strict=True)]
+    ops.creation.check_room("pad", dims, input.dtype)
     if mode == "constant":
         return _constant_pad(input, pad=pairs, value=0 if value is None else value)
     if value is not None:

@@ -169,18 +169,22 @@ def _as_rows(s: Sample) -> Sample:
     return replace(s, args=tuple(replace(d, shape=(BATCH, 67)) if isinstance(d, Draw) else d for d in s.args))
 
 
-_ERRORS = (error((3,), (3,), reduction="avg", raises=ValueError, match="reduction must be"),)
 _SAME = error((3,), (4,), raises=ValueError, match=r"target has shape \(4,\)")
+_ERRORS = (_SAME, error((3,), (3,), reduction="avg", raises=ValueError, match="reduction must be"))
 
 
-def _same_shape(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Broadcast against each other, with a warning: it is seldom meant."""
+def _same_shape(name: str, input: Tensor, target: Tensor, *, warn: bool = True) -> tuple[Tensor, Tensor]:
+    """Broadcast against each other, with a warning where it is seldom meant."""
     if input.shape == target.shape:
         return input, target
-    warnings.warn(
-        f"{name}: input of shape {input.shape} and target of shape {target.shape} differ and are broadcast.",
-        stacklevel=3,
-    )
+    for n, m in zip(reversed(input.shape), reversed(target.shape), strict=False):
+        if n != m and 1 not in (n, m):
+            raise ShapeError(f"{name}: target has shape {target.shape}, expected input's shape {input.shape}.")
+    if warn:
+        warnings.warn(
+            f"{name}: input of shape {input.shape} and target of shape {target.shape} differ and are broadcast.",
+            stacklevel=3,
+        )
     first, second = ops.shape.broadcast_tensors(input, target)
     return first, second
 
@@ -379,7 +383,7 @@ _kl_div = _pair(
         *_samples(-3.0, 0.0, (-3.0, 0.0), log_target=True)(),
         sample(Draw((4,), -3.0, 0.0), Draw((4,), values=[0.0, 1.0, 0.5, 0.0]), None, reduction="sum", log_target=False),
     ],
-    errors=[error((3,), (3,), reduction="avg", raises=ValueError, match="reduction must be .*'batchmean'")],
+    errors=[_SAME, error((3,), (3,), reduction="avg", raises=ValueError, match="reduction must be .*'batchmean'")],
 )
 
 
@@ -398,9 +402,7 @@ def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: b
     if reduction != "batchmean" and reduction not in REDUCTIONS:
         raise ValueError(f"kl_div: reduction must be 'mean', 'batchmean', 'sum' or 'none', got {reduction!r}.")
     floats_only("kl_div")(input.dtype)
-    input, target = same_dtype(input, target)
-    if input.shape != target.shape:
-        input, target = ops.shape.broadcast_tensors(input, target)
+    input, target = _same_shape("kl_div", *same_dtype(input, target), warn=False)
     out: Tensor = _kl_div(
         input, target, None, reduction="sum" if reduction == "batchmean" else reduction, log_target=bool(log_target)
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib import ops
-from tensorlib.errors import ShapeError
+from tensorlib.errors import MemoryLimitError, ShapeError
 from tensorlib.native import ffi, lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import structured
@@ -29,6 +29,14 @@ Array = np.ndarray[Any, Any]
 
 
 # ---- geometry ----
+
+
+LISTED = 1 << 28  # places that windows look at, in the tables below; the kernels make none
+
+
+def _check_listed(name: str, windows: int, taps: int) -> None:
+    if windows * taps > LISTED:
+        raise MemoryLimitError(f"{name}: {windows} windows of {taps} elements are too many.")
 
 
 class Taps:
@@ -65,6 +73,7 @@ def spaced(
         )
     count = (-(-room // stride) if ceil_mode else room // stride) + 1
     count -= (count - 1) * stride >= n + padding  # the last window must begin in the image or before it
+    _check_listed(name, count, kernel)
     start = np.arange(count)[:, None] * stride - padding
     counted = np.minimum(start[:, 0] + kernel, n + padding) - start[:, 0] if count_padding else None
     taps = Taps(start + np.arange(kernel) * dilation, n, counted)
@@ -78,15 +87,18 @@ def adaptive(name: str, n: int, size: int) -> Taps:
     if n < 1 or size < 1:
         what, value = ("output_size", size) if size < 1 else ("the image's size", n)
         raise ShapeError(f"{name}: {what} is {value}, expected at least 1.")
+    most = n // size + (2 if n % size else 0)
+    _check_listed(name, size, most)
     start = np.arange(size) * n // size
     end = -(-(np.arange(1, size + 1) * n) // size)
-    most = n // size + (2 if n % size else 0)
     index = start[:, None] + np.arange(most)
     return Taps(np.where(index < end[:, None], index, n), n)
 
 
 def table(taps: Sequence[Taps], lengths: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """Over all dimensions: where each tap of each window lies in the flat image (O, K), whether inside (O, K), what averages divide by (O)."""
+    windows, each = (math.prod(t.index.shape[i] for t in taps) for i in (0, 1))
+    _check_listed("pool", windows, each)
     index, inside, counts = np.zeros((1, 1), np.int64), np.ones((1, 1), bool), np.ones(1, np.int64)
     for t, n in zip(taps, lengths, strict=True):
         shape = (index.shape[0] * t.index.shape[0], index.shape[1] * t.index.shape[1])

@@ -135,6 +135,8 @@ def _errors(n: int, *, dilation: bool = False, divisor: bool = False) -> list[An
         refused(rf"kernel_size is .2, 2, 2, 2., expected one number or {n}", kernel_size=(2, 2, 2, 2)),
         refused(r"input has shape \(4,\)", shape=(4,)),
         refused("input has shape", shape=(2, 1, *(0,) * n)),
+        refused("a window covers", kernel_size=2**62),
+        error(image, kernel_size=2**30, padding=2**29, raises=MemoryError, match="windows of .* are too many"),
     ]
     if dilation:
         found += [
@@ -148,6 +150,7 @@ def _adaptive_errors(n: int) -> list[Any]:
     return [
         error((1, *(4,) * n), output_size=(2,) * 4, raises=ValueError, match=f"expected one number or {n}"),
         error((1, *(4,) * n), output_size=-1, raises=ValueError, match="output_size is -1"),
+        error((1, *(4,) * n), output_size=2**31, raises=MemoryError, match="windows of .* are too many"),
         error((4,), output_size=2, raises=ValueError, match=r"input has shape \(4,\)"),
         error((2, 1, *(0,) * n), output_size=2, raises=ValueError, match="input has shape"),
     ]

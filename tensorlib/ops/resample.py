@@ -181,6 +181,8 @@ def _targets(shape: tuple[int, ...], size: Any, scale_factor: Any, recompute: bo
     if size is not None and recompute:
         raise ValueError("interpolate: recompute_scale_factor has no meaning with size.")
     factors = [] if size is not None else _numbers("scale_factor", scale_factor, len(spatial), float)
+    if not all(map(math.isfinite, factors)):
+        raise ValueError(f"interpolate: scale_factor is {scale_factor}, expected finite numbers.")
     sizes = [math.floor(n * f) for n, f in zip(spatial, factors, strict=False)] or _numbers(
         "size", size, len(spatial), operator.index
     )
@@ -272,6 +274,8 @@ def _interpolate_samples() -> list[Sample]:
         error((2, 3, 4), size=(3, 4), raises=ValueError, match="size has 2 numbers; expected one, or 1"),
         error((2, 3, 4), size=2.5, raises=TypeError, match="size is 2.5, expected integers"),
         error((2, 3, 4), size=0, raises=ValueError, match="must be positive"),
+        error((2, 3, 4), size=2**62, mode="area", raises=MemoryError, match="interpolate"),
+        error((2, 3, 4), scale_factor=math.inf, raises=ValueError, match="scale_factor is inf, expected finite numbers"),
         error((2, 3, 0), size=2, raises=ValueError, match="must be positive"),
         error((2, 3), size=2, raises=ValueError, match="input has 2 dimensions"),
         error((2, 3, 4), size=2, mode="bilinear", raises=ValueError, match="'bilinear' needs an input of 4 dimensions, got 3"),
@@ -310,6 +314,7 @@ def interpolate(
     """
     _check_mode(input.ndim, mode, align_corners, antialias)
     targets = _targets(input.shape, size, scale_factor, recompute_scale_factor)
+    ops.creation.check_room("interpolate", (*input.shape[:2], *(out for out, _ in targets)), input.dtype)
     nearest = mode in ("nearest", "nearest-exact")
     if not nearest and not input.dtype.is_floating_point:
         raise DTypeError(f"interpolate: mode {mode!r} needs a float input, got {input.dtype.name}.")

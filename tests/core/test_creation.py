@@ -16,7 +16,8 @@ CASES: dict[str, tuple[Callable[[], tl.Tensor], np.ndarray]] = {
     "zeros of a tuple": (lambda: tl.zeros((2, 3)), np.zeros((2, 3), F4)),
     "zeros of a list": (lambda: tl.zeros([2, 3], dtype=tl.int8), np.zeros((2, 3), np.int8)),
     "zeros 0-d": (lambda: tl.zeros(()), np.zeros((), F4)),
-    "zeros without a size": (lambda: tl.zeros(), np.zeros((), F4)),
+    "zeros by name": (lambda: tl.zeros(size=(2, 3)), np.zeros((2, 3), F4)),
+    "ones by name": (lambda: tl.ones(size=()), np.ones((), F4)),
     "zeros empty": (lambda: tl.zeros(3, 0), np.zeros((3, 0), F4)),
     "zeros of numpy sizes": (lambda: tl.zeros(np.int64(2), np.int8(3)), np.zeros((2, 3), F4)),
     "zeros of a shape": (lambda: tl.zeros(tl.ones(2, 3).shape), np.zeros((2, 3), F4)),
@@ -93,7 +94,7 @@ def test_against_numpy(make: Callable[[], tl.Tensor], expected: np.ndarray) -> N
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (2, 3)], ids=str)
 def test_empty(shape: tuple[int, ...]) -> None:
-    for made in (tl.empty(shape), tl.empty(*shape), tl.empty_like(tl.zeros(shape)), tl.zeros(1).new_empty(shape)):
+    for made in (tl.empty(shape), tl.empty(size=shape), tl.empty_like(tl.zeros(shape)), tl.zeros(1).new_empty(shape)):
         assert made.shape == shape and made.dtype is tl.float32
         assert made.fill_(2).sum().item() == 2 * np.prod(shape)
 
@@ -150,6 +151,10 @@ def test_as_tensor_shares_where_it_can() -> None:
 
 # ---- what is refused ----
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "no size": (lambda: tl.ones(), TypeError, "ones: got no size"),
+    "no size, unpacked": (lambda: tl.rand(*()), TypeError, "rand: got no size"),
+    "no size of a method": (lambda: tl.ones(2).new_zeros(), TypeError, "zeros: got no size"),
+    "two sizes": (lambda: tl.randn(2, size=(2,)), TypeError, "randn: got the sizes .* expected one of the two"),
     "ragged": (lambda: tl.tensor([[1], [1, 2]]), tl.ShapeError, "rectangle"),
     "none": (lambda: tl.tensor(None), TypeError, "NoneType"),
     "object": (lambda: tl.tensor(object()), TypeError, "object of type object"),
