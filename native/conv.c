@@ -8,6 +8,7 @@
 static const tl_conv_path *const paths[] = {
     &tl_conv_direct,
     &tl_conv_winograd,
+    &tl_conv_slide,
     &tl_conv_product,
 };
 

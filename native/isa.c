@@ -21,6 +21,7 @@ const tl_reduce_kernels *tl_reduce_k;
 const tl_resample_kernels *tl_resample_k;
 const tl_rows_kernels *tl_rows_k;
 const tl_scan_kernels *tl_scan_k;
+const tl_slide_kernels *tl_slide_k;
 const tl_sort_kernels *tl_sort_k;
 const tl_wino_kernels *tl_wino_k;
 
@@ -62,6 +63,7 @@ static void install(int level)
     tl_resample_k = PICK(resample_kernels, level);
     tl_rows_k = PICK(rows_kernels, level);
     tl_scan_k = PICK(scan_kernels, level);
+    tl_slide_k = PICK(slide_kernels, level);
     tl_sort_k = PICK(sort_kernels, level);
     tl_wino_k = PICK(wino_kernels, level);
 }

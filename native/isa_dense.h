@@ -3,3 +3,4 @@
 #include "attention.inc.c"
 #include "winograd.inc.c"
 #include "product.inc.c"
+#include "slide.inc.c"

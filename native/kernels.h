@@ -232,6 +232,7 @@ typedef struct {
     bool (*grad_weight)(int type, const tl_conv *p, const void *g, const void *x, void *gw);
 } tl_conv_path;
 extern const tl_conv_path tl_conv_product;    /* product.c: implicit products, any shape */
+extern const tl_conv_path tl_conv_slide;      /* slide.c: kernels of more than one tap, whatever the stride and the dilation */
 extern const tl_conv_path tl_conv_winograd;   /* winograd.c: 3x3, stride 1, many channels */
 extern const tl_conv_path tl_conv_direct;     /* direct.c: depthwise, and first layers with few channels */
 
@@ -361,6 +362,40 @@ typedef struct {
     void (*slopes_few[2])(const tl_grid_task *p, int64_t image, int64_t from, int64_t to);
 } tl_grid_kernels;
 TL_KERNELS(tl_grid_kernels, grid_kernels, tl_grid_k);
+
+/* ---- slide.inc.c, driven by slide.c ---- */
+/* A copy of what a band of results sees of some channels, borders included, as zeros: (channel, slice, row phase, column phase, row, column). Row i
+ * of phase p is row from[1] + p + i * step[1] of the source, and columns alike, so that positions `step` apart lie side by side. A sheet is the
+ * rows of one pair of phases, and a vector; rows may share their borders (pitch < columns). */
+typedef struct {
+    int64_t in[3], from[3], step[3], phases[3];                /* the source; step[0] and phases[0] unused */
+    int64_t slices, rows, columns, pitch, sheet, plane;        /* from row to row, sheet to sheet, channel to channel */
+} tl_slide_copy;
+/* Of one group: A (rows, depth = all channels * taps) times the copy, of which each (channel, tap) is a row: `positions` in order from
+ * channel * plane + offsets[tap] on. Where the copy's rows have more columns than the results, those between are computed and dropped. */
+typedef struct {
+    const void *a;                           /* packed by tl_product_k->pack */
+    const int64_t *offsets;
+    int64_t taps, plane, rows, depth, positions, ld;
+} tl_slide_sums;
+/* Where results go: `lines` rows, `pitch` positions apart, of `width` columns each; column i from array i % fan, at i / fan there. */
+typedef struct { int64_t lines, width, pitch, fan, apart, ld, out_row, out_line; } tl_slide_put;
+/* Of one group, for the weights' gradient: sums (channels * taps, ld) += the copy times g's transpose, over `lines` rows of `width` positions. */
+typedef struct { const int64_t *offsets; int64_t taps, plane, lines, width, pitch, columns, ld; } tl_slide_dots;
+enum { TL_SLIDE_SLACK = 64 };                 /* elements behind the rows of a sheet that products read, at most */
+/* By type: [0] float, [1] double. */
+typedef struct {
+    void (*copy[2])(const tl_slide_copy *p, void *band, const void *src, int64_t channels);
+    /* Strips [s0, s1) of the rows (as `pack` cuts them), summed over the `channels` channels in band, which are those from c0 on; added to local
+     * (rows, ld) where c0 > 0. Computes whole vectors: up to TL_SLIDE_SLACK elements behind the copy are read. */
+    void (*multiply[2])(const tl_slide_sums *p, int64_t s0, int64_t s1, const void *band, int64_t c0, int64_t channels, void *local);
+    void (*put[2])(const tl_slide_put *p, void *out, const void *local, const void *bias, int64_t rows);    /* bias: one a row, or NULL */
+    /* `turn`: n positions of `columns` rows of g, `row` apart, to panels of `nr`, the last one of whole vectors. */
+    void (*turn[2])(void *panels, const void *g, int64_t row, int64_t n, int64_t columns);
+    void (*dots[2])(const tl_slide_dots *p, const void *band, const void *panels, int64_t channels, void *sums, bool add);
+    void (*finish[2])(void *gw, int64_t row, const void *sums, int64_t ld, int64_t n, int64_t columns);     /* gw[j * row + i] = sums[i * ld + j] */
+} tl_slide_kernels;
+TL_KERNELS(tl_slide_kernels, slide_kernels, tl_slide_k);
 
 /* ---- resample.inc.c, driven by resample.c ---- */
 /* out (outer, m, inner) from x (outer, n, inner): see tl_resample. */

@@ -25,9 +25,15 @@
 #if TL_VBYTES == 64
 #define MM_PACKED_MR 9
 #define MM_PACKED_NV 3
-#else
-#define MM_PACKED_MR MM_MR
+#define MM_EACH_HEIGHT(X) X(9) X(8) X(7) X(6) X(5) X(4) X(3) X(2) X(1)
+#elif TL_VBYTES == 32
+#define MM_PACKED_MR 6
 #define MM_PACKED_NV 2
+#define MM_EACH_HEIGHT(X) X(6) X(5) X(4) X(3) X(2) X(1)
+#else
+#define MM_PACKED_MR 4
+#define MM_PACKED_NV 2
+#define MM_EACH_HEIGHT(X) X(4) X(3) X(2) X(1)
 #endif
 #define MM_PACKED_NR (MM_PACKED_NV * MM_LANES)
 #define MM_UNROLL _Pragma("GCC unroll 32")
@@ -315,13 +321,7 @@ static void MM(mm_any_strip)(int rows, bool keeps_rows, int64_t kc, const MM_REA
     else if (keeps_rows) MM(mm_strip)(MM_PACKED_MR - 1, kc, a, MM_ROW, 1, b, *join, n, fetch);
     else switch (rows) {
 #define MM_CASE(h) case h: MM(mm_strip)(h, kc, a, 1, h, b, *join, n, fetch); return;
-#if MM_PACKED_MR == 9
-        MM_CASE(9) MM_CASE(8) MM_CASE(7)
-#endif
-#if MM_PACKED_MR >= 6
-        MM_CASE(6) MM_CASE(5)
-#endif
-        MM_CASE(4) MM_CASE(3) MM_CASE(2) MM_CASE(1)
+        MM_EACH_HEIGHT(MM_CASE)
 #undef MM_CASE
     default: return;
     }

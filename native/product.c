@@ -7,6 +7,7 @@
  * Scratch: the packed weights, and packing panels for each thread. */
 #include "kernels.h"
 #include "slots.h"
+#include "taps.h"
 
 enum {
     BIG = 1 << 18,          /* multiply-adds of a call that threads may share */
@@ -17,60 +18,6 @@ enum {
     PART_BLOCKS = 4,        /* blocks over the pixels in one of them, at least */
     PART_ELEMENTS = 1 << 17 /* of weights, up to which there are parts */
 };
-
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
-static int64_t product(const int64_t *d) { return d[0] * d[1] * d[2]; }
-static int64_t size_of(int type) { return type ? 8 : 4; }
-static const void *at(const void *p, int type, int64_t i) { return (const char *)p + i * size_of(type); }
-
-/* In chunks of one piece where the work is worth waking threads for. */
-static void for_pieces(tl_range_fn body, void *arg, int64_t pieces, double work)
-{
-    bool big = work >= BIG && pieces > 1;
-    tl_gil gil = tl_unlock(work >= BIG);
-    if (big) tl_parallel_for(body, arg, pieces, 1);
-    else body(arg, 0, pieces);
-    tl_relock(gil);
-}
-
-/* ---- taps ---- */
-/* Those that a view has, and where each lies in a kernel of the weights. */
-typedef struct {
-    int64_t (*off)[3], *at, n;
-    size_t granted;
-} taps;
-
-static bool new_taps(taps *t, const tl_conv *p)
-{
-    int64_t most = product(p->ker);
-    t->n = 0;
-    t->off = tl_alloc((size_t)most * 4 * sizeof **t->off, &t->granted);
-    t->at = t->off ? (int64_t *)(t->off + most) : NULL;
-    return t->off;
-}
-
-/* Forward: every tap, from -pad. For the gradient of the input at positions congruent to `from` modulo the stride: those that reach it. */
-static void find_taps(taps *t, const tl_conv *p, const int64_t *from)
-{
-    t->n = 0;
-    for (int64_t i = 0, all = product(p->ker); i < all; i++) {
-        int64_t r[3] = {i / p->ker[2] / p->ker[1], i / p->ker[2] % p->ker[1], i % p->ker[2]};
-        bool reaches = true;
-        for (int d = 0; d < 3; d++) {
-            int64_t shift = r[d] * p->dil[d] - p->pad[d];
-            if (from) {
-                int64_t back = from[d] - shift;
-                reaches &= back % p->stride[d] == 0;
-                shift = back / p->stride[d];
-            }
-            t->off[t->n][d] = shift;
-        }
-        t->at[t->n] = i;
-        t->n += reaches;
-    }
-}
 
 /* A kernel of one tap that moves nothing sees an image as one line. */
 static tl_conv straightened(const tl_conv *given)
@@ -204,6 +151,7 @@ static bool grad_residue(int type, const tl_conv *p, const void *g, const void *
 {
     static const int64_t one[3] = {1, 1, 1};
     int64_t rows = p->c / p->groups, channels = p->k / p->groups, ker = product(p->ker), size[3];
+    t->n = 0;
     find_taps(t, p, from);
     if (!t->n) return true;
     for (int d = 0; d < 3; d++) size[d] = ceil_div(p->in[d] - from[d], p->stride[d]);
@@ -219,13 +167,6 @@ static bool grad_residue(int type, const tl_conv *p, const void *g, const void *
     j.one.place.step[1] = p->in[2] * p->stride[1];
     j.one.place.step[2] = p->stride[2];
     return run_multiply(&j);
-}
-
-static bool reaches_all(const tl_conv *p)
-{
-    for (int d = 0; d < 3; d++) /* residues r * dil for r < ker: all of them where ker >= stride and nothing divides both */
-        if (p->stride[d] != 1 && (p->ker[d] < p->stride[d] || p->dil[d] != 1)) return false;
-    return true;
 }
 
 static bool grad_input(int type, const tl_conv *given, const void *g, const void *w, void *gx)

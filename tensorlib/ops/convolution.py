@@ -163,6 +163,10 @@ def _samples() -> list[dict[str, Any]]:
         _case((1, 17, 6, 19), (33, 17, 3, 2), padding=1),
         _case((2, 12, 7, 9), (10, 6, 2, 3), stride=(2, 1), padding=1, groups=2),
         _case((2, 6, 5), (5, 6, 1)),
+        _case((1, 8, 970), (9, 8, 3), padding=1),
+        _case((2, 16, 9, 11), (10, 8, 3, 3), stride=2, padding=1, groups=2),
+        _case((1, 8, 13, 14), (8, 8, 2, 5), stride=(3, 4), padding=2),
+        _case((1, 8, 3, 12, 9), (9, 8, 2, 3, 3), stride=(1, 1, 3), padding=(1, 3, 2), dilation=(1, 3, 1)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The path that convolves straight from the image: every way its copy, its phases and its blocks can be cut, beside a definition in float64."""
+"""The two paths that convolve from a padded copy: every way the copy, its phases and its blocks can be cut, beside a definition in float64."""
 
 from __future__ import annotations
 
@@ -12,8 +12,19 @@ import pytest
 import tensorlib as tl
 
 Array = np.ndarray[Any, Any]
-# channels, results, groups: depthwise, with a multiple, few channels, few results, and both around a block of four
-CHANNELS = [(1, 1, 1), (5, 5, 5), (3, 6, 3), (3, 9, 1), (4, 5, 1), (9, 3, 1), (8, 6, 2), (2, 17, 1)]
+# channels, results, groups: depthwise, with a multiple, few channels, few results, and both around a block of four; many of both: sliding
+CHANNELS = [
+    (1, 1, 1),
+    (5, 5, 5),
+    (3, 6, 3),
+    (3, 9, 1),
+    (4, 5, 1),
+    (9, 3, 1),
+    (8, 6, 2),
+    (2, 17, 1),
+    (9, 8, 1),
+    (20, 38, 2),
+]
 # size, kernel, stride, padding, dilation of one dimension; sizes around a vector and around a few
 LINES = [
     (1, 1, 1, 0, 1), (7, 3, 1, 1, 1), (16, 3, 1, 1, 1), (17, 5, 1, 2, 1), (33, 3, 1, 0, 2), (67, 3, 1, 3, 3), (130, 3, 1, 1, 1), (28, 7, 2, 3, 1),
