@@ -9,6 +9,8 @@ import math
 from collections import namedtuple
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tensorlib import ops
 from tensorlib.dtypes import DType, int32, int64
 from tensorlib.errors import DTypeError, IndexRangeError, ShapeError
@@ -447,13 +449,8 @@ def _searchsorted_ref(xp: Any, x: Any, values: Any, *, right: bool) -> Any:
             f"searchsorted: sequences of shape {x.shape} do not fit values of shape {values.shape}; expected 1 dimension, or all but the last equal."
         )
     out = xp.empty(values.shape, dtype=xp.int64)
-    sequences, wanted, found = (
-        x.reshape(-1, x.shape[-1]),
-        values.reshape(-1, values.shape[-1]),
-        out.reshape(-1, values.shape[-1]),
-    )
-    for i in range(sequences.shape[0]):
-        found[i] = xp.searchsorted(sequences[i], wanted[i], side=side)
+    for i in np.ndindex(x.shape[:-1]):
+        out[i] = xp.searchsorted(x[i], values[i], side=side)
     return out
 
 
@@ -461,7 +458,9 @@ def _searchsorted_samples() -> list[Sample]:
     rising = Draw((4,), dtype="int64", values=[1, 3, 3, 7])
     rows = Draw((2, 3), dtype="int64", values=[[1, 2, 3], [0, 0, 5]])
     draws = [(rising, Draw(s, 0, 9, dtype="int64")) for s in [(), (5,), (2, 3), (0,)]] + [
-        (rows, Draw((2, 4), 0, 6, dtype="int64"))
+        (rows, Draw((2, 4), 0, 6, dtype="int64")),
+        (Draw((2, 0), dtype="int64"), Draw((2, 4), 0, 6, dtype="int64")),
+        (Draw((0, 2, 3), dtype="int64"), Draw((0, 2, 4), dtype="int64")),
     ]
     return [sample(a, b, right=r) for a, b in draws for r in (False, True)]
 
