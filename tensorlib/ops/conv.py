@@ -5,7 +5,7 @@ Dimension letters: N images, C channels, K filters; spatial sizes L, H and W, D;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorlib import ops
@@ -23,7 +23,7 @@ from tensorlib.ops.convolution import (
     out_sizes,
     padded_sizes,
 )
-from tensorlib.ops.declare import composite
+from tensorlib.ops.declare import Function, composite
 from tensorlib.ops.table import BATCH, error, sample
 
 if TYPE_CHECKING:
@@ -299,15 +299,33 @@ def _conv_transpose_errors(nd: int) -> list[ErrorSample]:
     ]
 
 
-@composite(
-    "conv1d",
-    inputs=("input", "weight", "bias"),
-    attrs=ATTRS,
-    dtype=rules.floating,
-    ref=_conv_ref,
-    samples=_conv_samples(1),
-    errors=_conv_errors(1),
-)
+def _convolves(nd: int) -> Callable[[Function], Function]:
+    return composite(
+        f"conv{nd}d",
+        inputs=("input", "weight", "bias"),
+        attrs=ATTRS,
+        dtype=rules.floating,
+        ref=_conv_ref,
+        samples=_conv_samples(nd),
+        errors=_conv_errors(nd),
+    )
+
+
+def _transposes(nd: int) -> Callable[[Function], Function]:
+    image, kernel = (9, 11, 6)[:nd], (3,) * nd
+    return composite(
+        f"conv_transpose{nd}d",
+        inputs=("input", "weight", "bias"),
+        attrs=TRANSPOSE_ATTRS,
+        dtype=rules.floating,
+        ref=_conv_transpose_ref,
+        samples=_conv_transpose_samples(nd),
+        rowwise=[sample((BATCH, 12, *image), (12, 10, *kernel), (10,), stride=2, output_padding=1)],
+        errors=_conv_transpose_errors(nd),
+    )
+
+
+@_convolves(1)
 def conv1d(
     input: Tensor,
     weight: Tensor,
@@ -317,18 +335,10 @@ def conv1d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Cross-correlation of signals with filters:
-    ``out[n, k, o] = bias[k] + sum of input[n, c, o * stride + r * dilation - padding] * weight[k, c, r]`` over c and r.
-
-    `padding` zeros stand on either side; "same" makes it as many as keep the size, one more behind where they are odd in number; "valid" is 0.
-    With `groups`, the channels and the filters fall into that many groups, and a filter sees its own group.
+    """Cross-correlation of signals with filters: as `conv2d`, over one dimension.
 
     Shapes:
         input: (N, C, L) or (C, L), weight: (K, C / groups, R), bias: (K,)  ->  out: (N, K, L')
-
-    Raises:
-        ShapeError: if channels differ, or the kernel is larger than the padded input.
-        ValueError: if `stride` or `dilation` is below 1, `padding` below 0, or `groups` does not divide the channels.
 
     >>> tl.conv1d(tl.tensor([[[1.0, 2.0, 4.0]]]), tl.tensor([[[-1.0, 1.0]]])).tolist()
     [[[1.0, 2.0]]]
@@ -336,15 +346,7 @@ def conv1d(
     return _conv("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
 
 
-@composite(
-    "conv2d",
-    inputs=("input", "weight", "bias"),
-    attrs=ATTRS,
-    dtype=rules.floating,
-    ref=_conv_ref,
-    samples=_conv_samples(2),
-    errors=_conv_errors(2),
-)
+@_convolves(2)
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -373,15 +375,7 @@ def conv2d(
     return _conv("conv2d", 2, input, weight, bias, stride, padding, dilation, groups)
 
 
-@composite(
-    "conv3d",
-    inputs=("input", "weight", "bias"),
-    attrs=ATTRS,
-    dtype=rules.floating,
-    ref=_conv_ref,
-    samples=_conv_samples(3),
-    errors=_conv_errors(3),
-)
+@_convolves(3)
 def conv3d(
     input: Tensor,
     weight: Tensor,
@@ -391,18 +385,10 @@ def conv3d(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Cross-correlation of volumes with filters:
-    ``out[n, k, o] = bias[k] + sum of input[n, c, o * stride + r * dilation - padding] * weight[k, c, r]`` over c and r.
-
-    `padding` zeros stand on either side; "same" makes it as many as keep the size, one more behind where they are odd in number; "valid" is 0.
-    With `groups`, the channels and the filters fall into that many groups, and a filter sees its own group.
+    """Cross-correlation of volumes with filters: as `conv2d`, over three dimensions.
 
     Shapes:
         input: (N, C, D, H, W) or (C, D, H, W), weight: (K, C / groups, Q, R, S), bias: (K,)  ->  out: (N, K, D', H', W')
-
-    Raises:
-        ShapeError: if channels differ, or the kernel is larger than the padded input.
-        ValueError: if `stride` or `dilation` is below 1, `padding` below 0, or `groups` does not divide the channels.
 
     >>> tl.conv3d(tl.ones(2, 3, 8, 8, 8), tl.ones(4, 3, 3, 3, 3), stride=2, padding=1).shape
     (2, 4, 4, 4, 4)
@@ -410,16 +396,7 @@ def conv3d(
     return _conv("conv3d", 3, input, weight, bias, stride, padding, dilation, groups)
 
 
-@composite(
-    "conv_transpose1d",
-    inputs=("input", "weight", "bias"),
-    attrs=TRANSPOSE_ATTRS,
-    dtype=rules.floating,
-    ref=_conv_transpose_ref,
-    samples=_conv_transpose_samples(1),
-    rowwise=[sample((BATCH, 12, 50), (12, 10, *(3,) * 1), (10,), stride=2, output_padding=1)],
-    errors=_conv_transpose_errors(1),
-)
+@_transposes(1)
 def conv_transpose1d(
     input: Tensor,
     weight: Tensor,
@@ -430,15 +407,10 @@ def conv_transpose1d(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
 ) -> Tensor:
-    """The gradient of `conv1d` with respect to its input, as an operation: each element of the input adds the filter, scaled, into the result.
+    """The gradient of `conv1d` with respect to its input, as an operation: as `conv_transpose2d`, over one dimension.
 
     Shapes:
         input: (N, C, L) or (C, L), weight: (C, K / groups, R), bias: (K,)  ->  out: (N, K, L')
-        a size n becomes (n - 1) * stride - 2 * padding + dilation * (r - 1) + output_padding + 1
-
-    Raises:
-        ShapeError: if channels differ, or nothing of the result is left.
-        ValueError: if `output_padding` is not smaller than `stride` or `dilation`, or an argument is out of its range.
 
     >>> tl.conv_transpose1d(tl.tensor([[[1.0, 2.0]]]), tl.tensor([[[1.0, 1.0]]]), stride=2).tolist()
     [[[1.0, 1.0, 2.0, 2.0]]]
@@ -448,16 +420,7 @@ def conv_transpose1d(
     )
 
 
-@composite(
-    "conv_transpose2d",
-    inputs=("input", "weight", "bias"),
-    attrs=TRANSPOSE_ATTRS,
-    dtype=rules.floating,
-    ref=_conv_transpose_ref,
-    samples=_conv_transpose_samples(2),
-    rowwise=[sample((BATCH, 12, 9, 11), (12, 10, *(3,) * 2), (10,), stride=2, output_padding=1)],
-    errors=_conv_transpose_errors(2),
-)
+@_transposes(2)
 def conv_transpose2d(
     input: Tensor,
     weight: Tensor,
@@ -486,16 +449,7 @@ def conv_transpose2d(
     )
 
 
-@composite(
-    "conv_transpose3d",
-    inputs=("input", "weight", "bias"),
-    attrs=TRANSPOSE_ATTRS,
-    dtype=rules.floating,
-    ref=_conv_transpose_ref,
-    samples=_conv_transpose_samples(3),
-    rowwise=[sample((BATCH, 12, 4, 5, 6), (12, 10, *(3,) * 3), (10,), stride=2, output_padding=1)],
-    errors=_conv_transpose_errors(3),
-)
+@_transposes(3)
 def conv_transpose3d(
     input: Tensor,
     weight: Tensor,
@@ -506,15 +460,10 @@ def conv_transpose3d(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
 ) -> Tensor:
-    """The gradient of `conv3d` with respect to its input, as an operation: each element of the input adds the filter, scaled, into the result.
+    """The gradient of `conv3d` with respect to its input, as an operation: as `conv_transpose2d`, over three dimensions.
 
     Shapes:
         input: (N, C, D, H, W) or (C, D, H, W), weight: (C, K / groups, Q, R, S), bias: (K,)  ->  out: (N, K, D', H', W')
-        a size n becomes (n - 1) * stride - 2 * padding + dilation * (r - 1) + output_padding + 1
-
-    Raises:
-        ShapeError: if channels differ, or nothing of the result is left.
-        ValueError: if `output_padding` is not smaller than `stride` or `dilation`, or an argument is out of its range.
 
     >>> tl.conv_transpose3d(tl.ones(1, 2, 3, 3, 3), tl.ones(2, 1, 2, 2, 2), stride=2).shape
     (1, 1, 6, 6, 6)

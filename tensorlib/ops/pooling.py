@@ -5,12 +5,12 @@ Dimension letters: N images, C channels, D, H, W or L the image's lengths.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.errors import ShapeError
 from tensorlib.ops import rules
-from tensorlib.ops.declare import composite
+from tensorlib.ops.declare import Function, composite
 from tensorlib.ops.pool import (
     Sizes,
     adaptive_avg_pool,
@@ -156,15 +156,55 @@ def _adaptive_errors(n: int) -> list[Any]:
     ]
 
 
-@composite(
-    "max_pool1d",
-    inputs=("input",),
-    ref=lambda xp, input, *, kernel_size: max_ref(
-        xp, input, max_taps(input.shape[-1:], **side_by_side(kernel_size, 1), dilation=(1,) * 1, ceil_mode=False)
-    )[0],
-    samples=lambda: _public_samples(1, "kernel_size", 2, 3),
-    errors=lambda: _errors(1, dilation=True),
-)
+def _max_pools(n: int) -> Callable[[Function], Function]:
+    def ref(xp: Any, input: Any, *, kernel_size: int) -> Any:
+        windows = side_by_side(kernel_size, n)
+        return max_ref(xp, input, max_taps(input.shape[-n:], **windows, dilation=(1,) * n, ceil_mode=False))[0]
+
+    return composite(
+        f"max_pool{n}d",
+        inputs=("input",),
+        ref=ref,
+        samples=lambda: _public_samples(n, "kernel_size", 2, 3),
+        errors=lambda: _errors(n, dilation=True),
+    )
+
+
+def _avg_pools(n: int) -> Callable[[Function], Function]:
+    def ref(xp: Any, input: Any, *, kernel_size: int) -> Any:
+        windows = side_by_side(kernel_size, n)
+        return avg_ref(xp, input, avg_taps(input.shape[-n:], **windows, ceil_mode=False, count_include_pad=True))
+
+    return composite(
+        f"avg_pool{n}d",
+        inputs=("input",),
+        dtype=rules.floating,
+        ref=ref,
+        samples=lambda: _public_samples(n, "kernel_size", 2, 3),
+        errors=lambda: _errors(n, divisor=n > 1),
+    )
+
+
+def _adaptive_pools(name: str, n: int, ref: Any, **facts: Any) -> Callable[[Function], Function]:
+    return composite(
+        f"{name}{n}d",
+        inputs=("input",),
+        ref=lambda xp, input, *, output_size: ref(xp, input, adaptive_taps(name, input.shape[-n:], (output_size,) * n)),
+        samples=lambda: _public_samples(n, "output_size", 1, 3),
+        errors=lambda: _adaptive_errors(n),
+        **facts,
+    )
+
+
+def _adaptive_avg_pools(n: int) -> Callable[[Function], Function]:
+    return _adaptive_pools("adaptive_avg_pool", n, avg_ref, dtype=rules.floating)
+
+
+def _adaptive_max_pools(n: int) -> Callable[[Function], Function]:
+    return _adaptive_pools("adaptive_max_pool", n, lambda *given: max_ref(*given)[0])
+
+
+@_max_pools(1)
 def max_pool1d(
     input: Tensor,
     kernel_size: Sizes,
@@ -174,13 +214,10 @@ def max_pool1d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """The largest element of each window of `kernel_size`, `stride` apart (default: side by side), NaN if there is one.
-
-    `padding` on both sides never wins; `dilation` is the distance of neighbouring taps; `ceil_mode` keeps a last window that is not whole.
+    """The largest element of each window: as `max_pool2d`, over one dimension.
 
     Shapes:
-        input: (N, C, L) or (C, L)  ->  out: (N, C, L') or (C, L'); with `return_indices` besides, as out, int64, where in
-        the flat (L) each lies: the first of equals, the last NaN
+        input: (N, C, L) or (C, L)  ->  out: (N, C, L') or (C, L'); with `return_indices` besides, as out, the places
 
     >>> tl.max_pool1d(tl.tensor([[1.0, 3.0, 2.0, 0.0]]), 2).tolist()
     [[3.0, 2.0]]
@@ -188,15 +225,7 @@ def max_pool1d(
     return largest("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@composite(
-    "max_pool2d",
-    inputs=("input",),
-    ref=lambda xp, input, *, kernel_size: max_ref(
-        xp, input, max_taps(input.shape[-2:], **side_by_side(kernel_size, 2), dilation=(1,) * 2, ceil_mode=False)
-    )[0],
-    samples=lambda: _public_samples(2, "kernel_size", 2, 3),
-    errors=lambda: _errors(2, dilation=True),
-)
+@_max_pools(2)
 def max_pool2d(
     input: Tensor,
     kernel_size: Sizes,
@@ -220,15 +249,7 @@ def max_pool2d(
     return largest("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@composite(
-    "max_pool3d",
-    inputs=("input",),
-    ref=lambda xp, input, *, kernel_size: max_ref(
-        xp, input, max_taps(input.shape[-3:], **side_by_side(kernel_size, 3), dilation=(1,) * 3, ceil_mode=False)
-    )[0],
-    samples=lambda: _public_samples(3, "kernel_size", 2, 3),
-    errors=lambda: _errors(3, dilation=True),
-)
+@_max_pools(3)
 def max_pool3d(
     input: Tensor,
     kernel_size: Sizes,
@@ -238,13 +259,10 @@ def max_pool3d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:
-    """The largest element of each window of `kernel_size`, `stride` apart (default: side by side), NaN if there is one.
-
-    `padding` on both sides never wins; `dilation` is the distance of neighbouring taps; `ceil_mode` keeps a last window that is not whole.
+    """The largest element of each window: as `max_pool2d`, over three dimensions.
 
     Shapes:
-        input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W'); with `return_indices` besides, as out, int64, where in
-        the flat (D, H, W) each lies: the first of equals, the last NaN
+        input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W'); with `return_indices` besides, as out, the places
 
     >>> tl.max_pool3d(tl.arange(8.0).reshape(1, 2, 2, 2), 2).tolist()
     [[[[7.0]]]]
@@ -252,16 +270,7 @@ def max_pool3d(
     return largest("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@composite(
-    "avg_pool1d",
-    inputs=("input",),
-    dtype=rules.floating,
-    ref=lambda xp, input, *, kernel_size: avg_ref(
-        xp, input, avg_taps(input.shape[-1:], **side_by_side(kernel_size, 1), ceil_mode=False, count_include_pad=True)
-    ),
-    samples=lambda: _public_samples(1, "kernel_size", 2, 3),
-    errors=lambda: _errors(1),
-)
+@_avg_pools(1)
 def avg_pool1d(
     input: Tensor,
     kernel_size: Sizes,
@@ -270,9 +279,7 @@ def avg_pool1d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Any:
-    """The average of each window of `kernel_size`, `stride` apart (default: side by side).
-
-    `padding` on both sides is zero, and counts unless `count_include_pad` is False; `ceil_mode` keeps a last window that is not whole.
+    """The average of each window: as `avg_pool2d`, over one dimension.
 
     Shapes:
         input: (N, C, L) or (C, L)  ->  out: (N, C, L') or (C, L')
@@ -283,16 +290,7 @@ def avg_pool1d(
     return average("avg_pool1d", 1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
-@composite(
-    "avg_pool2d",
-    inputs=("input",),
-    dtype=rules.floating,
-    ref=lambda xp, input, *, kernel_size: avg_ref(
-        xp, input, avg_taps(input.shape[-2:], **side_by_side(kernel_size, 2), ceil_mode=False, count_include_pad=True)
-    ),
-    samples=lambda: _public_samples(2, "kernel_size", 2, 3),
-    errors=lambda: _errors(2, divisor=True),
-)
+@_avg_pools(2)
 def avg_pool2d(
     input: Tensor,
     kernel_size: Sizes,
@@ -316,16 +314,7 @@ def avg_pool2d(
     return average("avg_pool2d", 2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
-@composite(
-    "avg_pool3d",
-    inputs=("input",),
-    dtype=rules.floating,
-    ref=lambda xp, input, *, kernel_size: avg_ref(
-        xp, input, avg_taps(input.shape[-3:], **side_by_side(kernel_size, 3), ceil_mode=False, count_include_pad=True)
-    ),
-    samples=lambda: _public_samples(3, "kernel_size", 2, 3),
-    errors=lambda: _errors(3, divisor=True),
-)
+@_avg_pools(3)
 def avg_pool3d(
     input: Tensor,
     kernel_size: Sizes,
@@ -335,10 +324,7 @@ def avg_pool3d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Any:
-    """The average of each window of `kernel_size`, `stride` apart (default: side by side).
-
-    `padding` on both sides is zero, and counts unless `count_include_pad` is False; `ceil_mode` keeps a last window that is not whole; where given,
-    `divisor_override` divides every sum.
+    """The average of each window: as `avg_pool2d`, over three dimensions.
 
     Shapes:
         input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W')
@@ -349,18 +335,9 @@ def avg_pool3d(
     return average("avg_pool3d", 3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
-@composite(
-    "adaptive_avg_pool1d",
-    inputs=("input",),
-    dtype=rules.floating,
-    ref=lambda xp, input, *, output_size: avg_ref(
-        xp, input, adaptive_taps("adaptive_avg_pool", input.shape[-1:], (output_size,) * 1)
-    ),
-    samples=lambda: _public_samples(1, "output_size", 1, 3),
-    errors=lambda: _adaptive_errors(1),
-)
+@_adaptive_avg_pools(1)
 def adaptive_avg_pool1d(input: Tensor, output_size: OutputSizes) -> Any:
-    """The average of each of `output_size` windows that share out the image evenly; None in it keeps a dimension's size.
+    """The average of each of `output_size` windows: as `adaptive_avg_pool2d`, over one dimension.
 
     Shapes:
         input: (N, C, L) or (C, L)  ->  out: (N, C, *output_size) or (C, *output_size)
@@ -371,21 +348,12 @@ def adaptive_avg_pool1d(input: Tensor, output_size: OutputSizes) -> Any:
     return _adaptive_avg("adaptive_avg_pool1d", 1, input, output_size)
 
 
-@composite(
-    "adaptive_max_pool1d",
-    inputs=("input",),
-    ref=lambda xp, input, *, output_size: max_ref(
-        xp, input, adaptive_taps("adaptive_max_pool", input.shape[-1:], (output_size,) * 1)
-    )[0],
-    samples=lambda: _public_samples(1, "output_size", 1, 3),
-    errors=lambda: _adaptive_errors(1),
-)
+@_adaptive_max_pools(1)
 def adaptive_max_pool1d(input: Tensor, output_size: OutputSizes, return_indices: bool = False) -> Any:
-    """The largest element of each of `output_size` windows that share out the image evenly; None in it keeps a dimension's size.
+    """The largest element of each of `output_size` windows: as `adaptive_max_pool2d`, over one dimension.
 
     Shapes:
-        input: (N, C, L) or (C, L)  ->  out: (N, C, *output_size) or (C, *output_size); with `return_indices` besides,
-        as out, int64, where in the flat image each lies
+        input: (N, C, L) or (C, L)  ->  out: (N, C, *output_size) or (C, *output_size); with `return_indices` besides, as out, the places
 
     >>> tl.adaptive_max_pool1d(tl.tensor([[1.0, 3.0, 2.0, 0.0]]), 2).tolist()
     [[3.0, 2.0]]
@@ -393,16 +361,7 @@ def adaptive_max_pool1d(input: Tensor, output_size: OutputSizes, return_indices:
     return _adaptive_max("adaptive_max_pool1d", 1, input, output_size, return_indices)
 
 
-@composite(
-    "adaptive_avg_pool2d",
-    inputs=("input",),
-    dtype=rules.floating,
-    ref=lambda xp, input, *, output_size: avg_ref(
-        xp, input, adaptive_taps("adaptive_avg_pool", input.shape[-2:], (output_size,) * 2)
-    ),
-    samples=lambda: _public_samples(2, "output_size", 1, 3),
-    errors=lambda: _adaptive_errors(2),
-)
+@_adaptive_avg_pools(2)
 def adaptive_avg_pool2d(input: Tensor, output_size: OutputSizes) -> Any:
     """The average of each of `output_size` windows that share out the image evenly; None in it keeps a dimension's size.
 
@@ -415,15 +374,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: OutputSizes) -> Any:
     return _adaptive_avg("adaptive_avg_pool2d", 2, input, output_size)
 
 
-@composite(
-    "adaptive_max_pool2d",
-    inputs=("input",),
-    ref=lambda xp, input, *, output_size: max_ref(
-        xp, input, adaptive_taps("adaptive_max_pool", input.shape[-2:], (output_size,) * 2)
-    )[0],
-    samples=lambda: _public_samples(2, "output_size", 1, 3),
-    errors=lambda: _adaptive_errors(2),
-)
+@_adaptive_max_pools(2)
 def adaptive_max_pool2d(input: Tensor, output_size: OutputSizes, return_indices: bool = False) -> Any:
     """The largest element of each of `output_size` windows that share out the image evenly; None in it keeps a dimension's size.
 
@@ -437,18 +388,9 @@ def adaptive_max_pool2d(input: Tensor, output_size: OutputSizes, return_indices:
     return _adaptive_max("adaptive_max_pool2d", 2, input, output_size, return_indices)
 
 
-@composite(
-    "adaptive_avg_pool3d",
-    inputs=("input",),
-    dtype=rules.floating,
-    ref=lambda xp, input, *, output_size: avg_ref(
-        xp, input, adaptive_taps("adaptive_avg_pool", input.shape[-3:], (output_size,) * 3)
-    ),
-    samples=lambda: _public_samples(3, "output_size", 1, 3),
-    errors=lambda: _adaptive_errors(3),
-)
+@_adaptive_avg_pools(3)
 def adaptive_avg_pool3d(input: Tensor, output_size: OutputSizes) -> Any:
-    """The average of each of `output_size` windows that share out the image evenly; None in it keeps a dimension's size.
+    """The average of each of `output_size` windows: as `adaptive_avg_pool2d`, over three dimensions.
 
     Shapes:
         input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, *output_size) or (C, *output_size)
@@ -459,21 +401,12 @@ def adaptive_avg_pool3d(input: Tensor, output_size: OutputSizes) -> Any:
     return _adaptive_avg("adaptive_avg_pool3d", 3, input, output_size)
 
 
-@composite(
-    "adaptive_max_pool3d",
-    inputs=("input",),
-    ref=lambda xp, input, *, output_size: max_ref(
-        xp, input, adaptive_taps("adaptive_max_pool", input.shape[-3:], (output_size,) * 3)
-    )[0],
-    samples=lambda: _public_samples(3, "output_size", 1, 3),
-    errors=lambda: _adaptive_errors(3),
-)
+@_adaptive_max_pools(3)
 def adaptive_max_pool3d(input: Tensor, output_size: OutputSizes, return_indices: bool = False) -> Any:
-    """The largest element of each of `output_size` windows that share out the image evenly; None in it keeps a dimension's size.
+    """The largest element of each of `output_size` windows: as `adaptive_max_pool2d`, over three dimensions.
 
     Shapes:
-        input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, *output_size) or (C, *output_size); with `return_indices` besides,
-        as out, int64, where in the flat image each lies
+        input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, *output_size) or (C, *output_size); with `return_indices` besides, as out, the places
 
     >>> tl.adaptive_max_pool3d(tl.arange(8.0).reshape(1, 2, 2, 2), 1).tolist()
     [[[[7.0]]]]

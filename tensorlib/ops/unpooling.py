@@ -6,13 +6,13 @@ Dimension letters: N images, C channels, D, H, W or L the image's lengths.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tensorlib import ops
 from tensorlib.errors import IndexRangeError, ShapeError
 from tensorlib.ops import pooling, rules
-from tensorlib.ops.declare import composite
+from tensorlib.ops.declare import Function, composite
 from tensorlib.ops.pool import Sizes, avg_ref, avg_taps, check_image, each, side_by_side
 from tensorlib.ops.table import BATCH, Draw, error, sample
 
@@ -48,18 +48,24 @@ def _lp_ref(xp: Any, x: Any, power: float, kernel: int, n: int) -> Any:
     return (mean * kernel**n) ** (1 / power)
 
 
-@composite(
-    "lp_pool1d",
-    inputs=("input",),
-    dtype=rules.floating,
-    ref=lambda xp, input, *, norm_type, kernel_size: _lp_ref(xp, input, norm_type, kernel_size, 1),
-    samples=lambda: [sample(Draw((2, 2, 5), 0.5, 2.0), norm_type=p, kernel_size=2) for p in (1, 2, 3.5)],
-    errors=lambda: [error((1, 4), norm_type=0, kernel_size=2, raises=ValueError, match="norm_type is 0")],
-)
+def _lp_pools(n: int) -> Callable[[Function], Function]:
+    images = [Draw((batch, 3, *(size,) * n), 0.5, 2.0) for batch, size in ((2, 5), (BATCH, 10))]
+    return composite(
+        f"lp_pool{n}d",
+        inputs=("input",),
+        dtype=rules.floating,
+        ref=lambda xp, input, *, norm_type, kernel_size: _lp_ref(xp, input, norm_type, kernel_size, n),
+        samples=[sample(images[0], norm_type=p, kernel_size=2) for p in (1, 2, 3.5)],
+        rowwise=[sample(images[1], norm_type=3, kernel_size=2)],
+        errors=[error((1, *(4,) * n), norm_type=0, kernel_size=2, raises=ValueError, match="norm_type is 0")],
+    )
+
+
+@_lp_pools(1)
 def lp_pool1d(
     input: Tensor, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
 ) -> Any:
-    """The power average ``sum(x ** norm_type) ** (1 / norm_type)`` of each window; its gradient is zero where the sum is.
+    """The power average of each window: as `lp_pool2d`, over one dimension.
 
     Shapes:
         input: (N, C, L) or (C, L)  ->  out: (N, C, L') or (C, L')
@@ -70,15 +76,7 @@ def lp_pool1d(
     return _lp("lp_pool1d", 1, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-@composite(
-    "lp_pool2d",
-    inputs=("input",),
-    dtype=rules.floating,
-    ref=lambda xp, input, *, norm_type, kernel_size: _lp_ref(xp, input, norm_type, kernel_size, 2),
-    samples=lambda: [sample(Draw((2, 2, 5, 5), 0.5, 2.0), norm_type=p, kernel_size=2) for p in (1, 2, 3.5)],
-    rowwise=lambda: [sample(Draw((BATCH, 3, 20, 30), 0.5, 2.0), norm_type=3, kernel_size=2)],
-    errors=lambda: [error((1, 4, 4), norm_type=0, kernel_size=2, raises=ValueError, match="norm_type is 0")],
-)
+@_lp_pools(2)
 def lp_pool2d(
     input: Tensor, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
 ) -> Any:
@@ -93,18 +91,11 @@ def lp_pool2d(
     return _lp("lp_pool2d", 2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
-@composite(
-    "lp_pool3d",
-    inputs=("input",),
-    dtype=rules.floating,
-    ref=lambda xp, input, *, norm_type, kernel_size: _lp_ref(xp, input, norm_type, kernel_size, 3),
-    samples=lambda: [sample(Draw((2, 2, 5, 5, 5), 0.5, 2.0), norm_type=p, kernel_size=2) for p in (1, 2, 3.5)],
-    errors=lambda: [error((1, 4, 4, 4), norm_type=0, kernel_size=2, raises=ValueError, match="norm_type is 0")],
-)
+@_lp_pools(3)
 def lp_pool3d(
     input: Tensor, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
 ) -> Any:
-    """The power average ``sum(x ** norm_type) ** (1 / norm_type)`` of each window; its gradient is zero where the sum is.
+    """The power average of each window: as `lp_pool2d`, over three dimensions.
 
     Shapes:
         input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W')
@@ -171,13 +162,17 @@ def _unpool_errors(n: int) -> list[Any]:
     ]
 
 
-@composite(
-    "max_unpool1d",
-    inputs=("input", "indices"),
-    ref=lambda xp, input, indices, *, kernel_size: _unpool_ref(xp, input, indices, kernel_size, 1),
-    samples=lambda: _unpool_samples(1),
-    errors=lambda: _unpool_errors(1),
-)
+def _max_unpools(n: int) -> Callable[[Function], Function]:
+    return composite(
+        f"max_unpool{n}d",
+        inputs=("input", "indices"),
+        ref=lambda xp, input, indices, *, kernel_size: _unpool_ref(xp, input, indices, kernel_size, n),
+        samples=lambda: _unpool_samples(n),
+        errors=lambda: _unpool_errors(n),
+    )
+
+
+@_max_unpools(1)
 def max_unpool1d(
     input: Tensor,
     indices: Tensor,
@@ -186,14 +181,10 @@ def max_unpool1d(
     padding: Sizes = 0,
     output_size: Sequence[int] | None = None,
 ) -> Tensor:
-    """What `max_pool1d` with `return_indices` took out, put back where it was, with zeros between.
+    """What `max_pool1d` with `return_indices` took out, put back where it was: as `max_unpool2d`, over one dimension.
 
     Shapes:
-        input, indices: (N, C, L) or (C, L)  ->  out: (N, C, L') or (C, L'), of the size that the windows cover, or of
-        `output_size`, which differs from it by less than a stride
-
-    Raises:
-        IndexError: if an index lies outside the result's image.
+        input, indices: (N, C, L) or (C, L)  ->  out: (N, C, L') or (C, L')
 
     >>> tl.max_unpool1d(*tl.max_pool1d(tl.tensor([[1.0, 4.0, 2.0, 0.0]]), 2, return_indices=True), 2).tolist()
     [[0.0, 4.0, 2.0, 0.0]]
@@ -201,13 +192,7 @@ def max_unpool1d(
     return _unpool("max_unpool1d", 1, input, indices, kernel_size, stride, padding, output_size)
 
 
-@composite(
-    "max_unpool2d",
-    inputs=("input", "indices"),
-    ref=lambda xp, input, indices, *, kernel_size: _unpool_ref(xp, input, indices, kernel_size, 2),
-    samples=lambda: _unpool_samples(2),
-    errors=lambda: _unpool_errors(2),
-)
+@_max_unpools(2)
 def max_unpool2d(
     input: Tensor,
     indices: Tensor,
@@ -231,13 +216,7 @@ def max_unpool2d(
     return _unpool("max_unpool2d", 2, input, indices, kernel_size, stride, padding, output_size)
 
 
-@composite(
-    "max_unpool3d",
-    inputs=("input", "indices"),
-    ref=lambda xp, input, indices, *, kernel_size: _unpool_ref(xp, input, indices, kernel_size, 3),
-    samples=lambda: _unpool_samples(3),
-    errors=lambda: _unpool_errors(3),
-)
+@_max_unpools(3)
 def max_unpool3d(
     input: Tensor,
     indices: Tensor,
@@ -246,14 +225,10 @@ def max_unpool3d(
     padding: Sizes = 0,
     output_size: Sequence[int] | None = None,
 ) -> Tensor:
-    """What `max_pool3d` with `return_indices` took out, put back where it was, with zeros between.
+    """What `max_pool3d` with `return_indices` took out, put back where it was: as `max_unpool2d`, over three dimensions.
 
     Shapes:
-        input, indices: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W'), of the size that the windows cover, or of
-        `output_size`, which differs from it by less than a stride
-
-    Raises:
-        IndexError: if an index lies outside the result's image.
+        input, indices: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W')
 
     >>> tl.max_unpool3d(*tl.max_pool3d(tl.tensor([[[[1.0, 4.0], [2.0, 0.0]]]]), (1, 2, 2), return_indices=True), (1, 2, 2)).tolist()
     [[[[0.0, 4.0], [0.0, 0.0]]]]
