@@ -54,6 +54,9 @@ from tensorlib.ops.activations import softplus as softplus
 from tensorlib.ops.activations import softsign as softsign
 from tensorlib.ops.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from tensorlib.ops.bags import embedding_bag as embedding_bag
+from tensorlib.ops.channel_norms import batch_norm as batch_norm
+from tensorlib.ops.channel_norms import group_norm as group_norm
+from tensorlib.ops.channel_norms import instance_norm as instance_norm
 from tensorlib.ops.comparison import allclose as allclose
 from tensorlib.ops.comparison import bitwise_and as bitwise_and
 from tensorlib.ops.comparison import bitwise_left_shift as bitwise_left_shift
@@ -190,9 +193,6 @@ from tensorlib.ops.linalg import trace as trace
 from tensorlib.ops.linalg import vdot as vdot
 from tensorlib.ops.losses import cross_entropy as cross_entropy
 from tensorlib.ops.losses import nll_loss as nll_loss
-from tensorlib.ops.norms import batch_norm as batch_norm
-from tensorlib.ops.norms import group_norm as group_norm
-from tensorlib.ops.norms import instance_norm as instance_norm
 from tensorlib.ops.norms import layer_norm as layer_norm
 from tensorlib.ops.norms import rms_norm as rms_norm
 from tensorlib.ops.padding import pad as pad

@@ -13,6 +13,7 @@ from tensorlib.ops import (
     activations,
     attention,
     bags,
+    channel_norms,
     comparison,
     conv,
     convolution,
@@ -53,8 +54,8 @@ from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
-    activations, attention, bags, comparison, conv, convolution, creation, einsum, elementwise, epilogues, extremes, fused, gather, indexing,
-    joins, linalg, losses, norms, padding, pairs, patches, pooling, positions, rearrange, recurrent, reductions, resample, sampling, scaled, scans,
+    activations, attention, bags, channel_norms, comparison, conv, convolution, creation, einsum, elementwise, epilogues, extremes, fused, gather,
+    indexing, joins, linalg, losses, norms, padding, pairs, patches, pooling, positions, rearrange, recurrent, reductions, resample, sampling, scaled, scans,
     selection, shape, sorting, special, transcendental, unpooling, views,
 )  # fmt: skip
 
