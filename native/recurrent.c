@@ -20,6 +20,18 @@ typedef struct {
     size_t granted;
 } room;
 
+/* The layer with operands that lie side by side, where loops read them by address; dropped in the end. */
+typedef struct { tl_recurrent p; const tl_tensor *own[7]; } tidy;
+enum { N_OWN = 7 };
+static bool tidy_up(tidy *t, const tl_recurrent *p)
+{
+    *t = (tidy){*p, {p->sizes, p->h0, p->c0, p->b_ih[0], p->b_hh[0], p->b_ih[1], p->b_hh[1]}};
+    if (!tl_make_contiguous(t->own, N_OWN)) return false;
+    t->p.sizes = t->own[0], t->p.h0 = t->own[1], t->p.c0 = t->own[2];
+    for (int d = 0; d < 2; d++) t->p.b_ih[d] = t->own[3 + 2 * d], t->p.b_hh[d] = t->own[4 + 2 * d];
+    return true;
+}
+
 typedef struct {
     const char *h0, *c0, *b_hh;                /* (batch, h); NULL: zeros */
     char *act, *extra, *panels, *product;
@@ -168,11 +180,11 @@ static void run_steps(job *j, int64_t beyond)
 
 static bool is_vector(const tl_tensor *b, const tl_tensor *like, int64_t n)
 {
-    return !b || (b->dtype == like->dtype && b->ndim == 1 && b->dims[0] == n && tl_contiguous(b));
+    return !b || (b->dtype == like->dtype && b->ndim == 1 && b->dims[0] == n);
 }
 static bool is_state(const tl_tensor *s, const tl_recurrent *p, int64_t h)
 {
-    return !s || (s->dtype == p->x->dtype && s->ndim == 3 && s->dims[0] == p->dirs && s->dims[1] == p->batch && s->dims[2] == h && tl_contiguous(s));
+    return !s || (s->dtype == p->x->dtype && s->ndim == 3 && s->dims[0] == p->dirs && s->dims[1] == p->batch && s->dims[2] == h);
 }
 
 /* Sizes and dtypes; false: they do not fit, or the kernels are not made for them. Writes where each step starts, `steps` of them. */
@@ -180,7 +192,7 @@ static bool open_job(job *j, const tl_recurrent *p, room *starts)
 {
     const tl_tensor *x = p->x, *sizes = p->sizes;
     *j = (job){.kind = p->kind, .dirs = p->dirs, .type = x->dtype == TL_F64, .item = tl_itemsize[x->dtype], .batch = p->batch, .gates = tl_recurrent_gates(p->kind)};
-    if (!tl_is_float(x->dtype) || x->ndim != 2 || sizes->dtype != TL_I64 || sizes->ndim != 1 || !tl_contiguous(sizes)) return tl_fail(TL_DECLINE);
+    if (!tl_is_float(x->dtype) || x->ndim != 2 || sizes->dtype != TL_I64 || sizes->ndim != 1) return tl_fail(TL_DECLINE);
     if (p->w_hh[0]->ndim != 2 || !(j->h = p->w_hh[0]->dims[1])) return tl_fail(TL_DECLINE);
     for (int d = 0; d < p->dirs; d++) {
         const tl_tensor *w = p->w_ih[d], *u = p->w_hh[d];
@@ -299,8 +311,11 @@ static bool open_forward(job *j, const tl_recurrent *p, tl_recurrent_results *r,
     return true;
 }
 
-bool arr_recurrent(const tl_recurrent *p, tl_recurrent_results *r)
+bool arr_recurrent(const tl_recurrent *given, tl_recurrent_results *r)
 {
+    tidy t;
+    if (!tidy_up(&t, given)) return false;
+    const tl_recurrent *p = &t.p;
     job j;
     room starts = {0}, rooms[4] = {{0}};
     tl_tensor *product[2] = {NULL};
@@ -318,6 +333,7 @@ bool arr_recurrent(const tl_recurrent *p, tl_recurrent_results *r)
     for (int i = 0; i < 4; i++) room_free(&rooms[i]);
     for (int d = 0; d < 2; d++) tl_free(product[d]);
     room_free(&starts);
+    tl_drop_all(t.own, N_OWN);
     return ok;
 }
 
@@ -410,38 +426,52 @@ static bool finish_direction(const job *j, const tl_recurrent *p, const backward
     return *w[W_HH];
 }
 
+/* to = g W_hh, where the weights were not packed. */
+static bool multiply_whole(const job *j, const tl_tensor *g, const tl_tensor *w, char *to)
+{
+    if (j->h == 1) { /* a product with a single column runs as dot products, which add in another order than steps do */
+        tl_mm p = {.a = tl_data(g), .b = tl_data(w), .c = to, .k = j->gates, .ams = j->gates, .aks = 1, .bks = w->strides[0], .bns = 1, .ldc = 1};
+        tl_mm_k->direct[j->type](&p, 0, j->rows, 0, 1);
+        return true;
+    }
+    tl_tensor *made = arr_linear_grad_input(g, w);
+    if (made) memcpy(to, tl_data(made), (size_t)(made->numel * j->item));
+    tl_free(made);
+    return made;
+}
+
 /* carry := the gradient of the initial state: what is left of it and of back. */
 static bool finish_state(const job *j, const tl_recurrent *p, backward_job *b)
 {
     if (j->steps == 1)
         for (int d = 0; d < j->dirs; d++) {
-            tl_tensor *g = arr_linear_grad_input(b->g_product[d], p->w_hh[d]);
-            if (!g) return false;
-            memcpy(j->dir[d].back, tl_data(g), (size_t)(g->numel * j->item));
-            tl_free(g);
+            if (!multiply_whole(j, b->g_product[d], p->w_hh[d], j->dir[d].back)) return false;
         }
     return arr_binary_into(TL_OP_add, b->carry, b->carry, b->back);
 }
 
-bool arr_recurrent_grad(const tl_recurrent *p, const tl_recurrent_results *r, const tl_tensor *const g[3], tl_tensor **const want[11])
+bool arr_recurrent_grad(const tl_recurrent *given, const tl_recurrent_results *r, const tl_tensor *const g[3], tl_tensor **const want[11])
 {
+    tidy t;
     job j;
     room starts = {0};
     backward_job b = {.g = {g[0], g[1], g[2]}};
-    if (!open_job(&j, p, &starts)) return room_free(&starts), false;
-    if (!tl_make_contiguous(b.g, 3)) return room_free(&starts), false;
-    bool ok = open_backward(&j, p, r, &b);
+    if (!tl_make_contiguous(b.g, 3)) return false;
+    if (!tidy_up(&t, given)) return tl_drop_all(b.g, 3), false;
+    const tl_recurrent *p = &t.p;
+    bool ok = open_job(&j, p, &starts) && open_backward(&j, p, r, &b);
     if (ok) {
         run_steps(&j, want[WANT_H0] && j.products);
         for (int d = 0; ok && d < j.dirs; d++) ok = finish_direction(&j, p, &b, d, want);
         if (ok && want[WANT_H0] && (ok = finish_state(&j, p, &b))) tl_own(*want[WANT_H0] = b.carry);
         if (ok && want[WANT_C0]) tl_own(*want[WANT_C0] = b.c_carry);
     }
-    for (int i = 0; !ok && i < WANT_WEIGHTS + 4 * j.dirs; i++)
+    for (int i = 0; !ok && i < WANT_WEIGHTS + 4 * p->dirs; i++)
         if (want[i]) tl_free(*want[i]), *want[i] = NULL;
     for (int d = 0; d < 2; d++) tl_free(b.g_act[d]), tl_free(b.g_product[d]), room_free(&b.panels[d]);
     tl_free(b.carry), tl_free(b.c_carry), tl_free(b.back);
     tl_drop_all(b.g, 3);
+    tl_drop_all(t.own, N_OWN);
     room_free(&starts);
     return ok;
 }

@@ -17,6 +17,7 @@ from tensorlib.nn import (
     norms,
     padding,
     pooling,
+    recurrent,
     resampling,
     utils,
 )
@@ -30,6 +31,7 @@ from tensorlib.nn.norms import *
 from tensorlib.nn.padding import *
 from tensorlib.nn.parameter import Parameter
 from tensorlib.nn.pooling import *
+from tensorlib.nn.recurrent import *
 from tensorlib.nn.resampling import *
 
 __all__ = ["IncompatibleKeys", "Module", "Parameter", "StateDictError", "functional", "init", "utils"]
@@ -41,4 +43,5 @@ __all__ += losses.__all__
 __all__ += norms.__all__
 __all__ += padding.__all__
 __all__ += pooling.__all__
+__all__ += recurrent.__all__
 __all__ += resampling.__all__

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tensorlib import ops
 from tensorlib.errors import DTypeError, GradError, IndexRangeError, ShapeError
@@ -411,6 +411,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         raise ValueError(f"dropout: p must be a probability in [0, 1], got {p}.")
     if not training or p == 0:
         return input
+    if (rows := getattr(input, "map_rows", None)) is not None:  # a ragged batch
+        return cast("Tensor", rows(dropout, input, p))
     key, counter = next_draw(input.numel())
     out = _dropout(input, p=float(p), key=key, counter=counter)
     return input.copy_(out) if inplace else out

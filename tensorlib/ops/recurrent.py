@@ -60,7 +60,7 @@ class _Plain:
 
 def _gates(f: _Plain, kind: int, from_x: Any, from_h: Any, h: Any, c: Any) -> tuple[Any, Any]:
     """State and cell after one step; `from_x` and `from_h` are both parts of the gates' sums."""
-    width = h.shape[1]
+    width = from_x.shape[1] // GATES[kind]
     x, u = ([part[:, k * width : (k + 1) * width] for k in range(GATES[kind])] for part in (from_x, from_h))
     if kind == LSTM:
         i, forget, o = (f.sigmoid(x[k] + u[k]) for k in (0, 1, 3))
@@ -77,7 +77,7 @@ def _direction(
     f: _Plain, kind: int, x: Any, sizes: list[int], h: Any, c: Any, weights: Sequence[Any], *, backward: bool
 ) -> Any:
     """(rows of states in order of time, last state, last cell of each sequence); h and c are (B, H)."""
-    w_ih, w_hh, b_ih, b_hh = weights
+    w_ih, w_hh, b_ih, b_hh, *w_hr = weights
     starts = np.cumsum([0, *sizes]).tolist()
     from_x = x @ w_ih.T if b_ih is None else x @ w_ih.T + b_ih
     done: dict[int, Any] = {}
@@ -85,6 +85,8 @@ def _direction(
         n = sizes[t]
         from_h = h[:n] @ w_hh.T if b_hh is None else h[:n] @ w_hh.T + b_hh
         done[t], cell = _gates(f, kind, from_x[starts[t] : starts[t + 1]], from_h, h[:n], None if c is None else c[:n])
+        if w_hr:
+            done[t] = done[t] @ w_hr[0].T
         h = f.join([done[t], h[n:]])  # sequences that have no such step keep the state they have
         c = None if c is None else f.join([cell, c[n:]])
     rows = f.join([done[t] for t in range(len(sizes))]) if sizes else f.zeros(x, 0, h.shape[1])
@@ -94,17 +96,19 @@ def _direction(
 def _layer(
     f: _Plain, kind: int, x: Any, sizes: list[int], h0: Any, c0: Any, weights: Sequence[Any], batch: int
 ) -> tuple[Any, ...]:
-    width = weights[1].shape[1]
+    """What the layer functions return. Weights: four of each direction, or five, the last one a projection of the states."""
+    rows, width = weights[1].shape
+    each = 5 if len(weights) in (5, 10) else 4
     outs, states, cells = [], [], []
-    for d in range(1 if weights[4] is None else 2):
+    for d, own in enumerate(weights[k : k + each] for k in range(0, len(weights), each)):
         h = f.zeros(x, batch, width) if h0 is None else h0[d]
-        c = None if kind != LSTM else f.zeros(x, batch, width) if c0 is None else c0[d]
-        rows, h, c = _direction(f, kind, x, sizes, h, c, weights[4 * d : 4 * d + 4], backward=d == 1)
-        outs.append(rows)
+        c = None if kind != LSTM else f.zeros(x, batch, rows // GATES[kind]) if c0 is None else c0[d]
+        made, h, c = _direction(f, kind, x, sizes, h, c, own, backward=d == 1)
+        outs.append(made)
         states.append(h)
         cells.append(c)
-    made = (f.join(outs, 1), f.stack(states))
-    return (*made, f.stack(cells)) if kind == LSTM else made
+    done = (f.join(outs, 1), f.stack(states))
+    return (*done, f.stack(cells)) if kind == LSTM else done
 
 
 # ---- the entries ----
@@ -144,7 +148,8 @@ def _declare(name: str, states: tuple[str, ...], attrs: tuple[str, ...], kind: C
 
     def of(f: _Plain, operands: Sequence[Any], batch: int, **how: int) -> tuple[Any, ...]:
         x, sizes, h0, *c0 = operands[:first]
-        return _layer(f, kind(**how), x, sizes.tolist(), h0, c0[0] if c0 else None, operands[first:], batch)
+        weights = operands[first : first + 4] if operands[first + 4] is None else operands[first:]
+        return _layer(f, kind(**how), x, sizes.tolist(), h0, c0[0] if c0 else None, weights, batch)
 
     return structured(
         name,
@@ -232,8 +237,20 @@ def lstm_layer(
     >>> tl.fused.lstm_layer(tl.ones(1, 1), tl.tensor([1]), w, c0=tl.ones(1, 1, 1))[2].item()
     0.5
     """
+    if len(weights) in (5, 10):
+        batch = _batch(batch_sizes, h0, batch)
+        _check("lstm_layer", LSTM, x, batch_sizes, weights, (h0, c0), batch)
+        return _layer(_Plain(None), LSTM, x, batch_sizes.tolist(), h0, c0, weights, batch)
     made: tuple[Tensor, Tensor, Tensor] = _call(caller(), "lstm_layer", LSTM, x, batch_sizes, weights, (h0, c0), batch)
     return made
+
+
+def _batch(sizes: Tensor, h0: Tensor | None, batch: int | None) -> int:
+    if batch is not None:
+        return batch
+    if h0 is not None:
+        return h0.shape[1]
+    return int(sizes[0]) if sizes.shape[0] else 0
 
 
 def _call(
@@ -241,25 +258,26 @@ def _call(
 ) -> Any:  # fmt: skip
     given = [*weights, *[None] * (8 - len(weights))]
     try:
-        if batch is None:
-            h0 = states[0]
-            batch = h0.shape[1] if h0 is not None else int(sizes[0]) if sizes.shape[0] else 0
-        handles = _native(line, kind, (x, sizes, *states, *given), batch)
+        batch = _batch(sizes, states[0], batch)
+        handles: Any = _native(line, kind, (x, sizes, *states, *given), batch) if len(weights) in (4, 8) else 0
         if handles:
             return tuple(wrap(h) for h in handles)
     except SLOW:
         pass
-    _check(name, kind, x, sizes, given, len(weights), states, batch)
+    _check(name, kind, x, sizes, weights, states, batch)
     entry, how = (_lstm, {}) if kind == LSTM else (_recurrent, {"kind": kind})
     return entry(x, sizes, *states, *given, batch=batch, **how)
 
 
 def _check(
-    name: str, kind: int, x: Any, sizes: Any, weights: list[Any], count: int, states: tuple[Any, ...], batch: int | None
+    name: str, kind: int, x: Any, sizes: Any, weights: Sequence[Any], states: tuple[Any, ...], batch: int | None
 ) -> None:  # fmt: skip
     """Raises where something does not fit, naming it."""
-    if count not in (4, 8):
-        raise ShapeError(f"{name}: got {count} weights, expected 4 (w_ih, w_hh, b_ih, b_hh) or 8 for two directions.")
+    each = 5 if kind == LSTM and len(weights) in (5, 10) else 4
+    if len(weights) not in (each, 2 * each):
+        raise ShapeError(
+            f"{name}: got {len(weights)} weights, expected 4 (w_ih, w_hh, b_ih, b_hh) or 8 for two directions."
+        )
     if not isinstance(x, Tensor) or not x.dtype.is_floating_point or x.ndim != 2:
         raise ShapeError(f"{name}: x must be a floating-point tensor of shape (N, D), got {_said(x)}.")
     if not isinstance(sizes, Tensor) or sizes.dtype is not int64 or sizes.ndim != 1:
@@ -267,28 +285,35 @@ def _check(
     listed = sizes.tolist()
     if any(n < 1 for n in listed) or any(a < b for a, b in pairwise(listed)) or sum(listed) != x.shape[0]:
         raise ShapeError(
-            f"{name}: batch_sizes must be positive, never rise, and add up to the {x.shape[0]} rows of x, got {listed[:8]}..."
+            f"{name}: batch_sizes must be positive, never rise, and add up to the {x.shape[0]} rows of x, got {listed[:8]}."
         )
-    batch = listed[0] if batch is None and listed else batch or 0
-    if listed and listed[0] > batch:
+    if listed and batch is not None and listed[0] > batch:
         raise ShapeError(f"{name}: {listed[0]} sequences have a first step, but the batch is of {batch}.")
-    w_hh = weights[1]
-    if not isinstance(w_hh, Tensor) or w_hh.ndim != 2:
-        raise ShapeError(f"{name}: w_hh must have shape (gates * H, H), got {_said(w_hh)}.")
-    h, rows = w_hh.shape[1], GATES[kind] * w_hh.shape[1]
-    wanted = {"w_ih": (rows, x.shape[1]), "w_hh": (rows, h), "b_ih": (rows,), "b_hh": (rows,)}
-    for i, w in enumerate(weights[:count]):
-        part, shape = list(wanted.items())[i % 4]
+    if not isinstance(weights[1], Tensor) or weights[1].ndim != 2:
+        raise ShapeError(f"{name}: w_hh must have shape (gates * H, H), got {_said(weights[1])}.")
+    rows, state = weights[1].shape
+    units = rows // GATES[kind]
+    if rows != GATES[kind] * (units if each == 5 else state):
+        raise ShapeError(f"{name}: w_hh must have shape ({GATES[kind]} * H, H), got {weights[1].shape}.")
+    wanted = {
+        "w_ih": (rows, x.shape[1]),
+        "w_hh": (rows, state),
+        "b_ih": (rows,),
+        "b_hh": (rows,),
+        "w_hr": (state, units),
+    }
+    for i, w in enumerate(weights):
+        part, shape = list(wanted.items())[i % each]
         if w is None and part.startswith("b"):
             continue
         if not isinstance(w, Tensor) or w.shape != shape or w.dtype is not x.dtype:
             raise ShapeError(
-                f"{name}: {part} of direction {i // 4} must be {x.dtype.name} of shape {shape}, got {_said(w)}."
+                f"{name}: {part} of direction {i // each} must be {x.dtype.name} of shape {shape}, got {_said(w)}."
             )
-    for part, state in zip(("h0", "c0"), states, strict=False):
-        shape = (count // 4, batch, h)
-        if state is not None and (not isinstance(state, Tensor) or state.shape != shape or state.dtype is not x.dtype):
-            raise ShapeError(f"{name}: {part} must be {x.dtype.name} of shape {shape}, got {_said(state)}.")
+    for part, s, width in zip(("h0", "c0"), states, (state, units), strict=False):
+        expected = (len(weights) // each, batch, width)
+        if s is not None and (not isinstance(s, Tensor) or s.shape != expected or s.dtype is not x.dtype):
+            raise ShapeError(f"{name}: {part} must be {x.dtype.name} of shape {expected}, got {_said(s)}.")
 
 
 def _said(x: Any) -> str:

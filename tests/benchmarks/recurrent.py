@@ -1,0 +1,159 @@
+"""Recurrent networks: ragged batches as whole layers, cells in a Python loop, one graph per tree or sentence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import tensorlib as tl
+from tests.benchmarks.harness import Figure, Race, Run
+
+INPUT, HIDDEN, BATCH = 128, 256, 32
+
+
+def lengths(low: int, high: int, count: int, seed: int = 1) -> list[int]:
+    return [int(n) for n in np.random.default_rng(seed).integers(low, high + 1, count)]
+
+
+def drawn(lib: Any, *shape: int, seed: int = 0) -> Any:
+    return lib.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
+
+
+def layer(kind: str, sizes: list[int], **how: Any) -> Callable[[Any], Run]:
+    """Forward and backward over a packed batch, or over a padded one where all lengths agree."""
+
+    def make(lib: Any) -> Run:
+        net = getattr(lib.nn, kind)(INPUT, HIDDEN, **how)
+        if len(set(sizes)) == 1:
+            x = drawn(lib, sizes[0], len(sizes), INPUT).requires_grad_()
+        else:
+            packed = lib.nn.utils.rnn.pack_sequence([drawn(lib, n, INPUT, seed=n) for n in sorted(sizes, reverse=True)])
+            packed.data.requires_grad_()
+            x = packed
+
+        def run() -> None:
+            out, _ = net(x)
+            (out if len(set(sizes)) == 1 else out.data).sum().backward()
+            net.zero_grad()
+
+        return run
+
+    return make
+
+
+def cell_loop(lib: Any) -> Run:
+    """50 steps of LSTMCell, batch 16, hidden 128: a training step without its optimizer's."""
+    cell, xs = lib.nn.LSTMCell(128, 128), [drawn(lib, 16, 128, seed=t) for t in range(50)]
+
+    def run() -> None:
+        h = c = lib.zeros(16, 128)
+        for x in xs:
+            h, c = cell(x, (h, c))
+        h.sum().backward()
+        cell.zero_grad()
+
+    return run
+
+
+Tree = int | tuple[Any, Any]
+
+
+def random_tree(leaves: int, rng: np.random.Generator) -> Tree:
+    if leaves == 1:
+        return int(rng.integers(1000))
+    left = int(rng.integers(1, leaves))
+    return random_tree(left, rng), random_tree(leaves - left, rng)
+
+
+def tree_lstm(lib: Any) -> Run:
+    """25 random binary trees of 10 to 40 leaves, hidden 100, one graph per tree, walked node by node; a loss at each root, one step of Adam."""
+    rng = np.random.default_rng(0)
+    trees = [random_tree(n, rng) for n in lengths(10, 40, 25)]
+    nn, width = lib.nn, 100
+
+    class TreeLSTM(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(1000, width)
+            self.leaf = nn.Linear(width, 3 * width)
+            self.node = nn.Linear(2 * width, 5 * width)
+            self.top = nn.Linear(width, 5)
+
+        def forward(self, tree: Tree) -> Any:
+            if isinstance(tree, int):
+                i, o, u = self.leaf(self.words(ids[tree])).chunk(3)
+                c = i.sigmoid() * u.tanh()
+                return o.sigmoid() * c.tanh(), c
+            (h_left, c_left), (h_right, c_right) = self.forward(tree[0]), self.forward(tree[1])
+            i, f_left, f_right, o, u = self.node(lib.cat([h_left, h_right])).chunk(5)
+            c = i.sigmoid() * u.tanh() + f_left.sigmoid() * c_left + f_right.sigmoid() * c_right
+            return o.sigmoid() * c.tanh(), c
+
+    ids = [lib.tensor(i) for i in range(1000)]
+    net = TreeLSTM()
+    optimizer = lib.optim.Adam(net.parameters())
+    labels = [lib.tensor(int(rng.integers(5))) for _ in trees]
+
+    def run() -> None:
+        optimizer.zero_grad()
+        loss = sum(
+            lib.nn.functional.cross_entropy(net.top(net(tree)[0]), y) for tree, y in zip(trees, labels, strict=True)
+        )
+        loss.backward()
+        optimizer.step()
+
+    return run
+
+
+def tagger(lib: Any) -> Run:
+    """A BiLSTM tagger: embedding 64, hidden 2 x 50, MLP 32, 20 tags; 10 sentences of 5 to 40 words a step, each a batch of one."""
+    nn, rng = lib.nn, np.random.default_rng(0)
+    words, lstm = nn.Embedding(1000, 64), nn.LSTM(64, 50, bidirectional=True)
+    top = nn.Sequential(nn.Linear(100, 32), nn.Tanh(), nn.Linear(32, 20))
+    parameters = [*words.parameters(), *lstm.parameters(), *top.parameters()]
+    optimizer = lib.optim.Adam(parameters)
+    sizes = lengths(5, 40, 10)
+    sentences = [lib.from_numpy(rng.integers(0, 1000, n)) for n in sizes]
+    tags = [lib.from_numpy(rng.integers(0, 20, n)) for n in sizes]
+
+    def run() -> None:
+        optimizer.zero_grad()
+        loss = sum(
+            lib.nn.functional.cross_entropy(top(lstm(words(s))[0]), t) for s, t in zip(sentences, tags, strict=True)
+        )
+        loss.backward()
+        optimizer.step()
+
+    return run
+
+
+def long_beside_short(rounds: int) -> float:
+    """Time of lengths {4000, 1, ... 1}, 32 sequences, over that of the long one alone."""
+    runs = [layer("LSTM", sizes)(tl) for sizes in ([4000, *[1] * 31], [4000])]
+    seen: list[list[float]] = [[], []]
+    for _ in range(rounds):
+        for run, times in zip(runs, seen, strict=True):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+    return median(seen[0]) / median(seen[1])
+
+
+def workloads() -> Iterator[Race | Figure]:
+    ragged = lengths(5, 100, BATCH)
+    for kind in ("LSTM", "GRU"):
+        yield Race(f"{kind}, packed, 5 to 100 steps", layer(kind, ragged), target=0.35)
+        yield Race(
+            f"{kind}, packed, 2 layers, bidirectional",
+            layer(kind, ragged, num_layers=2, bidirectional=True),
+            target=0.35,
+        )
+        yield Race(f"{kind}, 32 of 50 steps", layer(kind, [50] * BATCH), target=1.05)
+    yield Figure("LSTM, 4000 steps beside 31 sequences of 1: over the long one alone", long_beside_short, at_most=1.3)
+    yield Race("LSTMCell in a loop of 50 steps", cell_loop, target=0.45)
+    yield Race("TreeLSTM, 25 trees", tree_lstm, target=0.15)
+    yield Race("BiLSTM tagger, 10 sentences", tagger, target=0.4)

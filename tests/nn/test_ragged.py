@@ -1,0 +1,126 @@
+"""PackedSequence: there and back, by rows, and over each sequence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensorlib as tl
+import tensorlib.nn.functional as F
+from tensorlib import nn
+from tensorlib.nn.utils import rnn
+
+LENGTHS = (3, 5, 0, 1, 5)
+
+
+def sequences(*width: int) -> list[tl.Tensor]:
+    return [tl.randn(n, *width) for n in LENGTHS]
+
+
+def packed(*width: int) -> tuple[rnn.PackedSequence, list[np.ndarray[Any, Any]]]:
+    xs = sequences(*width)
+    return rnn.pack_sequence(xs, enforce_sorted=False), [x.numpy() for x in xs]
+
+
+def test_there_and_back() -> None:
+    xs = sequences(2)
+    for made in (
+        rnn.pack_sequence(xs, enforce_sorted=False),
+        rnn.pack_padded_sequence(rnn.pad_sequence(xs), LENGTHS, enforce_sorted=False),
+        rnn.pack_padded_sequence(rnn.pad_sequence(xs, batch_first=True), tl.tensor(LENGTHS), batch_first=True, enforce_sorted=False),
+    ):  # fmt: skip
+        assert made.lengths.tolist() == list(LENGTHS)
+        assert made.batch_sizes.tolist() == [4, 3, 3, 2, 2]
+        for a, b in zip(rnn.unpack_sequence(made), xs, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+        padded, lengths = rnn.pad_packed_sequence(made, padding_value=7.0, total_length=6)
+        assert padded.shape == (6, 5, 2)
+        for i, (x, n) in enumerate(zip(xs, lengths.tolist(), strict=True)):
+            np.testing.assert_array_equal(padded[:n, i].numpy(), x.numpy())
+            assert (padded[n:, i] == 7).all()
+        for a, b in zip(rnn.unpad_sequence(padded, lengths), xs, strict=True):
+            np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+def test_sorted_sequences_stay_as_they_are() -> None:
+    made = rnn.pack_sequence([tl.arange(3), tl.arange(2), tl.arange(0)])
+    assert made.data.tolist() == [0, 0, 1, 1, 2]
+    assert made.lengths.tolist() == [3, 2, 0]
+    data, sizes, order, back = rnn.pack_sequence([tl.arange(3), tl.arange(2)])
+    assert (data.shape, sizes.tolist(), order, back) == ((5,), [2, 2, 1], None, None)
+
+
+def test_left_padding() -> None:
+    made = rnn.pad_sequence([tl.tensor([1, 2]), tl.tensor([3])], batch_first=True, padding_value=9, padding_side="left")
+    assert made.tolist() == [[1, 2], [9, 3]]
+
+
+def test_by_rows() -> None:
+    x, _ = packed(8)
+    targets = x.with_data(tl.zeros(len(x.data), dtype=tl.int64))
+    linear, norm, table = nn.Linear(8, 4), nn.LayerNorm(8), nn.Embedding(3, 2)
+    for got, want in [
+        (tl.tanh(x), tl.tanh(x.data)), (x.tanh(), tl.tanh(x.data)), (2 * x - x / 2, 2 * x.data - x.data / 2), (-x, -x.data), (x > 0, x.data > 0),
+        (F.gelu(x), F.gelu(x.data)), (linear(x), linear(x.data)), (norm(x), norm(x.data)), (F.softmax(x, -1), F.softmax(x.data, -1)),
+        (table(targets), table(targets.data)), (nn.Sequential(linear, nn.ReLU())(x), F.relu(linear(x.data))),
+        (F.cross_entropy(x, targets, reduction="none"), F.cross_entropy(x.data, targets.data, reduction="none")),
+    ]:  # fmt: skip
+        assert isinstance(got, rnn.PackedSequence)
+        assert tl.equal(got.data, want)
+    assert tl.equal(F.cross_entropy(x, targets), F.cross_entropy(x.data, targets.data))
+    assert tl.equal(F.mse_loss(x, x * 2), F.mse_loss(x.data, x.data * 2))
+    dropped = nn.Dropout(0.5)(x)
+    assert isinstance(dropped, rnn.PackedSequence)
+    assert 0 < (dropped.data == 0).sum().item() < dropped.data.numel()
+
+
+def test_what_mixes_rows_is_refused() -> None:
+    x, _ = packed(8)
+    with pytest.raises(TypeError, match="softmax: got a PackedSequence, whose rows are elements of several sequences"):
+        F.softmax(x, 0)
+    with pytest.raises(TypeError, match="cumsum"):
+        tl.cumsum(x, 0)
+    with pytest.raises(ValueError, match="do not fit together"):
+        x + rnn.pack_sequence([tl.zeros(len(x.data), 8)])
+    with pytest.raises(AttributeError, match=r"rows of `.data`"):
+        x.transpose(0, 1)
+    with pytest.raises(ValueError, match="sequence 2 is empty"):
+        x.last()
+
+
+def test_over_each_sequence() -> None:
+    x, xs = packed(2, 3)
+    some = [a for a in xs if len(a)]
+    y = rnn.pack_sequence([tl.tensor(a) for a in some], enforce_sorted=False)
+    for got, want in [
+        (x.sum(), [a.sum(0) for a in xs]), (y.mean(), [a.mean(0) for a in some]), (y.max(), [a.max(0) for a in some]),
+        (y.min(), [a.min(0) for a in some]), (y.first(), [a[0] for a in some]), (y.last(), [a[-1] for a in some]),
+    ]:  # fmt: skip
+        np.testing.assert_allclose(got.numpy(), np.stack(want), rtol=1e-6, atol=1e-6)
+    for got, a in zip(rnn.unpack_sequence(x.softmax()), xs, strict=True):
+        e = np.exp(a)
+        np.testing.assert_allclose(got.numpy(), e / e.sum(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_within_each_sequence(causal: bool) -> None:
+    q, _ = packed(8)
+    k, v = (q.with_data(tl.randn(*q.shape)) for _ in range(2))
+    got = rnn.unpack_sequence(q.attend(k, v, num_heads=2, is_causal=causal))
+    for a, *parts in zip(got, *(rnn.unpack_sequence(x) for x in (q, k, v)), strict=True):
+        heads = [p.unflatten(-1, (2, 4)).transpose(0, 1) for p in parts]
+        want = F.scaled_dot_product_attention(*heads, is_causal=causal).transpose(0, 1).flatten(1)
+        np.testing.assert_allclose(a.numpy(), want.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_flow_through() -> None:
+    xs = [tl.randn(n, 2, dtype=tl.float64).requires_grad_() for n in (2, 3, 1)]
+
+    def call(*inputs: tl.Tensor) -> list[tl.Tensor]:
+        x = rnn.pack_sequence(inputs, enforce_sorted=False)
+        return [x.sum(), x.mean(), x.max(), x.last(), *rnn.unpack_sequence(x.softmax()), rnn.pad_packed_sequence(x)[0]]
+
+    assert tl.autograd.gradcheck(call, xs)
+    assert tl.autograd.gradgradcheck(call, xs)
