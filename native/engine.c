@@ -494,14 +494,25 @@ static bool open_node(tl_run *r)
     return open_gin(r, e->node->n_in);
 }
 
+/* What the input of n has received so far, where it is ours to add a part to: then no zeros are made around it. */
+static tl_tensor *sum_to_join(const tl_run *r, const tl_node *n, const tl_tensor *g)
+{
+    const tl_edge *e = &n->edges[0];
+    slot *s = tl_shows_part(n) && e->to ? map_find(e->leaf ? &r->leaves : &r->index, e->to) : NULL;
+    tl_tensor *sum = !s ? NULL : e->leaf ? ((leaf_state *)s->value)->g : ((entry *)s->value)->g[e->out_nr];
+    return sum && sum->dtype == g->dtype && fits(sum, e->meta) && tl_exclusive(sum) ? sum : NULL;
+}
+
 /* Fills gin; false where Python has to, or (TL_NOMEM) nobody can. */
 static bool gradient_in_c(tl_run *r, const entry *e)
 {
     const tl_node *n = e->node;
+    tl_tensor *sum;
     if (n->op >= TL_N_OPS || n->token || r->create_graph) return false; /* a node with a token keeps its attributes in Python */
     for (int j = 0; j < n->n_out; j++)
         if (e->g[j] && !in_c(r, e->g[j])) return false;
     if (tl_gradients_of_many[n->op]) return tl_gradients_of_many[n->op](n, e->g, r->gin);
+    if (e->g[0] && (sum = sum_to_join(r, n, e->g[0]))) return tl_add_part(n, sum, e->g[0]);
     return tl_gradients[n->op] && e->g[0] && tl_gradients[n->op](n, e->g[0], r->gin);
 }
 

@@ -164,9 +164,7 @@ bool tl_grad_scatter_add(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_reshape(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_permute(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_expand(const tl_node *, const tl_tensor *, tl_tensor **);
-bool tl_grad_select(const tl_node *, const tl_tensor *, tl_tensor **);
-bool tl_grad_slice(const tl_node *, const tl_tensor *, tl_tensor **);
-bool tl_grad_diagonal(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_part(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_as_strided(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_view_write(const tl_node *, const tl_tensor *, tl_tensor **);
 
@@ -193,7 +191,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_cumsum] = tl_grad_cumsum,
     [TL_OP_cross_entropy] = tl_grad_cross_entropy,
     [TL_OP_cross_entropy_soft] = tl_grad_cross_entropy,
-    [TL_OP_diagonal] = tl_grad_diagonal,
+    [TL_OP_diagonal] = tl_grad_part,
     [TL_OP_dropout] = grad_dropout,
     [TL_OP_embedding] = grad_embedding,
     [TL_OP_expand] = tl_grad_expand,
@@ -220,8 +218,8 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_scaled_dot_product_attention] = grad_attention,
     [TL_OP_scaled_product] = tl_grad_scaled_product,
     [TL_OP_scatter_add] = tl_grad_scatter_add,
-    [TL_OP_select] = tl_grad_select,
-    [TL_OP_slice] = tl_grad_slice,
+    [TL_OP_select] = tl_grad_part,
+    [TL_OP_slice] = tl_grad_part,
     [TL_OP_smooth_l1_loss] = tl_grad_pair,
     [TL_OP_softmax] = grad_softmax,
     [TL_OP_sort] = tl_grad_sort,

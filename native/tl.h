@@ -215,6 +215,8 @@ void tl_saved_set(tl_node *n, int slot, tl_tensor *t, int kind, int index);
 int64_t tl_saved_stale(const tl_node *n);                /* slot whose value was overwritten since, or -1 */
 
 /* ---- views.c ---- */
+bool tl_shows_part(const tl_node *n);                   /* a slice, a selection or a diagonal of its input */
+bool tl_add_part(const tl_node *n, tl_tensor *whole, const tl_tensor *g); /* g of such a node onto its place in the input's gradient */
 bool tl_overwritable(const tl_tensor *x);            /* its memory may be written, and every element has a place of its own there */
 /* x will be overwritten: NULL if that is forbidden (status says why), else x. */
 tl_tensor *tl_writable(tl_tensor *x);

@@ -282,18 +282,6 @@ static tl_tensor *zeros_of(const tl_meta *m)
     return z;
 }
 
-/* Zeros of the input's shape with g where the view lies. */
-static bool embed(tl_tensor *zeros, tl_tensor *place, const tl_tensor *g, tl_tensor **gin)
-{
-    bool ok = place && arr_copy_into(place, g);
-    tl_free(place);
-    if (ok)
-        *gin = zeros;
-    else
-        tl_free(zeros);
-    return ok;
-}
-
 bool tl_grad_reshape(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     const tl_meta *m = n->edges[0].meta;
@@ -321,22 +309,46 @@ bool tl_grad_expand(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
     return (gin[0] = tl_new_view(g, g->ndim, g->dims, g->strides, g->offset));
 }
 
-bool tl_grad_select(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+/* The part of `whole`, of the input's shape, that a selection, a slice or a diagonal shows. */
+static tl_tensor *part_of(const tl_node *n, const tl_tensor *whole)
 {
-    tl_tensor *z = zeros_of(n->edges[0].meta);
-    return z && embed(z, selected(z, n->ints[0], n->ints[1]), g, gin);
+    const int64_t *i = n->ints;
+    return n->op == TL_OP_select ? selected(whole, i[0], i[1]) : n->op == TL_OP_slice ? sliced(whole, i[0], i[1], i[2], i[3]) : diagonalised(whole, i[0], i[1], i[2]);
 }
 
-bool tl_grad_slice(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+/* Zeros into whole, but for [start, stop) of dim. */
+static bool fill_around(tl_tensor *whole, int64_t dim, int64_t start, int64_t stop)
 {
-    tl_tensor *z = zeros_of(n->edges[0].meta);
-    return z && embed(z, sliced(z, n->ints[0], n->ints[1], n->ints[2], n->ints[3]), g, gin);
+    tl_tensor *before = sliced(whole, dim, 0, start, 1), *after = sliced(whole, dim, stop, whole->dims[dim] - stop, 1);
+    bool ok = before && after && (!before->numel || arr_fill(before, 0)) && (!after->numel || arr_fill(after, 0));
+    tl_free(before);
+    tl_free(after);
+    return ok;
 }
 
-bool tl_grad_diagonal(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
+/* Zeros of the input's shape with g where the part lies. */
+bool tl_grad_part(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
-    tl_tensor *z = zeros_of(n->edges[0].meta);
-    return z && embed(z, diagonalised(z, n->ints[0], n->ints[1], n->ints[2]), g, gin);
+    enum { ROOM = 4096 }; /* elements from where two more fills cost less than writing the part twice */
+    const tl_meta *m = n->edges[0].meta;
+    const int64_t *i = n->ints;
+    bool rows = g->numel >= ROOM && (n->op == TL_OP_select || (n->op == TL_OP_slice && i[3] == 1));
+    tl_tensor *whole = rows ? tl_new(m->dtype, m->ndim, m->dims) : zeros_of(m), *part = whole ? part_of(n, whole) : NULL;
+    bool ok = part && (!rows || fill_around(whole, i[0], i[1], i[1] + (n->op == TL_OP_select ? 1 : i[2]))) && arr_copy_into(part, g);
+    tl_free(part);
+    if (ok) gin[0] = whole;
+    else tl_free(whole);
+    return ok;
+}
+
+bool tl_shows_part(const tl_node *n) { return n->op == TL_OP_slice || n->op == TL_OP_select || n->op == TL_OP_diagonal; }
+
+bool tl_add_part(const tl_node *n, tl_tensor *whole, const tl_tensor *g)
+{
+    tl_tensor *part = part_of(n, whole);
+    bool ok = part && arr_binary_into(TL_OP_add, part, part, g);
+    tl_free(part);
+    return ok;
 }
 
 /* The view may visit an element more than once: add one element at a time. ints[0]: the input's offset. */

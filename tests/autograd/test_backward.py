@@ -408,6 +408,38 @@ def test_grad_fn_links() -> None:
     assert f"{__file__}:" in node.where and "test_grad_fn_links" in repr(node)
 
 
+@pytest.mark.parametrize("interior", [False, True])
+@pytest.mark.parametrize("size", [6, 120])
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_parts_of_one_tensor(size: int, order: int, interior: bool, rng: np.random.Generator) -> None:
+    """Slices, selections and diagonals that overlap, and the whole: each one's gradient lands in its place, whichever comes first."""
+    x = tl.tensor(rng.standard_normal((size, size)), requires_grad=True)
+    parts = [
+        (slice(None),), (slice(0, size - 1),), (slice(None), slice(2, None)), (slice(None), 3), (4,), (slice(1, None, 2), slice(0, 5)),
+    ]  # fmt: skip
+    parts = parts[order:] + parts[:order]
+    weights = [rng.standard_normal(np.empty((size, size))[i].shape) for i in parts]
+    diagonal = rng.standard_normal(size)
+    y = x * 2 if interior else x
+    total = (y.diagonal() * tl.tensor(diagonal)).sum()
+    for part, w in zip(parts, weights, strict=True):
+        total = total + (y[part] * tl.tensor(w)).sum()
+    want = np.diag(diagonal)
+    for part, w in zip(parts, weights, strict=True):
+        want[part] += w
+    wanted = [y, x] if interior else [x]
+    for got in (
+        grad(total, wanted, retain_graph=True),
+        grad(total, wanted, retain_graph=True),
+        grad(total, wanted, create_graph=True),
+    ):
+        for g, factor in zip(reversed(got), (2 if interior else 1, 1), strict=False):
+            np.testing.assert_allclose(g.detach().numpy(), factor * want, rtol=1e-12, atol=1e-12)
+    total.backward()
+    assert x.grad is not None
+    np.testing.assert_allclose(x.grad.numpy(), (2 if interior else 1) * want, rtol=1e-12, atol=1e-12)
+
+
 def test_assigning_grad() -> None:
     x = leaf(1, 2)
     with pytest.raises(TypeError, match="got a list"):
