@@ -55,8 +55,8 @@ from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
     activations, attention, bags, channel_norms, comparison, conv, convolution, creation, einsum, elementwise, epilogues, extremes, fused, gather,
-    indexing, joins, linalg, losses, norms, padding, pairs, patches, pooling, positions, rearrange, recurrent, reductions, resample, sampling, scaled, scans,
-    selection, shape, sorting, special, transcendental, unpooling, views,
+    indexing, joins, linalg, losses, norms, padding, pairs, patches, pooling, positions, rearrange, recurrent, reductions, resample, sampling, scaled,
+    scans, selection, shape, sorting, special, transcendental, unpooling, views,
 )  # fmt: skip
 
 
