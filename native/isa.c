@@ -9,6 +9,7 @@ const tl_attention_kernels *tl_attention_k;
 const tl_copy_kernels *tl_copy_k;
 const tl_direct_kernels *tl_direct_k;
 const tl_ew_kernels *tl_ew_k;
+const tl_half_kernels *tl_half_k;
 const tl_grid_kernels *tl_grid_k;
 const tl_mm_kernels *tl_mm_k;
 const tl_norm_kernels *tl_norm_k;
@@ -51,6 +52,7 @@ static void install(int level)
     tl_copy_k = PICK(copy_kernels, level);
     tl_direct_k = PICK(direct_kernels, level);
     tl_ew_k = PICK(ew_kernels, level);
+    tl_half_k = PICK(half_kernels, level);
     tl_grid_k = PICK(grid_kernels, level);
     tl_mm_k = PICK(mm_kernels, level);
     tl_norm_k = PICK(norm_kernels, level);

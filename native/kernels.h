@@ -117,8 +117,15 @@ typedef struct {
 TL_KERNELS(tl_mm_kernels, mm_kernels, tl_mm_k);
 /* n columns filled up to whole panels */
 static inline int64_t tl_mm_wide(int64_t n, int type) { return (n + tl_mm_k->nr[type] - 1) / tl_mm_k->nr[type] * tl_mm_k->nr[type]; }
+/* ---- half.inc.c, driven by matmul.c: as the functions of their names above, of float16 [0] and bfloat16 [1] operands; C is float ---- */
+typedef struct {
+    /* ams or aks is 1, bns or bks is 1; adds is not served. out: where results go, rounded, laid out as C */
+    void (*packed[2])(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, void *work, void *out);
+    void (*pack_columns[2])(void *dst, const void *src, int64_t n, int64_t kc, int64_t ns, int64_t ks); /* ns or ks is 1 */
+} tl_half_kernels;
+TL_KERNELS(tl_half_kernels, half_kernels, tl_half_k);
 /* ---- packed.c: weights that stay packed between calls ---- */
-typedef struct { const char *data; int64_t k, n, ks, ns; int type; } tl_mm_view; /* a right operand in its storage */
+typedef struct { const char *data; int64_t k, n, ks, ns; int dtype; } tl_mm_view; /* a right operand in its storage; half precision is packed as float */
 typedef struct tl_mm_weight tl_mm_weight;
 /* The packed form of the view, pinned until tl_mm_weight_done; NULL where it has none (the first time, or no memory). */
 tl_mm_weight *tl_mm_weight_find(tl_storage *s, const tl_mm_view *v, const void **data);

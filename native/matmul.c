@@ -30,6 +30,7 @@ typedef struct {
     tl_mm mm;                                 /* of the first matrix of the batch */
     int64_t m, n, batch;
     int type, path, nb;
+    tl_tensor *narrow;                        /* the operands are of its dtype, half precision; it takes the results from C; or NULL */
     int64_t rows, cols, row_blocks, col_blocks;  /* how one product is cut */
     int64_t bdims[TL_MAX_DIMS], as[TL_MAX_DIMS], bs[TL_MAX_DIMS], added[TL_MAX_DIMS]; /* batch; strides in bytes, 0 where broadcast */
     char *work;                               /* packing space: one slot per thread */
@@ -40,6 +41,7 @@ typedef struct {
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t item(const job *j) { return j->type ? 8 : 4; }
+static int64_t item_in(const job *j) { return j->narrow ? 2 : item(j); }
 
 /* ---- pieces ---- */
 static int take_slot(job *j)
@@ -77,16 +79,24 @@ static void run_dots(int type, const tl_mm *p, int64_t m0, int64_t m1)
     tl_mm_k->finish[type](&row, 0, 1, m0, m1);
 }
 
+static void run_half(const job *j, const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1, void *work)
+{
+    int64_t first = (const float *)p->c - (const float *)j->mm.c;
+    tl_half_k->packed[j->narrow->dtype == TL_BF16](p, m0, m1, n0, n1, work, (uint16_t *)tl_data(j->narrow) + first);
+}
+
 static void run_pieces(void *arg, int64_t begin, int64_t end)
 {
     job *j = arg;
     int64_t pieces = j->row_blocks * j->col_blocks;
     int slot = j->work ? take_slot(j) : -1;   /* none left, which threads.c does not let happen: the direct path has the same bits */
+    while (slot < 0 && j->work && j->narrow) slot = take_slot(j); /* which has no direct path */
     for (int64_t u = begin; u < end; u++) {
         tl_mm p = product_of_batch(j, u / pieces);
         int64_t piece = u % pieces, m0 = piece / j->col_blocks * j->rows, n0 = piece % j->col_blocks * j->cols;
         int64_t m1 = least(j->m, m0 + j->rows), n1 = least(j->n, n0 + j->cols);
         if (j->path == DOTS) run_dots(j->type, &p, m0, m1);
+        else if (j->narrow) run_half(j, &p, m0, m1, n0, n1, slot >= 0 ? j->work + slot * j->slot : NULL);
         else if (p.packed || slot >= 0) tl_mm_k->packed[j->type](&p, m0, m1, n0, n1, slot >= 0 ? j->work + slot * j->slot : NULL);
         else tl_mm_k->direct[j->type](&p, m0, m1, n0, n1);
     }
@@ -127,7 +137,8 @@ static void cut(job *j)
     j->col_blocks = ceil_div(j->n, j->cols);
 }
 
-static void run_big(job *j, double each)
+/* False where memory ended and there is no direct path. */
+static bool run_big(job *j, double each)
 {
     if (j->path == DIRECT && j->m >= tl_mm_k->mr && j->mm.k && each >= PACK_FROM) j->path = PACKED;
     cut(j);
@@ -139,17 +150,19 @@ static void run_big(job *j, double each)
         j->slot = tl_mm_block(j->mm.k) * ceil_div(j->cols, nr) * nr * item(j);
         j->work = tl_alloc((size_t)(slots * j->slot), &granted); /* none: the direct path has the same bits */
         atomic_init(&j->free_slots, ~UINT64_C(0) >> (64 - slots));
+        if (!j->work && j->narrow) return false;
     }
     tl_gil gil = tl_unlock(true);
     tl_parallel_for(run_pieces, j, units, cost >= CHUNK ? 1 : (int64_t)(CHUNK / cost));
     tl_relock(gil);
     if (j->work) tl_release(j->work, granted);
+    return true;
 }
 
 /* ---- one product: out (contiguous: the batch, a.rows, b.cols) = a b, finished ---- */
 static void set_batch(job *j, const matrix *a, const matrix *b, int nb, const int64_t *bdims)
 {
-    int64_t size = item(j);
+    int64_t size = item_in(j);
     j->nb = nb;
     j->batch = 1;
     for (int d = 0; d < nb; d++) {
@@ -181,9 +194,46 @@ static void set_finish(job *j, const after *f)
     for (int d = 0; d < j->nb; d++) j->added[d] = x && x->nb ? x->bstrides[d] * item(j) : 0;
 }
 
+static bool is_half(const tl_tensor *t) { return t->dtype == TL_F16 || t->dtype == TL_BF16; }
+
+/* Weights met before (packed.c), in the job's path; NULL: none. */
+static tl_mm_weight *find_weight(job *j, const matrix *b, int dtype)
+{
+    if (j->path == DOTS || j->nb || j->m > FEW_ROWS || !b->storage) return NULL;
+    tl_mm_weight *found = tl_mm_weight_find(b->storage, &(tl_mm_view){b->data, b->rows, b->cols, b->rs, b->cs, dtype}, &j->mm.packed);
+    if (found) j->path = PACKED, j->mm.packed_wide = tl_mm_wide(j->n, j->type);
+    return found;
+}
+
+/* The same of half precision, without a copy of the operands; declines where that does not pay, or they lie too scattered. */
+static tl_tensor *half_product(tl_tensor *out, const matrix *a, const matrix *b, int nb, const int64_t *bdims, const after *f)
+{
+    bool lines = (a->cs == 1 || a->rs == 1) && (b->cs == 1 || b->rs == 1);
+    if (b->cols == 1 || a->cols == 0 || !lines) return tl_free(out), tl_fail(TL_DECLINE);
+    job j = {.narrow = out, .path = PACKED, .m = a->rows, .n = b->cols, .rows = a->rows, .cols = b->cols, .row_blocks = 1, .col_blocks = 1};
+    j.mm = (tl_mm){.a = a->data, .b = b->data, .k = a->cols, .ams = a->rs, .aks = a->cs, .bks = b->rs, .bns = b->cs, .ldc = b->cols};
+    set_batch(&j, a, b, nb, bdims);
+    tl_mm_weight *weight = find_weight(&j, b, out->dtype);
+    double each = (double)j.m * (double)j.n * (double)j.mm.k;
+    if (!weight && (j.m < tl_mm_k->mr || each < PACK_FROM)) return tl_free(out), tl_fail(TL_DECLINE);
+    tl_tensor *sums = tl_new(TL_F32, out->ndim, out->dims);
+    bool done = false;
+    if (sums) {
+        j.mm.c = tl_data(sums);
+        set_finish(&j, f);
+        done = run_big(&j, each);
+    }
+    if (weight) tl_mm_weight_done(weight);
+    tl_free(sums);
+    if (done) return out;
+    tl_free(out);
+    return NULL;
+}
+
 static tl_tensor *product(tl_tensor *out, const matrix *a, const matrix *b, int nb, const int64_t *bdims, const after *f)
 {
     if (!out || out->numel == 0) return out;
+    if (is_half(out)) return half_product(out, a, b, nb, bdims, f);
     bool dots = b->cols == 1 && (a->cs == 1 || a->cols <= 1);
     if (b->cols == 1 && !dots && a->rows > 1) { /* A stands upright: turned around, there are vectors to work on */
         matrix at = transposed(*a), bt = transposed(*b), added;
@@ -192,6 +242,7 @@ static tl_tensor *product(tl_tensor *out, const matrix *a, const matrix *b, int 
         return product(out, &bt, &at, nb, bdims, &turned);
     }
     job j;
+    j.narrow = NULL;
     j.type = out->dtype == TL_F64;
     j.path = dots ? DOTS : DIRECT;
     j.work = NULL;
@@ -202,11 +253,7 @@ static tl_tensor *product(tl_tensor *out, const matrix *a, const matrix *b, int 
     j.row_blocks = j.col_blocks = 1;
     set_batch(&j, a, b, nb, bdims);
     set_finish(&j, f);
-    tl_mm_weight *weight = NULL;
-    if (!dots && nb == 0 && a->rows <= FEW_ROWS && b->storage) {
-        weight = tl_mm_weight_find(b->storage, &(tl_mm_view){b->data, b->rows, b->cols, b->rs, b->cs, j.type}, &j.mm.packed);
-        if (weight) j.path = PACKED, j.mm.packed_wide = tl_mm_wide(j.n, j.type);
-    }
+    tl_mm_weight *weight = find_weight(&j, b, out->dtype);
     double work = (double)out->numel * (double)(a->cols + 1);
     if (work >= BIG) run_big(&j, work / (double)j.batch);
     else run_pieces(&j, 0, j.batch);
@@ -275,11 +322,11 @@ static bool spread_strides(const tl_tensor *x, int ndim, const int64_t *dims, in
 
 static bool multiplies(const tl_tensor *a, const tl_tensor *b)
 {
-    return a->dtype == b->dtype && tl_is_float(a->dtype) && a->ndim && b->ndim;
+    return a->dtype == b->dtype && (tl_is_float(a->dtype) || is_half(a)) && a->ndim && b->ndim;
 }
 
-/* ---- half precision: computed in float32, the result rounded once ---- */
-static bool is_half(const tl_tensor *t) { return t->dtype == TL_F16 || t->dtype == TL_BF16; }
+/* ---- half precision where half_product declines: computed in float32 all the same, the result rounded once ---- */
+static bool copies(const tl_tensor *out, const tl_tensor *a, const tl_tensor *b) { return !out && is_half(a) && a->dtype == b->dtype && tl_last_error.code != TL_NOMEM; }
 
 /* f of the operands, which are of one dtype, in float32; b and c may be NULL. */
 static tl_tensor *in_single(tl_tensor *(*f)(const tl_tensor *, const tl_tensor *, const tl_tensor *), const tl_tensor *a, const tl_tensor *b,
@@ -330,19 +377,20 @@ static tl_tensor *matmul(const tl_tensor *a, const tl_tensor *b, const tl_tensor
 
 tl_tensor *arr_matmul(const tl_tensor *a, const tl_tensor *b)
 {
-    if (is_half(a) && a->dtype == b->dtype) return in_single(matmul_of, a, b, NULL);
-    return matmul(a, b, NULL, 0, 1);
+    tl_tensor *out = matmul(a, b, NULL, 0, 1);
+    return copies(out, a, b) ? in_single(matmul_of, a, b, NULL) : out;
 }
 
 tl_tensor *arr_scaled_product(const tl_tensor *x, const tl_tensor *a, const tl_tensor *b, double beta, double alpha)
 {
+    if (!tl_is_float(a->dtype)) return tl_fail(TL_DECLINE);
     return matmul(a, b, beta == 0 ? NULL : x, beta, alpha);
 }
 
 tl_tensor *arr_scaled_sum(const tl_tensor *x, const tl_tensor *a, const tl_tensor *b, double beta, double alpha)
 {
     if (beta == 0) x = NULL;
-    if (!multiplies(a, b) || a->ndim != 3 || b->ndim != 3 || (x && x->dtype != a->dtype)) return tl_fail(TL_DECLINE);
+    if (!tl_is_float(a->dtype) || !multiplies(a, b) || a->ndim != 3 || b->ndim != 3 || (x && x->dtype != a->dtype)) return tl_fail(TL_DECLINE);
     int64_t n = a->dims[0], dims[2] = {a->dims[1], b->dims[2]}, strides[2];
     if (n == 0 || dims[1] == 1 || b->dims[0] != n || b->dims[1] != a->dims[2]) return tl_fail(TL_DECLINE);
     if (x && !spread_strides(x, 2, dims, strides)) return tl_fail(TL_DECLINE);
@@ -372,45 +420,50 @@ tl_tensor *arr_turned(const tl_tensor *t)
     return tl_new_view(t, t->ndim, dims, strides, t->offset);
 }
 
-static tl_tensor *linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias, int act, const tl_tensor *results)
+/* wide: the bias in the type of the sums, or NULL where it is of that */
+static tl_tensor *linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias, const tl_tensor *wide, int act, const tl_tensor *results)
 {
     if (!multiplies(x, w) || w->ndim != 2 || x->dims[x->ndim - 1] != w->dims[1]) return tl_fail(TL_DECLINE);
     if (bias && (bias->dtype != x->dtype || bias->ndim != 1 || bias->dims[0] != w->dims[0])) return tl_fail(TL_DECLINE);
     matrix b = transposed(as_matrix(w)), added;
-    if (bias) added = (matrix){.data = tl_data(bias), .cs = bias->strides[0]};
+    if (bias && !wide) wide = bias;
+    if (wide) added = (matrix){.data = tl_data(wide), .cs = wide->strides[0]};
     return rows_product(x, &b, &(after){bias ? &added : NULL, 1, 1, act, results, false});
 }
 
 tl_tensor *arr_linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias)
 {
-    if (is_half(x) && x->dtype == w->dtype && (!bias || bias->dtype == x->dtype)) return in_single(arr_linear, x, w, bias);
-    return linear(x, w, bias, TL_MM_AS_IT_IS, NULL);
+    tl_tensor *wide = bias && is_half(bias) ? arr_cast(bias, TL_F32) : NULL;
+    if (bias && is_half(bias) && !wide) return NULL;
+    tl_tensor *out = linear(x, w, bias, wide, TL_MM_AS_IT_IS, NULL);
+    tl_free(wide);
+    return copies(out, x, w) && (!bias || bias->dtype == x->dtype) ? in_single(arr_linear, x, w, bias) : out;
 }
 
 tl_tensor *arr_linear_act(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias, int act, bool keeps_sums, tl_tensor **sums)
 {
-    if (!keeps_sums) return linear(x, w, bias, act, NULL);
+    if (!tl_is_float(x->dtype)) return tl_fail(TL_DECLINE);
+    if (!keeps_sums) return linear(x, w, bias, NULL, act, NULL);
     int64_t dims[TL_MAX_DIMS];
     if (!multiplies(x, w) || w->ndim != 2) return tl_fail(TL_DECLINE);
     memcpy(dims, x->dims, x->ndim * sizeof *dims);
     dims[x->ndim - 1] = w->dims[0];
     tl_tensor *out = tl_new(x->dtype, x->ndim, dims);
-    if (!out || (*sums = linear(x, w, bias, act, out))) return out;
+    if (!out || (*sums = linear(x, w, bias, NULL, act, out))) return out;
     tl_free(out);
     return NULL;
 }
 
 tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w)
 {
-    if (is_half(g) && g->dtype == w->dtype) return in_single(grad_input_of, g, w, NULL);
     if (!multiplies(g, w) || w->ndim != 2 || g->dims[g->ndim - 1] != w->dims[0]) return tl_fail(TL_DECLINE);
     matrix b = as_matrix(w);
-    return rows_product(g, &b, &as_it_is);
+    tl_tensor *out = rows_product(g, &b, &as_it_is);
+    return copies(out, g, w) ? in_single(grad_input_of, g, w, NULL) : out;
 }
 
 tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x)
 {
-    if (is_half(g) && g->dtype == x->dtype) return in_single(grad_weight_of, g, x, NULL);
     if (!multiplies(g, x) || g->ndim != x->ndim || memcmp(g->dims, x->dims, (g->ndim - 1u) * sizeof *g->dims)) return tl_fail(TL_DECLINE);
     tl_tensor *gc = NULL, *xc = NULL, *out = NULL;
     matrix mg, mx;
@@ -421,7 +474,7 @@ tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x)
 done:
     tl_free(gc);
     tl_free(xc);
-    return out;
+    return copies(out, g, x) ? in_single(grad_weight_of, g, x, NULL) : out;
 }
 
 tl_tensor *arr_linear_grad_bias(const tl_tensor *g)

@@ -44,7 +44,7 @@ static tl_mm_weight *find(const tl_storage *s, const tl_mm_view *v)
 {
     for (tl_mm_weight *e = entries; e < entries + ENTRIES; e++)
         if (e->storage == s && e->view.data == v->data && e->view.k == v->k && e->view.n == v->n && e->view.ks == v->ks && e->view.ns == v->ns &&
-            e->view.type == v->type)
+            e->view.dtype == v->dtype)
             return e;
     return NULL;
 }
@@ -55,20 +55,25 @@ static void pack(void *arg, int64_t begin, int64_t end)
 {
     const packing *p = arg;
     const tl_mm_view *v = p->view;
-    int64_t size = v->type ? 8 : 4, cols = PANELS * tl_mm_k->nr[v->type];
+    int type = v->dtype == TL_F64;
+    int64_t size = type ? 8 : 4, item = tl_itemsize[v->dtype], cols = PANELS * tl_mm_k->nr[type];
+    bool half = v->dtype == TL_F16 || v->dtype == TL_BF16;
+    void (*columns)(void *, const void *, int64_t, int64_t, int64_t, int64_t) =
+        half ? tl_half_k->pack_columns[v->dtype == TL_BF16] : tl_mm_k->pack_columns[type];
     for (int64_t u = begin; u < end; u++) {
         int64_t k0 = u / p->groups * p->step, n0 = u % p->groups * cols, kc = v->k - k0 < p->step ? v->k - k0 : p->step;
-        tl_mm_k->pack_columns[v->type](p->out + (k0 * p->wide + n0 * kc) * size, v->data + (k0 * v->ks + n0 * v->ns) * size,
-                                       v->n - n0 < cols ? v->n - n0 : cols, kc, v->ns, v->ks);
+        columns(p->out + (k0 * p->wide + n0 * kc) * size, v->data + (k0 * v->ks + n0 * v->ns) * item, v->n - n0 < cols ? v->n - n0 : cols, kc,
+                v->ns, v->ks);
     }
 }
 
 static bool fill(tl_mm_weight *e)
 {
     const tl_mm_view *v = &e->view;
-    int64_t nr = tl_mm_k->nr[v->type], step = tl_mm_block(v->k);
-    packing p = {v, NULL, step, tl_mm_wide(v->n, v->type), (v->n + PANELS * nr - 1) / (PANELS * nr)};
-    size_t nbytes = (size_t)(v->k * p.wide) * (v->type ? 8 : 4);
+    int type = v->dtype == TL_F64;
+    int64_t nr = tl_mm_k->nr[type], step = tl_mm_block(v->k);
+    packing p = {v, NULL, step, tl_mm_wide(v->n, type), (v->n + PANELS * nr - 1) / (PANELS * nr)};
+    size_t nbytes = (size_t)(v->k * p.wide) * (type ? 8 : 4);
     while (total + nbytes > MOST_BYTES) {
         tl_mm_weight *old = oldest(true);
         if (!old) return false;

@@ -309,6 +309,21 @@ TL_INLINE vf vf_from_vd2(vd lo, vd hi)
     return x;
 }
 
+/* ---- half precision -> float32: the lanes of a vector of it are as many, of half the size ---- */
+typedef uint16_t v_half __attribute__((vector_size(TL_VBYTES / 2)));
+TL_INLINE vf vf_from_bf16(v_half h) { return (vf)(__builtin_convertvector(h, v_u32) << 16); }
+TL_INLINE vf vf_from_f16(v_half h)
+{
+#if TL_VBYTES == 64
+    return (vf)_mm512_cvtph_ps((__m256i)h);
+#elif TL_VBYTES == 32
+    return (vf)_mm256_cvtph_ps((__m128i)h);
+#else
+    v_u32 u = __builtin_convertvector(h, v_u32), magnitude = (u & 0x7fff) << 13, finite = (v_u32)((vf)magnitude * 0x1p112f);
+    return (vf)((u & 0x8000) << 16 | v_select((v_i32)(magnitude >= 0x0f800000), magnitude | 0x7f800000, finite)); /* subnormals come out right */
+#endif
+}
+
 #define v_fma(a, b, c) _Generic((c), vf: vf_fma, vd: vd_fma)(a, b, c)
 #define v_sqrt(x) _Generic((x), vf: vf_sqrt, vd: vd_sqrt)(x)
 #define v_rint(x) _Generic((x), vf: vf_rint, vd: vd_rint)(x)

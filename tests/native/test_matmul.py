@@ -114,11 +114,48 @@ def test_packed_weights_end_with_their_storage(rng: np.random.Generator) -> None
 
 
 @pytest.mark.parametrize("dtype", [tl.bfloat16, tl.float16], ids=lambda d: d.name)
-def test_half_precision_sums_in_single(dtype: tl.DType, rng: np.random.Generator) -> None:
-    x, w, b = (tl.tensor(rng.standard_normal(s), dtype=dtype) for s in ((5, 600), (40, 600), (40,)))
-    wide = tl.nn.functional.linear(x.to(tl.float32), w.to(tl.float32), b.to(tl.float32))
-    assert tl.equal(tl.nn.functional.linear(x, w, b), wide.to(dtype))
-    assert tl.equal(x @ w.mT, (x.to(tl.float32) @ w.to(tl.float32).mT).to(dtype))
+@pytest.mark.parametrize("shape", [(5, 600, 40), (130, 385, 97), (301, 400, 303), (60, 1153, 129)], ids=str)
+def test_half_precision_sums_in_single(dtype: tl.DType, shape: tuple[int, int, int], rng: np.random.Generator) -> None:
+    """The bits of a float32 product of the same values, rounded once: in every layout, batched, with and without weights met before."""
+    m, k, n = shape
+    for x_turned, w_turned in itertools.product((False, True), repeat=2):
+        x, w = drawn(rng, m, k, x_turned, dtype), drawn(rng, n, k, w_turned, dtype)
+        b = tl.tensor(rng.standard_normal(n), dtype=dtype)
+        want = tl.linear(x.float(), w.float(), b.float()).to(dtype)
+        assert tl.equal(tl.linear(x, w, b), want)
+        for _ in range(3):
+            assert tl.equal(tl.linear(x[:9], w, b), want[:9])
+        assert tl.equal(x @ w.mT, (x.float() @ w.float().mT).to(dtype))
+        thin, narrow = x[:, ::2], w[:, ::2]
+        assert tl.equal(thin @ narrow.mT, (thin.float() @ narrow.float().mT).to(dtype))
+        many = x.expand(2, 3, m, k) @ w.mT
+        assert tl.equal(many[1, 2], x @ w.mT)
+
+
+@pytest.mark.parametrize("dtype", [tl.bfloat16, tl.float16], ids=lambda d: d.name)
+def test_half_precision_gradients(dtype: tl.DType, rng: np.random.Generator, threads: None) -> None:
+    shapes = (7, 40, 150), (130, 150), (130,)
+    operands = [tl.tensor(rng.standard_normal(s), dtype=dtype, requires_grad=True) for s in shapes]
+    wide = [t.detach().float().requires_grad_() for t in operands]
+    seed = tl.tensor(rng.standard_normal((7, 40, 130)), dtype=dtype)
+    for count in (1, 3):
+        tl.set_num_threads(count)
+        got = tl.autograd.grad(tl.linear(*operands), operands, seed)
+        want = tl.autograd.grad(tl.linear(*wide), wide, seed.float())
+        for a, b in zip(got, want, strict=True):
+            assert a is not None and b is not None and tl.equal(a, b.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [tl.bfloat16, tl.float16], ids=lambda d: d.name)
+def test_half_precision_at_the_ends(dtype: tl.DType) -> None:
+    """Subnormals, the largest values, infinities and NaN are widened as they are cast."""
+    bits = np.arange(0, 1 << 16, 13, dtype=np.uint16)[:5000]
+    wide = bits.view(np.float16) if dtype is tl.float16 else (bits.astype(np.uint32) << 16).view(np.float32)
+    x = tl.tensor(wide.reshape(50, 100), dtype=dtype)
+    eye = tl.eye(100).to(dtype)[:, :96]
+    big = tl.cat([x, x, x, x])
+    got, want = (big @ eye).float().numpy(), (big.float() @ eye.float()).to(dtype).float().numpy()
+    np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "sigmoid", "silu", "tanh"])
