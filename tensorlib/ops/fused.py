@@ -177,7 +177,7 @@ def _linear_plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 _linear = structured(
     "linear",
-    autocast="lower",
+    autocast="half",
     inputs=("x", "weight", "bias"),
     dtype=rules.promoted,
     ref=_linear_ref,

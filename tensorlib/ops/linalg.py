@@ -122,7 +122,7 @@ def _matmul_grad_b(g: Tensor, a: Tensor, b_shape: tuple[int, ...]) -> Tensor:
 
 _matmul = structured(
     "matmul",
-    autocast="lower",
+    autocast="half",
     inputs=("a", "b"),
     dtype=rules.as_is,  # mixed dtypes are more often a mistake than a wish
     ref=_matmul_ref,

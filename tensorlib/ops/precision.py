@@ -1,8 +1,9 @@
 """Mixed precision: inside `autocast`, matrix products, convolutions and attention run on bfloat16 operands, sums and parameters stay float32.
 
-An entry of the table says what becomes of it (`autocast="lower"` or `"float32"`); everything else runs in the dtypes of its operands. C knows
+An entry of the table says what becomes of it (`Op.autocast`); everything else runs in the dtypes of its operands. C knows
 one flag, by which its fast paths decline; the slow path in ops/declare.py then converts the operands by recorded casts, so that gradients
-arrive in float32 at the parameters. The kernels work on float32 whose values were rounded to bfloat16: products of two such are exact.
+arrive in float32 at the parameters. matmul and linear read bfloat16 (half.inc.c), the other kernels float32 whose values were rounded to it:
+products of two such are exact.
 """
 
 from __future__ import annotations
@@ -33,21 +34,21 @@ class _State(threading.local):
         self.depth = 0
         self.dtype = dtypes.bfloat16
         self.caching = True
-        self.converted: dict[tuple[int, str], tuple[Tensor, int, Tensor]] = {}
+        self.converted: dict[tuple[int, str, str], tuple[Tensor, int, Tensor]] = {}
 
 
 _STATE = _State()
 
 
-def _in_float32(x: Tensor, low: DType | None, line: int) -> Tensor:
-    """x in float32, its values rounded to `low` first. A parameter is converted once for as long as it is not written to."""
-    if x.dtype is not dtypes.float32 or low is None:
-        return to_dtype(x, dtypes.float32, line)
+def _rounded(x: Tensor, low: DType, kept: DType, line: int) -> Tensor:
+    """x rounded to `low`, in the dtype `kept` (`low`, float32). A parameter is converted once for as long as it is not written to."""
+    if x.dtype is not dtypes.float32:
+        return to_dtype(x, kept, line)
     caches = _STATE.caching and _STATE.depth and x.is_leaf and x.requires_grad and lib.tl_is_grad_enabled()
-    key = (x._array, low.name)
+    key = (x._array, low.name, kept.name)
     if caches and (found := _STATE.converted.get(key)) is not None and found[1] == x._version:
         return found[2]
-    made = to_dtype(to_dtype(x, low, line), dtypes.float32, line)
+    made = to_dtype(to_dtype(x, low, line), kept, line)
     if caches:
         _STATE.converted[key] = (x, x._version, made)
     return made
@@ -58,18 +59,23 @@ def autocasted(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int
     floats = [x for x in inputs if isinstance(x, Tensor) and x.dtype.is_floating_point]
     if not floats or any(x.dtype is dtypes.float64 or x.device.type != "cpu" for x in floats):
         return None
-    lowers = op.autocast == "lower"
+    lowers = op.autocast != "float32"
     if not lowers and all(x.dtype is dtypes.float32 for x in floats):
         return None
     dtype = lib.tl_set_autocast(0)
     try:
         low = dtypes.ALL[dtype]
-        wide = tuple(
-            _in_float32(x, low if lowers else None, line) if isinstance(x, Tensor) and x.dtype.is_floating_point else x
+        kept = low if op.autocast == "half" else dtypes.float32
+        operands = tuple(
+            x
+            if not (isinstance(x, Tensor) and x.dtype.is_floating_point)
+            else _rounded(x, low, kept, line)
+            if lowers
+            else to_dtype(x, kept, line)
             for x in inputs
         )
-        handle = op.native(line, *wide, **attrs) if op.native is not None else 0
-        out = wrap(handle) if handle else run(op, wide, attrs, line)
+        handle = op.native(line, *operands, **attrs) if op.native is not None else 0
+        out = wrap(handle) if handle else run(op, operands, attrs, line)
         return to_dtype(out, low, line) if lowers else out
     finally:
         lib.tl_set_autocast(dtype)

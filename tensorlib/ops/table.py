@@ -53,7 +53,7 @@ class Op:
     composite: Callable[..., Any] | None = None  # the same in plain operations: the oracle of a fused entry
     nondeterministic: bool = False  # draws random numbers: tests compare statistics instead of values
     rowwise: Any = ()  # as samples: row i is made from row i of the operands of BATCH rows, and has the bits that it has alone
-    autocast: str = ""  # under tl.autocast: "lower" runs in its dtype, "float32" in float32; else as the operands are
+    autocast: str = ""  # under tl.autocast: in its dtype, which the kernel reads ("half") or not ("lower"), or "float32"; else unchanged
     module: str = ""
     call: Callable[..., Any] | None = None  # call(*inputs, **attrs): the entry itself, as tests and tools reach it
     number: int = -1  # C's number where it has one, else one of our own from PYTHON_OPS on
