@@ -8,7 +8,7 @@ from typing import Any
 from tensorlib.native import lib
 from tensorlib.ops import fused, rules
 from tensorlib.ops.declare import structured
-from tensorlib.ops.table import BY_NUMBER, TABLE, Draw, Sample, sample
+from tensorlib.ops.table import BATCH, BY_NUMBER, TABLE, Draw, Sample, sample
 from tensorlib.tensor import Tensor, wrap
 
 __all__: list[str] = []  # public as tl.fused
@@ -44,19 +44,20 @@ def _rule(of_linear: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return rule
 
 
-def _samples() -> list[Any]:
-    def draws(x: tuple[int, ...], out: int, bias: bool, activation: str) -> Sample:
-        weight = Draw((out, x[-1]), low=-0.1, high=0.1)  # sums stay small, so that bounded activations hide no error
-        return sample(x, weight, (out,) if bias else None, activation=activation)
+def _draws(x: tuple[int, ...], out: int, bias: bool, activation: str) -> Sample:
+    weight = Draw((out, x[-1]), low=-0.1, high=0.1)  # sums stay small, so that bounded activations hide no error
+    return sample(x, weight, (out,) if bias else None, activation=activation)
 
+
+def _samples() -> list[Sample]:
     return [
-        *(draws((4, 5), 3, True, name) for name in ACTIVATIONS),
-        *(draws((2, 3, 7), 37, True, name) for name in ("relu", "gelu")),
-        draws((33, 17), 16, False, "silu"),
-        draws((5,), 1, True, "tanh"),
-        draws((6, 5), 1, True, "gelu_tanh"),
-        draws((2, 0, 5), 3, True, "sigmoid"),
-        draws((4, 0), 3, True, "tanh"),
+        *(_draws((4, 5), 3, True, name) for name in ACTIVATIONS),
+        *(_draws((2, 3, 7), 37, True, name) for name in ("relu", "gelu")),
+        _draws((33, 17), 16, False, "silu"),
+        _draws((5,), 1, True, "tanh"),
+        _draws((6, 5), 1, True, "gelu_tanh"),
+        _draws((2, 0, 5), 3, True, "sigmoid"),
+        _draws((4, 0), 3, True, "tanh"),
     ]
 
 
@@ -78,6 +79,11 @@ _linear_act = structured(
     ),
     decode=lambda node: {"activation": BY_NUMBER[lib.tl_node_int(node, 0)].name},
     samples=_samples,
+    rowwise=lambda: [
+        *(_draws((BATCH, 784), 300, True, name) for name in ACTIVATIONS),
+        _draws((BATCH, 7, 33), 40, True, "gelu"),
+        _draws((BATCH, 300), 1, True, "relu"),
+    ],
     private=True,
 )
 

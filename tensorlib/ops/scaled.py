@@ -84,6 +84,12 @@ scaled_product = structured(
         "alpha": lib.tl_node_real(node, 1),
         "over_batch": bool(lib.tl_node_int(node, 0)),
     },
+    rowwise=lambda: [
+        sample((BATCH, 40), (BATCH, 300), (300, 40), beta=0.5, alpha=2.0, over_batch=False),
+        sample((BATCH, 600), (BATCH, 300), (300, 600), beta=1.0, alpha=-1.0, over_batch=False),
+        sample((20, 40), (BATCH, 20, 30), (BATCH, 30, 40), beta=0.5, alpha=2.0, over_batch=False),
+        sample((BATCH,), (BATCH, 300), (300,), beta=0.5, alpha=2.0, over_batch=False),
+    ],
     samples=lambda: [
         *(
             sample(x, (2, 3), (3, 4), **s, over_batch=False)

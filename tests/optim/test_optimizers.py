@@ -12,6 +12,7 @@ import pytest
 
 import tensorlib as tl
 from tensorlib import nn, optim
+from tensorlib.native import lib
 
 SHAPES = [(3, 4), (5,), (), (0, 2), (67, 33)]
 SETTINGS: list[tuple[type[optim.Optimizer], dict[str, Any]]] = [
@@ -83,6 +84,30 @@ def test_the_native_call_serves_all_but_the_first_steps(kind: Any, settings: dic
     monkeypatch.setattr(kind, "update_one", None)
     set_gradients(params, 3)
     optimizer.step()
+
+
+@pytest.mark.parametrize(("kind", "settings"), SETTINGS, ids=settings_id)
+def test_the_same_bits_on_any_number_of_threads(kind: Any, settings: dict[str, Any]) -> None:
+    """Of parameters that threads share, their gradients clipped to a norm taken over all of them."""
+
+    def trained(threads: int) -> list[bytes]:
+        tl.set_num_threads(threads)
+        params = [nn.Parameter(draw(0, shape, tl.float32)) for shape in ((300, 211), (40_001,), (3,))]
+        optimizer = kind(params, **settings)
+        norms = []
+        for step in (1, 2, 3):
+            for p in params:
+                p.grad = draw(step, p.shape, p.dtype)
+            norms.append(nn.utils.clip_grad_norm_(params, 1.0))
+            optimizer.step()
+        return [t.detach().numpy().tobytes() for t in (*params, *norms)]
+
+    shared = lib.tl_shared_loops()
+    alone = trained(1)
+    assert lib.tl_shared_loops() == shared
+    for threads in (2, 3):
+        assert trained(threads) == alone, f"{threads} threads"
+    assert lib.tl_shared_loops() > shared
 
 
 def test_definitions_step_by_step() -> None:
