@@ -178,6 +178,7 @@ tl_tensor *tl_grid_sample(tl_tensor *x, tl_tensor *grid, int mode, int padding, 
 /* resample.c: not recorded */
 tl_tensor *tl_resample(tl_tensor *x, int dim, int64_t m, const int64_t *starts, const int64_t *index, const void *weight);
 tl_tensor *tl_constant_pad(tl_tensor *x, const int64_t *pads, double value);
+tl_tensor *tl_border_pad(tl_tensor *x, const int64_t *dims, const int64_t *runs, bool back);
 /* threads.c, alloc.c, isa.c */
 int tl_get_num_threads(void);
 void tl_set_num_threads(int n);

@@ -383,7 +383,11 @@ def states_sizes(op: Op) -> bool:
     # A convolution's weight has the channels of one group, and a grid one coordinate for each of an image's dimensions: they do not grow
     # as the image does. tests/ops/test_convolution.py and `rowwise` samples see to them.
     convolves = {"groups", "stride"} <= set(op.attrs)
-    return convolves or "grid" in op.inputs or bool({"batch", "shape", "size", "repeats", "weights"} & set(op.attrs))
+    return (
+        convolves
+        or "grid" in op.inputs
+        or bool({"batch", "repeats", "runs", "shape", "size", "weights"} & set(op.attrs))
+    )
 
 
 def error_cases() -> list[tuple[Op, ErrorSample]]:

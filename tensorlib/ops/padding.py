@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import operator
 from collections.abc import Sequence
 from functools import lru_cache
@@ -11,7 +13,7 @@ import numpy as np
 
 from tensorlib import ops
 from tensorlib.errors import ShapeError
-from tensorlib.native import lib
+from tensorlib.native import ffi, lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import composite, structured
 from tensorlib.ops.table import BATCH, Sample, error, sample
@@ -97,6 +99,90 @@ def _positions(mode: str, n: int, before: int, after: int) -> np.ndarray[Any, An
     return (n - 1) - np.abs((n - 1) - np.abs(i))
 
 
+class Runs:
+    """How a tensor of `shape` and the padded one of shape `padded` share elements: for each dimension, runs (place in the padded one, place,
+    length)."""
+
+    def __init__(self, shape: tuple[int, ...], pairs: Pairs, mode: str) -> None:
+        self.shape, self.padded = (
+            shape,
+            tuple(n + before + after for n, (before, after) in zip(shape, pairs, strict=True)),
+        )
+        self.runs = [self._of(n, *pair, mode) for n, pair in zip(shape, pairs, strict=True)]
+        self.count = math.prod(len(runs) for runs in self.runs)
+        flat = [v for runs in self.runs for v in (len(runs), *(v for run in runs for v in run))]
+        self.table = ffi.new("int64_t[]", flat)
+
+    @staticmethod
+    def _of(n: int, before: int, after: int, mode: str) -> list[tuple[int, int, int]]:
+        if before == after == 0:
+            return [(0, 0, n)] if n else []
+        index = _positions(mode, n, before, after)
+        if not len(index):
+            return []
+        first = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist()]
+        return [(a, int(index[a]), b - a) for a, b in zip(first, [*first[1:], len(index)], strict=True)]
+
+    def __repr__(self) -> str:
+        return f"{self.shape}to{self.padded}"
+
+
+_runs = lru_cache(maxsize=256)(Runs)
+MOST_RUNS = 400  # combinations of runs: beyond them, dimensions go one by one
+
+
+def _places(run: tuple[tuple[int, int, int], ...], which: int) -> tuple[slice, ...]:
+    return tuple(slice(r[which], r[which] + r[2]) for r in run)
+
+
+def _border_ref(xp: Any, x: Any, *, runs: Runs) -> Any:
+    out = xp.empty(runs.padded, x.dtype)
+    for run in itertools.product(*runs.runs):
+        out[_places(run, 0)] = x[_places(run, 1)]
+    return out
+
+
+def _fold_ref(xp: Any, x: Any, *, runs: Runs) -> Any:
+    out = xp.zeros(runs.shape, x.dtype)
+    for run in itertools.product(*runs.runs):
+        out[_places(run, 1)] += x[_places(run, 0)]
+    return out
+
+
+def _border_samples(*, back: bool) -> list[Sample]:
+    cases: list[tuple[tuple[int, ...], Pairs, str]] = [
+        ((2, 5, 6), ((0, 0), (1, 2), (2, 1)), "reflect"), ((2, 5, 6), ((0, 0), (1, 2), (2, 1)), "replicate"),
+        ((2, 5, 6), ((0, 0), (3, 2), (0, 5)), "circular"), ((3, 7), ((0, 0), (-2, 3)), "circular"), ((3, 7), ((1, 1), (-1, -2)), "reflect"),
+        ((0, 4), ((0, 0), (1, 1)), "replicate"), ((4,), ((-2, -2),), "replicate"),
+    ]  # fmt: skip
+    made = [_runs(*case) for case in cases]
+    return [sample(r.padded if back else r.shape, runs=r) for r in made]
+
+
+_border_pad = structured(
+    "border_pad",
+    inputs=("x",),
+    attrs=("runs",),
+    dtype=rules.promoted,
+    ref=_border_ref,
+    kernel=lambda x, *, runs: int(lib.tl_border_pad(x._array, runs.padded, runs.table, False)),
+    vjp=(lambda g, runs: _border_fold(g, runs=runs),),
+    samples=lambda: _border_samples(back=False),
+    private=True,
+)
+_border_fold = structured(
+    "border_fold",
+    inputs=("x",),
+    attrs=("runs",),
+    dtype=rules.promoted,
+    ref=_fold_ref,
+    kernel=lambda x, *, runs: int(lib.tl_border_pad(x._array, runs.shape, runs.table, True)),
+    vjp=(lambda g, runs: _border_pad(g, runs=runs),),
+    samples=lambda: _border_samples(back=True),
+    private=True,
+)
+
+
 def _pad_ref(xp: Any, x: Any, *, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Any:
     pairs = _pairs(x.shape, pad)
     if mode == "constant":
@@ -120,6 +206,7 @@ def _pad_samples() -> list[Sample]:
         samples += [
             sample((2, 5), pad=(2, 3), mode=mode), sample((1, 2, 4, 5), pad=(1, 2, 0, 3), mode=mode),
             sample((2, 3, 4, 2), pad=(1, 0, 2, 1, 0, 2), mode=mode),
+            sample((1, 25, 26), pad=(11, 12, 10, 9), mode=mode),
             sample((2, 6), pad=(-1, 2), mode=mode), sample((2, 6), pad=(2, -3), mode=mode), sample((0, 4), pad=(1, 1), mode=mode),
         ]  # fmt: skip
     return samples
@@ -171,6 +258,9 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         return _constant_pad(input, pad=pairs, value=0 if value is None else value)
     if value is not None:
         raise ValueError(f"pad: value {value} has no meaning with mode {mode!r}.")
+    runs = _runs(input.shape, pairs, mode)
+    if runs.count <= MOST_RUNS:
+        return _border_pad(input, runs=runs)
     for dim, (before, after) in enumerate(pairs):
         if before or after:
             index = ops.creation.tensor(_positions(mode, input.shape[dim], before, after), device=input.device)

@@ -50,8 +50,11 @@ def workloads() -> Iterator[Race]:
         target=1.0,
     )
     yield Race(f"interpolate to 7x7, area, {IMAGES}", step("interpolate", IMAGES, size=(7, 7), mode="area"), target=1.0)
-    for mode in ("constant", "reflect"):
-        yield Race(f"pad by 1, {mode}, {IMAGES}", step("pad", IMAGES, pad=(1, 1, 1, 1), mode=mode), target=1.0)
+    for mode in ("constant", "reflect", "replicate", "circular"):
+        yield Race(f"pad by 1, {mode}, {IMAGES}", step("pad", IMAGES, pad=(1, 1, 1, 1), mode=mode), target=0.9)
+    yield Race(
+        "pad by 4, reflect, (8, 3, 32, 32)", step("pad", (8, 3, 32, 32), pad=(4,) * 4, mode="reflect"), target=0.9
+    )
     yield Race("unfold 3x3, (4, 32, 28, 28)", step("unfold", (4, 32, 28, 28), kernel_size=3, padding=1), target=1.0)
     yield Race(
         "fold 3x3, (4, 288, 784)",
