@@ -22,6 +22,7 @@ __all__ = ["einsum"]
 
 Label = str | int
 Labels = list[Label]
+MANY = 14  # dimensions of a batch beside which there is no room for a matrix's two
 
 
 _SAMPLES = [
@@ -178,6 +179,12 @@ def _square(t: Tensor, first: int, second: int) -> Tensor:
     return t.expand([n if d in (first, second) else size for d, size in enumerate(t.shape)])
 
 
+def _outermost_first(t: Tensor, labels: Labels, chosen: Labels) -> Labels:
+    """The chosen labels in the order of t's memory: where a single stride leads through them, they become one dimension without a copy."""
+    strides = dict(zip(labels, t.stride(), strict=True))
+    return sorted(chosen, key=lambda x: -strides[x])
+
+
 def _pair(a: Tensor, a_labels: Labels, b: Tensor, b_labels: Labels, needed: set[Label]) -> tuple[Tensor, Labels]:
     """One product: labels of both that are needed later form the batch, the others of both are summed over."""
     for label in [x for x in a_labels if x in b_labels]:  # size 1 against n: it takes no part
@@ -190,8 +197,9 @@ def _pair(a: Tensor, a_labels: Labels, b: Tensor, b_labels: Labels, needed: set[
     b, b_labels = _single(b, b_labels, {*needed, *a_labels})
     batch = [x for x in a_labels if x in b_labels and x in needed]
     inner = [x for x in a_labels if x in b_labels and x not in needed]
-    rows = [x for x in a_labels if x not in b_labels]
-    columns = [x for x in b_labels if x not in a_labels]
+    rows = _outermost_first(a, a_labels, [x for x in a_labels if x not in b_labels])
+    columns = _outermost_first(b, b_labels, [x for x in b_labels if x not in a_labels])
+    inner = _outermost_first(b, b_labels, inner)
     a = a.permute([a_labels.index(x) for x in batch + rows + inner])
     b = b.permute([b_labels.index(x) for x in batch + inner + columns])
     n_batch, n_rows, n_inner = len(batch), len(rows), len(inner)
@@ -206,6 +214,7 @@ def _pair(a: Tensor, a_labels: Labels, b: Tensor, b_labels: Labels, needed: set[
             a.reshape(a.shape + (1,) * len(columns)), b.reshape((*batch_shape, *(1,) * n_rows, *column_shape))
         ), labels
     k = math.prod(b.shape[n_batch : n_batch + n_inner])
-    lead = (math.prod(batch_shape),) if batch else ()
-    product = linalg.matmul(a.reshape((*lead, math.prod(row_shape), k)), b.reshape((*lead, k, math.prod(column_shape))))
+    lead = batch_shape if n_batch < MANY else (math.prod(batch_shape),)
+    left, right = a.reshape((*lead, math.prod(row_shape), k)), b.reshape((*lead, k, math.prod(column_shape)))
+    product = linalg.matmul(left, right)
     return product.reshape((*batch_shape, *row_shape, *column_shape)), labels

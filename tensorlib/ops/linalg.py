@@ -342,6 +342,10 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Any] = 2) -> Tensor:
         raise ShapeError(
             f"tensordot: the last {dims} dimensions of {a.shape} differ from the first {dims} of {b.shape}."
         )
+    order = sorted(
+        range(len(over_b)), key=lambda i: -b.stride(over_b[i])
+    )  # as in b's memory, which then need not be copied
+    over_a, over_b = [over_a[i] for i in order], [over_b[i] for i in order]
     keep_a = [d for d in range(a.ndim) if d not in over_a]
     keep_b = [d for d in range(b.ndim) if d not in over_b]
     rows, columns = [a.shape[d] for d in keep_a], [b.shape[d] for d in keep_b]

@@ -12,7 +12,7 @@ import numpy as np
 
 import tensorlib as tl
 from tensorlib.native import lib as native
-from tests.benchmarks.harness import Figure, Race, Run, calls_for, gc_off, timed
+from tests.benchmarks.harness import Figure, Race, Run, calls_for, gc_off, interleaved, timed
 
 Shape = tuple[int, ...]
 SHARES: dict[str, tuple[Shape, Shape, float]] = {  # name: (a, b, target: share of the peak of every thread)
@@ -93,6 +93,46 @@ ADDED: dict[str, tuple[str, Shape, Shape, Shape, dict[str, float]]] = {
 }
 
 
+CONTRACTIONS: dict[str, tuple[str, tuple[Shape, ...]]] = {
+    "scores of heads": ("bqhd,bkhd->bhqk", ((8, 128, 4, 32), (8, 128, 4, 32))),
+    "weighted values": ("bhqk,bkhd->bqhd", ((8, 4, 128, 128), (8, 128, 4, 32))),
+    "bilinear": ("bi,oij,bj->bo", ((64, 64), (32, 64, 64), (64, 64))),
+    "matrix product": ("ij,jk->ik", ((256, 256), (256, 256))),
+}
+
+
+def contraction(equation: str, shapes: tuple[Shape, ...]) -> Callable[[Any], Run]:
+    def make(lib: Any) -> Run:
+        operands = [lib.from_numpy(drawn(*s, seed=i)) for i, s in enumerate(shapes)]
+        return lambda: lib.einsum(equation, *operands)
+
+    return make
+
+
+def linear_act(rows: int, inputs: int, outputs: int) -> Callable[[Any], Run]:
+    """PyTorch has no such function: apart."""
+
+    def make(lib: Any) -> Run:
+        x, w, b = (lib.from_numpy(drawn(*s)) for s in ((rows, inputs), (outputs, inputs), (outputs,)))
+        if lib is tl:
+            return lambda: tl.fused.linear_act(x, w, b, "relu")
+        return lambda: lib.relu(lib.nn.functional.linear(x, w, b))
+
+    return make
+
+
+def half(rows: int, inputs: int, outputs: int) -> Callable[[int], float]:
+    """The time of bfloat16's linear over float32's."""
+
+    def measure(rounds: int) -> float:
+        wide = [tl.from_numpy(drawn(*s)) for s in ((rows, inputs), (outputs, inputs), (outputs,))]
+        low = [t.to(tl.bfloat16) for t in wide]
+        times = interleaved([lambda: tl.linear(*low), lambda: tl.linear(*wide)], rounds)
+        return times[0] / times[1]
+
+    return measure
+
+
 def added(name: str, shapes: tuple[Shape, ...], scales: dict[str, float]) -> Callable[[Any], Run]:
     def make(lib: Any) -> Run:
         operands = [lib.from_numpy(drawn(*s, seed=i)) for i, s in enumerate(shapes)]
@@ -110,3 +150,10 @@ def workloads() -> Iterator[Race | Figure]:
         yield Race(f"linear, {name}", linear(rows, inputs, outputs), target=limit)
     for name, (op, *shapes, scales) in ADDED.items():
         yield Race(name, added(op, tuple(shapes), scales))
+    for name, (equation, operands) in CONTRACTIONS.items():
+        yield Race(f"einsum, {name}", contraction(equation, operands))
+    for rows, inputs, outputs in ((128, 784, 512), (1024, 128, 512)):
+        yield Race(f"linear and relu, {rows}x{inputs} to {outputs}", linear_act(rows, inputs, outputs))
+        yield Figure(
+            f"linear, bfloat16 / float32, {rows}x{inputs} to {outputs}", half(rows, inputs, outputs), at_most=1.1
+        )
