@@ -63,16 +63,16 @@ TL_INLINE void AT(at_tile)(const int mr, const int nv, const int how, int64_t kc
                            int64_t bks, AT_REAL *c, int64_t ldc, int left, const AT_REAL *factor)
 {
     AT(v) acc[AT_MR][AT_NV], bv[AT_NV];
-    MM_UNROLL for (int i = 0; i < mr; i++) MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = AT_V(splat)(0);
+    TL_UNROLL for (int i = 0; i < mr; i++) TL_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = AT_V(splat)(0);
     for (int64_t k = 0; k < kc; k++, a += aks, b += bks) {
-        MM_UNROLL for (int j = 0; j < nv; j++) bv[j] = AT_V(load)(b + j * AT_LANES);
-        MM_UNROLL for (int i = 0; i < mr; i++) {
+        TL_UNROLL for (int j = 0; j < nv; j++) bv[j] = AT_V(load)(b + j * AT_LANES);
+        TL_UNROLL for (int i = 0; i < mr; i++) {
             AT(v) av = AT_V(splat)(a[i * ams]);
-            MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = AT_V(fma)(av, bv[j], acc[i][j]);
+            TL_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = AT_V(fma)(av, bv[j], acc[i][j]);
         }
     }
-    MM_UNROLL for (int i = 0; i < mr; i++) {
-        MM_UNROLL for (int j = 0; j < nv; j++) {
+    TL_UNROLL for (int i = 0; i < mr; i++) {
+        TL_UNROLL for (int j = 0; j < nv; j++) {
             AT_REAL *to = c + i * ldc + j * AT_LANES;
             if (j == nv - 1 && left < AT_LANES) {
                 AT(v) sum = how == AT_STORE ? acc[i][j] : AT_V(load_part)(to, left, 0) + acc[i][j];
@@ -234,7 +234,7 @@ static void AT(at_dropout)(const tl_attention_head *h, const AT(at_panel) *p, in
 TL_INLINE AT(v) AT(at_lanes)(void)
 {
     AT(v) n;
-    MM_UNROLL for (int i = 0; i < AT_LANES; i++) n[i] = (AT_REAL)i;
+    TL_UNROLL for (int i = 0; i < AT_LANES; i++) n[i] = (AT_REAL)i;
     return n;
 }
 
@@ -272,12 +272,12 @@ TL_INLINE void AT(at_exponentials)(AT_REAL *scores, int64_t kc, AT(at_panel) *p,
         AT(v) before = AT_V(load)(p->most + j), m[4] = {before, lowest, lowest, lowest}, total[4] = {{0}, {0}, {0}, {0}};
         int64_t k = 0;
         for (; k + 4 <= kc; k += 4)
-            MM_UNROLL for (int i = 0; i < 4; i++) m[i] = AT_V(max)(AT_V(load)(scores + (k + i) * AT_Q + j), m[i]);
+            TL_UNROLL for (int i = 0; i < 4; i++) m[i] = AT_V(max)(AT_V(load)(scores + (k + i) * AT_Q + j), m[i]);
         for (; k < kc; k++) m[0] = AT_V(max)(AT_V(load)(scores + k * AT_Q + j), m[0]);
         AT(v) now = AT_V(max)(AT_V(max)(m[0], m[1]), AT_V(max)(m[2], m[3]));
         AT(v) base = v_select(now == lowest, AT_V(splat)(0), now), scale = AT(at_exp)(before - base, true);
         for (k = 0; k + 4 <= kc; k += 4)
-            MM_UNROLL for (int i = 0; i < 4; i++) total[i] += AT(at_exponential)(scores + (k + i) * AT_Q + j, base, masked);
+            TL_UNROLL for (int i = 0; i < 4; i++) total[i] += AT(at_exponential)(scores + (k + i) * AT_Q + j, base, masked);
         for (; k < kc; k++) total[0] += AT(at_exponential)(scores + k * AT_Q + j, base, masked);
         AT_V(store)(p->most + j, now);
         AT_V(store)(factor + j, scale);

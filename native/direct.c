@@ -10,7 +10,8 @@
 #include "kernels.h"
 
 enum {
-    FEW = 7,                     /* channels of a group, on one side: from 8 on Winograd and products win */
+    FEW = 7,                     /* results of a group, from as many channels as there are; or channels of one, where also */
+    THIN = 39,                   /* (channel, tap) pairs are no more than that: else Winograd and products win */
     MAX_TAPS = 1 << 16,
     BAND_BYTES = 1 << 16,        /* of the copy, for sums and for a weight's gradient, */
     DOT_BAND_BYTES = 1 << 17,
@@ -288,7 +289,8 @@ static bool direct_fits(int type, const tl_conv *p)
 {
     job j;
     int64_t cs = p->c / p->groups, ks = p->k / p->groups, kernel = volume(p->ker);
-    if ((cs > FEW && (ks > FEW || kernel == 1)) || volume(p->stride) > TL_CONV_PHASES || kernel > MAX_TAPS || (cs > ks ? cs : ks) > MAX_TAPS / kernel) return false;
+    bool few = kernel == 1 ? cs <= FEW : ks <= FEW || (cs <= FEW && cs * kernel <= THIN);
+    if (!few || volume(p->stride) > TL_CONV_PHASES || kernel > MAX_TAPS || (cs > ks ? cs : ks) > MAX_TAPS / kernel) return false;
     return plan_forward(&j, type, p, cs, BAND_BYTES) && plan_grad_input(&j, type, p);
 }
 

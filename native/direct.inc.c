@@ -1,7 +1,6 @@
 /* Convolution from a padded copy of a band of rows, for one instruction set: contracts in kernels.h, the loops in direct_type.inc.c, driver in
  * direct.c. */
 #define DN_(name, type) TL_NAME(name##_##type)
-#define DN_UNROLL _Pragma("GCC unroll 16")
 #if TL_VBYTES == 64
 enum { DIRECT_VECTORS = 4, DIRECT_TAPS = 5 };   /* of a row, for the sums; of several channels, for a weight's gradient: what registers hold */
 #else
@@ -66,4 +65,3 @@ const tl_direct_kernels TL_NAME(direct_kernels) = {
 };
 #undef BOTH
 #undef DN_
-#undef DN_UNROLL

@@ -44,7 +44,8 @@ static void DN(direct_copy)(const tl_direct_copy *p, void *band, const void *src
             for (int64_t h = h0; h < h0 + p->rows; h++, dst += row) {
                 bool outside = d < 0 || d >= p->depth || h < 0 || h >= p->height;
                 const T *from = (const T *)src + (outside ? 0 : ((plane * p->depth + d) * p->height + h) * p->width + skip);
-                if (outside) memset(dst, 0, (size_t)row * sizeof(T));
+                if (outside)
+                    for (int64_t i = 0; i < row; i += LANES) VN(store)(dst + i, VN(splat)(0)); /* behind it: the next row, or the band's end */
                 else if (p->step == 1) DN(copy_row)(dst + column, from, n);
                 else DN(spread_row)(dst, from, n, &phases);
             }
@@ -56,14 +57,14 @@ static void DN(direct_copy)(const tl_direct_copy *p, void *band, const void *src
 TL_INLINE void DN(put_row)(T *out, const V *acc, const int nv, int64_t left, int64_t step)
 {
     if (step == 1) {
-        DN_UNROLL for (int j = 0; j < nv; j++) {
+        TL_UNROLL for (int j = 0; j < nv; j++) {
             if (left >= (j + 1) * LANES) VN(store)(out + j * LANES, acc[j]);
             else VN(store_part)(out + j * LANES, acc[j], left - j * LANES);
         }
         return;
     }
     T lanes[4 * LANES];
-    DN_UNROLL for (int j = 0; j < nv; j++) VN(store)(lanes + j * LANES, acc[j]);
+    TL_UNROLL for (int j = 0; j < nv; j++) VN(store)(lanes + j * LANES, acc[j]);
     if (left > nv * LANES) left = nv * LANES;
     for (int64_t i = 0; i < left; i++) out[i * step] = lanes[i];
 }
@@ -75,20 +76,20 @@ TL_INLINE void DN(sum_block)(const int kb, const int rb, const int nv, const tl_
 {
     const int64_t taps = p->taps, w_sum = p->w_sum, *offsets = p->offsets;
     V acc[16];
-    DN_UNROLL for (int k = 0; k < kb; k++)
-        DN_UNROLL for (int j = 0; j < rb * nv; j++) acc[k * rb * nv + j] = VN(splat)(bias ? bias[k] : 0);
+    TL_UNROLL for (int k = 0; k < kb; k++)
+        TL_UNROLL for (int j = 0; j < rb * nv; j++) acc[k * rb * nv + j] = VN(splat)(bias ? bias[k] : 0);
     for (int64_t t = 0; t < taps; t++) {
         const T *x = band + offsets[t];
         V xv[8];
-        DN_UNROLL for (int r = 0; r < rb; r++)
-            DN_UNROLL for (int j = 0; j < nv; j++) xv[r * nv + j] = VN(load)(x + r * p->row + j * LANES);
-        DN_UNROLL for (int k = 0; k < kb; k++) {
+        TL_UNROLL for (int r = 0; r < rb; r++)
+            TL_UNROLL for (int j = 0; j < nv; j++) xv[r * nv + j] = VN(load)(x + r * p->row + j * LANES);
+        TL_UNROLL for (int k = 0; k < kb; k++) {
             V wv = VN(splat)(w[k * w_sum + t]);
-            DN_UNROLL for (int j = 0; j < rb * nv; j++) acc[k * rb * nv + j] = VN(fma)(wv, xv[j], acc[k * rb * nv + j]);
+            TL_UNROLL for (int j = 0; j < rb * nv; j++) acc[k * rb * nv + j] = VN(fma)(wv, xv[j], acc[k * rb * nv + j]);
         }
     }
-    DN_UNROLL for (int k = 0; k < kb; k++)
-        DN_UNROLL for (int r = 0; r < rb; r++)
+    TL_UNROLL for (int k = 0; k < kb; k++)
+        TL_UNROLL for (int r = 0; r < rb; r++)
             DN(put_row)(out + k * p->out_plane + r * p->out_row, acc + (k * rb + r) * nv, nv, left, p->out_step);
 }
 
@@ -98,7 +99,8 @@ static void DN(sum_blocks)(int kb, int rb, int nv, const tl_direct_sums *p, cons
 #define BLOCKS(k, r) BLOCK(k, r, 1); BLOCK(k, r, 2); BLOCK(k, r, 3); BLOCK(k, r, 4)
     switch (kb << 8 | rb << 4 | nv) {
         BLOCKS(1, 1); BLOCKS(2, 1); BLOCKS(3, 1); BLOCKS(4, 1);
-        BLOCKS(1, 2); BLOCK(1, 4, 1); BLOCK(1, 4, 2);
+        BLOCKS(1, 2); BLOCK(1, 4, 2);
+        BLOCK(1, 3, 1); BLOCK(1, 4, 1); BLOCK(1, 5, 1); BLOCK(1, 6, 1); BLOCK(1, 7, 1); BLOCK(1, 8, 1);
     }
 #undef BLOCKS
 #undef BLOCK
@@ -107,9 +109,10 @@ static void DN(sum_blocks)(int kb, int rb, int nv, const tl_direct_sums *p, cons
 static void DN(direct_sums)(const tl_direct_sums *p, const void *band, const void *w, const void *bias, void *out, int64_t rows)
 {
     const int64_t vectors = (p->width + LANES - 1) / LANES, nv = direct_share(vectors, DIRECT_VECTORS), nk = direct_share(p->sums, 4);
-    const int64_t most = nk > 1 ? 1 : vectors <= 2 ? 4 : 2;
+    const int64_t most = nk > 1 ? 1 : vectors == 1 ? direct_share(rows, 8) : vectors == 2 ? 4 : 2;
     for (int64_t r = 0, rb; r < rows; r += rb) {
-        for (rb = most; r + rb > rows; rb /= 2) {}
+        if (vectors == 1) rb = direct_least(most, rows - r);
+        else for (rb = most; r + rb > rows; rb /= 2) {}
         for (int64_t v = 0; v < vectors; v += nv)
             for (int64_t k = 0; k < p->sums; k += nk)
                 DN(sum_blocks)(direct_least(nk, p->sums - k), (int)rb, direct_least(nv, vectors - v), p, (const T *)band + r * p->row + v * LANES,
@@ -128,8 +131,8 @@ TL_INLINE T DN(add_lanes)(V v)
 {
     DN(quad) q[DN(QUADS)];
     memcpy(q, &v, sizeof v);
-    DN_UNROLL for (int half = DN(QUADS) / 2; half > 0; half /= 2)
-        DN_UNROLL for (int i = 0; i < half; i++) q[i] += q[i + half];
+    TL_UNROLL for (int half = DN(QUADS) / 2; half > 0; half /= 2)
+        TL_UNROLL for (int i = 0; i < half; i++) q[i] += q[i + half];
     T sum = q[0][0] + q[0][1];
     return DN(QUAD) == 4 ? sum + (q[0][2 % DN(QUAD)] + q[0][3 % DN(QUAD)]) : sum;
 }
@@ -141,27 +144,27 @@ TL_INLINE void DN(dot_block)(const int kb, const int tb, const tl_direct_sums *p
     const int64_t width = p->width, whole = width - width % LANES, rest = width % LANES;
     V acc[20], gv[4];
     const T *x[5];
-    DN_UNROLL for (int i = 0; i < kb * tb; i++) acc[i] = VN(splat)(0);
-    DN_UNROLL for (int t = 0; t < tb; t++) x[t] = band + offsets[t];
+    TL_UNROLL for (int i = 0; i < kb * tb; i++) acc[i] = VN(splat)(0);
+    TL_UNROLL for (int t = 0; t < tb; t++) x[t] = band + offsets[t];
     for (int64_t r = 0; r < rows; r++, g += p->out_row) {
         for (int64_t j = 0; j < whole; j += LANES) {
-            DN_UNROLL for (int k = 0; k < kb; k++) gv[k] = VN(load)(g + k * p->out_plane + j);
-            DN_UNROLL for (int t = 0; t < tb; t++) {
+            TL_UNROLL for (int k = 0; k < kb; k++) gv[k] = VN(load)(g + k * p->out_plane + j);
+            TL_UNROLL for (int t = 0; t < tb; t++) {
                 V xv = VN(load)(x[t] + j);
-                DN_UNROLL for (int k = 0; k < kb; k++) acc[k * tb + t] = VN(fma)(gv[k], xv, acc[k * tb + t]);
+                TL_UNROLL for (int k = 0; k < kb; k++) acc[k * tb + t] = VN(fma)(gv[k], xv, acc[k * tb + t]);
             }
         }
         if (rest) { /* what lies behind a row of the band may be infinite: it must not meet a zero */
-            DN_UNROLL for (int k = 0; k < kb; k++) gv[k] = VN(load_part)(g + k * p->out_plane + whole, rest, 0);
-            DN_UNROLL for (int t = 0; t < tb; t++) {
+            TL_UNROLL for (int k = 0; k < kb; k++) gv[k] = VN(load_part)(g + k * p->out_plane + whole, rest, 0);
+            TL_UNROLL for (int t = 0; t < tb; t++) {
                 V xv = VN(load_part)(x[t] + whole, rest, 0);
-                DN_UNROLL for (int k = 0; k < kb; k++) acc[k * tb + t] = VN(fma)(gv[k], xv, acc[k * tb + t]);
+                TL_UNROLL for (int k = 0; k < kb; k++) acc[k * tb + t] = VN(fma)(gv[k], xv, acc[k * tb + t]);
             }
         }
-        DN_UNROLL for (int t = 0; t < tb; t++) x[t] += p->row;
+        TL_UNROLL for (int t = 0; t < tb; t++) x[t] += p->row;
     }
-    DN_UNROLL for (int k = 0; k < kb; k++)
-        DN_UNROLL for (int t = 0; t < tb; t++) gw[k * p->w_sum + t] += DN(add_lanes)(acc[k * tb + t]);
+    TL_UNROLL for (int k = 0; k < kb; k++)
+        TL_UNROLL for (int t = 0; t < tb; t++) gw[k * p->w_sum + t] += DN(add_lanes)(acc[k * tb + t]);
 }
 
 static void DN(dot_blocks)(int kb, int tb, const tl_direct_sums *p, const T *band, const int64_t *offsets, const T *g, T *gw, int64_t rows)

@@ -36,7 +36,6 @@
 #define MM_EACH_HEIGHT(X) X(4) X(3) X(2) X(1)
 #endif
 #define MM_PACKED_NR (MM_PACKED_NV * MM_LANES)
-#define MM_UNROLL _Pragma("GCC unroll 32")
 enum {
     MM_AHEAD = 8,             /* steps of k that a packed panel is fetched ahead */
     MM_LINE = 64,             /* bytes of a cache line */
@@ -77,13 +76,13 @@ TL_INLINE void mm_turn_f32(float *dst, int64_t ld, const float *src, int64_t js)
     vf r0 = vf_load(src), r1 = vf_load(src + js), r2 = vf_load(src + 2 * js), r3 = vf_load(src + 3 * js);
     vf a = MM_SHUFFLE(r0, r1, MM_LO), b = MM_SHUFFLE(r2, r3, MM_LO), c = MM_SHUFFLE(r0, r1, MM_HI), d = MM_SHUFFLE(r2, r3, MM_HI);
     vf column[4] = {MM_SHUFFLE(a, b, MM_LOLO), MM_SHUFFLE(a, b, MM_HIHI), MM_SHUFFLE(c, d, MM_LOLO), MM_SHUFFLE(c, d, MM_HIHI)};
-    MM_UNROLL for (int k = 0; k < VF_LANES; k++) memcpy(dst + k * ld, (float *)&column[k % 4] + k / 4 * 4, 16);
+    TL_UNROLL for (int k = 0; k < VF_LANES; k++) memcpy(dst + k * ld, (float *)&column[k % 4] + k / 4 * 4, 16);
 }
 
 /* The same for two rows of doubles. */
 TL_INLINE void mm_turn_f64(double *dst, int64_t ld, const double *src, int64_t js)
 {
-    MM_UNROLL for (int k = 0; k < VD_LANES; k++) {
+    TL_UNROLL for (int k = 0; k < VD_LANES; k++) {
         dst[k * ld] = src[k];
         dst[k * ld + 1] = src[js + k];
     }
@@ -94,11 +93,11 @@ static double mm_peak(int64_t n, float *out)
 {
     enum { CHAINS = 2 * MM_MR };
     vf acc[CHAINS], x = vf_load(out), y = vf_load(out + VF_LANES);
-    MM_UNROLL for (int i = 0; i < CHAINS; i++) acc[i] = vf_splat((float)i);
+    TL_UNROLL for (int i = 0; i < CHAINS; i++) acc[i] = vf_splat((float)i);
     for (int64_t k = 0; k < n; k++)
-        MM_UNROLL for (int i = 0; i < CHAINS; i++) acc[i] = vf_fma(acc[i], x, y);
+        TL_UNROLL for (int i = 0; i < CHAINS; i++) acc[i] = vf_fma(acc[i], x, y);
     vf sum = acc[0];
-    MM_UNROLL for (int i = 1; i < CHAINS; i++) sum += acc[i];
+    TL_UNROLL for (int i = 1; i < CHAINS; i++) sum += acc[i];
     vf_store(out, sum);
     return 2.0 * CHAINS * VF_LANES * (double)n;
 }
@@ -199,35 +198,35 @@ TL_INLINE void MM(mm_tile_fetching)(const int mr, const int nv, int64_t kc, cons
 {
     MM(v) acc[MM_MR][MM_PACKED_NV], bv[MM_PACKED_NV];
     mm_fetch next = fetch ? *fetch : (mm_fetch){NULL, 0, 0, 0};
-    MM_UNROLL for (int i = 0; i < mr; i++) MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(splat)(0);
+    TL_UNROLL for (int i = 0; i < mr; i++) TL_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(splat)(0);
     for (int64_t k = 0; k < kc;) {
         int64_t end = fetch ? least(k + MM_AHEAD, kc) : kc;
         if (fetch) {
             if (k < mr * MM_AHEAD)
-                MM_UNROLL for (int j = 0; j < nv; j++) mm_prefetch_write(join->out + k / MM_AHEAD * join->ld, j * TL_VBYTES);
+                TL_UNROLL for (int j = 0; j < nv; j++) mm_prefetch_write(join->out + k / MM_AHEAD * join->ld, j * TL_VBYTES);
             mm_fetch_line(&next);
         }
         for (; k < end; k++, a += aks, b += bks) {
-            MM_UNROLL for (int j = 0; j < nv; j++) bv[j] = MM_V(load)(b + j * MM_LANES);
-            if (fetch) MM_UNROLL for (int j = 0; j < nv; j++) mm_prefetch(b, (MM_AHEAD * nv + j) * TL_VBYTES);
-            MM_UNROLL for (int i = 0; i < mr; i++) {
+            TL_UNROLL for (int j = 0; j < nv; j++) bv[j] = MM_V(load)(b + j * MM_LANES);
+            if (fetch) TL_UNROLL for (int j = 0; j < nv; j++) mm_prefetch(b, (MM_AHEAD * nv + j) * TL_VBYTES);
+            TL_UNROLL for (int i = 0; i < mr; i++) {
                 MM(v) av = MM_V(splat)(a[i * ams]);
-                MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(fma)(av, bv[j], acc[i][j]);
+                TL_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(fma)(av, bv[j], acc[i][j]);
             }
         }
     }
     if (fetch) *fetch = next;
     if (join->cols == nv * MM_LANES) {
         if (join->add)
-            MM_UNROLL for (int i = 0; i < mr; i++)
-                MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(load)(join->out + i * join->ld + j * MM_LANES) + acc[i][j];
-        MM_UNROLL for (int i = 0; i < mr; i++)
-            MM_UNROLL for (int j = 0; j < nv; j++) MM_V(store)(join->out + i * join->ld + j * MM_LANES, acc[i][j]);
+            TL_UNROLL for (int i = 0; i < mr; i++)
+                TL_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(load)(join->out + i * join->ld + j * MM_LANES) + acc[i][j];
+        TL_UNROLL for (int i = 0; i < mr; i++)
+            TL_UNROLL for (int j = 0; j < nv; j++) MM_V(store)(join->out + i * join->ld + j * MM_LANES, acc[i][j]);
         return;
     }
     MM_REAL sums[MM_MR * MM_PACKED_NR];
-    MM_UNROLL for (int i = 0; i < mr; i++)
-        MM_UNROLL for (int j = 0; j < nv; j++) MM_V(store)(sums + (i * nv + j) * MM_LANES, acc[i][j]);
+    TL_UNROLL for (int i = 0; i < mr; i++)
+        TL_UNROLL for (int j = 0; j < nv; j++) MM_V(store)(sums + (i * nv + j) * MM_LANES, acc[i][j]);
     MM(mm_join_tile)(join, sums, mr, nv);
 }
 
@@ -291,7 +290,7 @@ static void MM(mm_pack_columns)(void *dst, const void *src, int64_t n, int64_t k
         int64_t panels = least(n / NR, TOGETHER);
         for (int64_t k = 0; k < kc; k++)
             for (int64_t j = 0; j < panels; j++)
-                MM_UNROLL for (int i = 0; i < NR; i += MM_LANES) {
+                TL_UNROLL for (int i = 0; i < NR; i += MM_LANES) {
                     mm_prefetch(x + j * NR, (MM_AHEAD * ks + i) * (int64_t)sizeof *x);
                     MM_V(store)(out + (j * kc + k) * NR + i, MM_V(load)(x + k * ks + j * NR + i));
                 }
@@ -372,7 +371,7 @@ static MM_REAL MM(mm_dot)(const MM_REAL *a, const MM_REAL *b, int64_t n)
     MM(v) acc[4] = {{0}, {0}, {0}, {0}};
     int64_t k = 0;
     for (; k + 4 * MM_LANES <= n; k += 4 * MM_LANES)
-        MM_UNROLL for (int j = 0; j < 4; j++)
+        TL_UNROLL for (int j = 0; j < 4; j++)
             acc[j] = MM_V(fma)(MM_V(load)(a + k + j * MM_LANES), MM_V(load)(b + k + j * MM_LANES), acc[j]);
     for (; k + MM_LANES <= n; k += MM_LANES) acc[0] = MM_V(fma)(MM_V(load)(a + k), MM_V(load)(b + k), acc[0]);
     int64_t rest = n & (MM_LANES - 1);

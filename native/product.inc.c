@@ -28,6 +28,12 @@ static int cv_runs(const tl_conv_view *v, int64_t j0, int64_t count, cv_run *run
     return n;
 }
 
+/* Whether a row of the view is a channel, as it lies. */
+static bool cv_straight(const tl_conv_view *v)
+{
+    return v->taps == 1 && v->area == v->plane && v->size[2] == v->area && v->step[2] == 1 && v->off[0][2] == 0;
+}
+
 typedef struct { int64_t from; int32_t at, len; } cv_piece;
 
 /* Those parts of the runs that tap t sees inside the image, as offsets from the channel. *whole: nothing is outside. */
@@ -172,7 +178,9 @@ static void MM(cv_multiply)(const tl_conv_multiply *p, int64_t s0, int64_t s1, i
     if (p->flat) out = (CV_REAL *)p->out + j0 / v->area * p->place.image + first * ld + j0 % v->area;
     for (int64_t k0 = 0, kc; k0 < p->depth; k0 += kc) {
         kc = least(step, p->depth - k0);
-        for (int64_t j = 0; j < columns; j += MM_PACKED_NR) {
+        if (p->flat && cv_straight(v)) /* one line: as it is in memory, several panels at a time */
+            MM(mm_pack_columns)(panels, (const CV_REAL *)v->src + j0 / v->area * v->image + k0 * v->plane + j0 % v->area, columns, kc, 1, v->plane);
+        else for (int64_t j = 0; j < columns; j += MM_PACKED_NR) {
             int n = cv_runs(v, j0 + j, least(columns - j, MM_PACKED_NR), runs);
             MM(cv_rows)(v, runs, n, k0, k0 + kc, panels + j * kc, MM_PACKED_NR, MM_PACKED_NR);
         }
@@ -211,6 +219,7 @@ static void MM(cv_strip)(const tl_conv_correlate *p, int64_t m, int64_t rows, in
 static void MM(cv_correlate)(const tl_conv_correlate *p, int64_t c0, int64_t c1, int64_t b0, int64_t b1, void *out, int64_t ld, void *work)
 {
     const tl_conv_view *v = &p->view;
+    const bool straight = cv_straight(v);
     int64_t strips = ceil_div(p->rows, MM_PACKED_MR);
     cv_run runs[TL_CONV_COLUMNS];
     CV_REAL kept[MM_PACKED_MR * MM_ROW] __attribute__((aligned(64))), turned[MM_PACKED_MR * TL_MM_KC] __attribute__((aligned(64)));
@@ -220,6 +229,12 @@ static void MM(cv_correlate)(const tl_conv_correlate *p, int64_t c0, int64_t c1,
         int n = cv_runs(v, j0, kc, runs);
         for (int64_t c = c0; c < c1; c += MM_PACKED_NR) {
             int used = (int)least(c1 - c, MM_PACKED_NR);
+            if (straight) {
+                for (int i = 0; i < n; i++)
+                    MM(mm_pack)(panels + (c - c0) * kc + runs[i].at * MM_PACKED_NR, MM_PACKED_NR, used, runs[i].len,
+                                (const CV_REAL *)v->src + runs[i].image * v->image + c * v->plane + runs[i].p[2], v->plane, 1);
+                continue;
+            }
             MM(cv_rows)(v, runs, n, c, c + used, view, kc, TL_MM_KC);
             MM(mm_pack)(panels + (c - c0) * kc, MM_PACKED_NR, used, kc, view, TL_MM_KC, 1);
         }

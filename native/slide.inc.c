@@ -66,21 +66,24 @@ TL_INLINE void MM(sl_deal)(SL_REAL *a, SL_REAL *b, const SL_REAL *src, int64_t n
     }
 }
 
-/* What products read behind a sheet's rows, and drop, must be numbers: denormal ones would be slow. So a sheet's tail is cleared, before its rows. */
-
-/* The rows of one row phase, from row y of a slice (NULL: outside) on, to the sheet of a column phase; where that is -1, to both sheets of a step
- * of two. */
-static void MM(sl_copy_rows)(const tl_slide_copy *p, SL_REAL *sheet, const SL_REAL *slice, int64_t y, int64_t phase)
+/* What products read behind a sheet's rows, and drop, must be numbers: denormal ones would be slow. */
+static void MM(sl_clear_tails)(const tl_slide_copy *p, SL_REAL *sheet, int64_t sheets)
 {
-    const int64_t step = p->step[2], x = p->from[2] + (phase < 0 ? 0 : phase), width = p->in[2], per = phase < 0 ? 1 : step;
-    const int64_t first = x >= 0 ? 0 : per == 1 ? -x : (per - 1 - x) / per, all = phase < 0 ? 2 * p->columns : p->columns;
-    const int64_t end = x >= width ? 0 : least(all, per == 1 ? width - x : (width - 1 - x) / per + 1), n = end - first, odd = first & 1;
-    const int64_t tail = (p->rows - 1) * p->pitch + p->columns, cleared = least(p->sheet - tail, TL_SLIDE_SLACK);
-    for (int64_t i = 0; i <= (phase < 0); i++) MM(sl_clear)(sheet + i * p->sheet + tail, cleared);
+    const int64_t tail = (p->rows - 1) * p->pitch + p->columns;
+    for (int64_t i = 0; i < sheets; i++) MM(sl_clear)(sheet + i * p->sheet + tail, least(p->sheet - tail, TL_SLIDE_SLACK));
+}
+
+/* The rows of one row phase, from row y of a slice (NULL: outside) on, to the sheet of a column phase; with `both`, to the sheets of both phases of a
+ * step of two. */
+static void MM(sl_copy_rows)(const tl_slide_copy *p, SL_REAL *sheet, const SL_REAL *slice, int64_t y, int64_t phase, bool both)
+{
+    const int64_t x = p->from[2] + phase, width = p->in[2], step = both ? 1 : p->step[2], all = both ? 2 * p->columns : p->columns;
+    const int64_t first = x >= 0 ? 0 : step == 1 ? -x : (step - 1 - x) / step;
+    const int64_t end = x >= width ? 0 : least(all, step == 1 ? width - x : (width - 1 - x) / step + 1), n = end - first, odd = first & 1;
     for (int64_t i = 0; i < p->rows; i++, y += p->step[1], sheet += p->pitch) {
         bool inside = slice && y >= 0 && y < p->in[1] && n > 0;
-        const SL_REAL *row = inside ? slice + y * width + x + first * per : NULL;
-        if (phase < 0) {
+        const SL_REAL *row = inside ? slice + y * width + x + first * step : NULL;
+        if (both) {
             if (!inside || n < all) MM(sl_clear)(sheet, p->columns), MM(sl_clear)(sheet + p->sheet, p->columns);
             SL_REAL *same = sheet + first / 2, *other = sheet + p->sheet + first / 2;
             if (inside) MM(sl_deal)(odd ? other : same, odd ? same + 1 : other, row, n);
@@ -93,20 +96,45 @@ static void MM(sl_copy_rows)(const tl_slide_copy *p, SL_REAL *sheet, const SL_RE
     }
 }
 
+/* The same for MM_LANES column phases at once, whose columns all lie inside the source: squares are turned. */
+static void MM(sl_turn_rows)(const tl_slide_copy *p, SL_REAL *sheet, const SL_REAL *slice, int64_t y, int64_t phase)
+{
+    enum { TURN = MM(MM_TURN) };
+    const int64_t step = p->step[2], columns = p->columns;
+    for (int64_t i = 0; i < p->rows; i++, y += p->step[1], sheet += p->pitch) {
+        bool inside = slice && y >= 0 && y < p->in[1];
+        const SL_REAL *row = inside ? slice + y * p->in[2] + p->from[2] + phase : NULL;
+        for (int64_t j = 0, next; inside && j < columns; j = next) { /* the last columns may overlap those before */
+            if (j + TURN > columns) j = columns - TURN;
+            MM(mm_turn)(sheet + j, p->sheet, row + j * step, step);
+            next = j + TURN;
+        }
+        if (!inside)
+            for (int64_t k = 0; k < MM_LANES; k++) memset(sheet + k * p->sheet, 0, (size_t)columns * sizeof *sheet);
+    }
+}
+
 static void MM(sl_copy)(const tl_slide_copy *p, void *band, const void *src, int64_t channels)
 {
-    const bool both = p->step[2] == 2 && p->phases[2] == 2;
+    const int64_t step = p->step[2], sheets = p->phases[2];
+    const bool both = step == 2 && sheets == 2, inside = p->from[2] >= 0 && p->from[2] + p->columns * step <= p->in[2];
+    const bool turns = !both && step >= MM_LANES && inside && p->columns >= MM(MM_TURN);
     const SL_REAL *x = src;
-    for (int64_t c = 0; c < channels; c++) {
-        SL_REAL *sheet = (SL_REAL *)band + c * p->plane;
+    SL_REAL *sheet = band;
+    for (int64_t c = 0; c < channels; c++)
         for (int64_t z = p->from[0]; z < p->from[0] + p->slices; z++) {
             const SL_REAL *slice = z < 0 || z >= p->in[0] ? NULL : x + (c * p->in[0] + z) * p->in[1] * p->in[2];
-            for (int64_t p1 = 0; p1 < p->phases[1]; p1++)
-                for (int64_t p2 = 0; p2 < p->phases[2]; p2 += 1 + both, sheet += (1 + both) * p->sheet)
-                    MM(sl_copy_rows)(p, sheet, slice, p->from[1] + p1, both ? -1 : p2);
+            for (int64_t p1 = 0, y = p->from[1]; p1 < p->phases[1]; p1++, y++) {
+                MM(sl_clear_tails)(p, sheet, sheets); /* before rows: it may reach into the next sheet */
+                for (int64_t p2 = 0, some; p2 < sheets; p2 += some, sheet += some * p->sheet) {
+                    bool turn = turns && p2 + MM_LANES <= sheets;
+                    some = both ? 2 : turn ? MM_LANES : 1;
+                    if (turn) MM(sl_turn_rows)(p, sheet, slice, y, p2);
+                    else MM(sl_copy_rows)(p, sheet, slice, y, p2, both);
+                }
+            }
         }
-    }
-    MM(sl_clear)((SL_REAL *)band + channels * p->plane, TL_SLIDE_SLACK);
+    MM(sl_clear)(sheet, TL_SLIDE_SLACK);
 }
 
 /* ---- weights times the copy ---- */
@@ -117,19 +145,19 @@ TL_INLINE void MM(sl_tile)(const int mr, const int nv, const tl_slide_sums *p, c
 {
     const int64_t taps = p->taps, *offsets = p->offsets;
     MM(v) acc[MM_PACKED_MR][MM_PACKED_NV], x[MM_PACKED_NV];
-    MM_UNROLL for (int i = 0; i < mr; i++) MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(splat)(0);
+    TL_UNROLL for (int i = 0; i < mr; i++) TL_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(splat)(0);
     for (int64_t c = 0; c < channels; c++, band += p->plane)
         for (int64_t t = 0; t < taps; t++, a += mr) {
             const SL_REAL *from = band + offsets[t];
-            MM_UNROLL for (int j = 0; j < nv; j++) x[j] = MM_V(load)(from + j * MM_LANES);
-            MM_UNROLL for (int j = 0; j < nv; j++) mm_prefetch(from + p->plane, j * TL_VBYTES);
-            MM_UNROLL for (int i = 0; i < mr; i++) {
+            TL_UNROLL for (int j = 0; j < nv; j++) x[j] = MM_V(load)(from + j * MM_LANES);
+            TL_UNROLL for (int j = 0; j < nv; j++) mm_prefetch(from + p->plane, j * TL_VBYTES);
+            TL_UNROLL for (int i = 0; i < mr; i++) {
                 MM(v) av = MM_V(splat)(a[i]);
-                MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(fma)(av, x[j], acc[i][j]);
+                TL_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(fma)(av, x[j], acc[i][j]);
             }
         }
-    MM_UNROLL for (int i = 0; i < mr; i++)
-        MM_UNROLL for (int j = 0; j < nv; j++) {
+    TL_UNROLL for (int i = 0; i < mr; i++)
+        TL_UNROLL for (int j = 0; j < nv; j++) {
             SL_REAL *to = out + i * p->ld + j * MM_LANES;
             MM_V(store)(to, add ? MM_V(load)(to) + acc[i][j] : acc[i][j]);
         }
@@ -205,19 +233,19 @@ TL_INLINE void MM(sl_dot_tile)(const int mr, const int nv, const tl_slide_dots *
     const int64_t width = p->width, pitch = p->pitch, lines = p->lines;
     const SL_REAL *x[MM_PACKED_MR];
     MM(v) acc[MM_PACKED_MR][MM_PACKED_NV], gv[MM_PACKED_NV];
-    MM_UNROLL for (int i = 0; i < mr; i++) x[i] = rows[i];
-    MM_UNROLL for (int i = 0; i < mr; i++) MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(splat)(0);
+    TL_UNROLL for (int i = 0; i < mr; i++) x[i] = rows[i];
+    TL_UNROLL for (int i = 0; i < mr; i++) TL_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(splat)(0);
     for (int64_t line = 0; line < lines; line++)
         for (int64_t at = line * pitch, end = at + width; at < end; at++, g += nv * MM_LANES) {
-            MM_UNROLL for (int j = 0; j < nv; j++) gv[j] = MM_V(load)(g + j * MM_LANES);
-            MM_UNROLL for (int j = 0; j < nv; j++) mm_prefetch(g, (MM_AHEAD * nv + j) * TL_VBYTES);
-            MM_UNROLL for (int i = 0; i < mr; i++) {
+            TL_UNROLL for (int j = 0; j < nv; j++) gv[j] = MM_V(load)(g + j * MM_LANES);
+            TL_UNROLL for (int j = 0; j < nv; j++) mm_prefetch(g, (MM_AHEAD * nv + j) * TL_VBYTES);
+            TL_UNROLL for (int i = 0; i < mr; i++) {
                 MM(v) xv = MM_V(splat)(x[i][at]);
-                MM_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(fma)(xv, gv[j], acc[i][j]);
+                TL_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(fma)(xv, gv[j], acc[i][j]);
             }
         }
-    MM_UNROLL for (int i = 0; i < mr; i++)
-        MM_UNROLL for (int j = 0; j < nv; j++) {
+    TL_UNROLL for (int i = 0; i < mr; i++)
+        TL_UNROLL for (int j = 0; j < nv; j++) {
             SL_REAL *to = out + i * p->ld + j * MM_LANES;
             MM_V(store)(to, add ? MM_V(load)(to) + acc[i][j] : acc[i][j]);
         }

@@ -8,6 +8,12 @@
 
 #define TL_INLINE static inline __attribute__((always_inline))
 #define TL_UNUSED __attribute__((unused))
+/* Before a loop whose length is a constant once its function is inlined: its body so many times, so that arrays of vectors become registers. */
+#ifdef __clang__
+#define TL_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define TL_UNROLL _Pragma("GCC unroll 36")
+#endif
 
 typedef uint8_t s_u8;
 typedef int8_t s_i8;

@@ -362,7 +362,7 @@ static bool grad_weight(int type, const tl_conv *p, const void *g, const void *x
 
 static bool fits(int type, const tl_conv *p)
 {
-    enum { FEW = 8 };
+    enum { FEW = 12 };
     if (type != 0 || p->ker[0] != 1 || p->ker[1] != 3 || p->ker[2] != 3 || p->pad[0] != 0 || p->in[0] != p->out[0]) return false;
     for (int d = 0; d < 3; d++)
         if (p->stride[d] != 1 || (d && p->dil[d] != 1) || p->pad[d] > 2) return false;

@@ -5,11 +5,6 @@
  * by vectors and the other by elements where they lie: nothing is packed again. Images, whose rows of pixels lie side by side, are turned into
  * vectors over channels on their way in and back on their way out, through a strip that also holds the padding. */
 
-#ifdef __clang__
-#define WN_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define WN_UNROLL _Pragma("GCC unroll 36")
-#endif
 #if TL_VBYTES == 64
 #define WN_UNIT 4 /* tiles are multiplied 3 or 2 units at a time: 12 x 2 accumulators in 32 registers */
 #else
@@ -92,8 +87,8 @@ TL_INLINE void wn_grad_kernel_1d(vf *o, const int os, const vf *x, const int xs)
 #define WN_2D(f, o, no, x, nx, row)                                                              \
     do {                                                                                         \
         vf columns_[(no) * (nx)];                                                                \
-        WN_UNROLL for (int j_ = 0; j_ < (nx); j_++) f(columns_ + j_, nx, (x) + j_, (int)(row));  \
-        WN_UNROLL for (int i_ = 0; i_ < (no); i_++) f((o) + i_ * (no), 1, columns_ + i_ * (nx), 1); \
+        TL_UNROLL for (int j_ = 0; j_ < (nx); j_++) f(columns_ + j_, nx, (x) + j_, (int)(row));  \
+        TL_UNROLL for (int i_ = 0; i_ < (no); i_++) f((o) + i_ * (no), 1, columns_ + i_ * (nx), 1); \
     } while (0)
 
 /* ---- between rows of pixels and vectors over channels ---- */
@@ -104,7 +99,7 @@ TL_INLINE vf wn_rows(const float *p, int64_t row)
 {
     typedef float quad __attribute__((vector_size(16)));
     quad q[WN_PIECES];
-    WN_UNROLL for (int i = 0; i < WN_PIECES; i++) memcpy(q + i, p + 4 * i * row, sizeof *q);
+    TL_UNROLL for (int i = 0; i < WN_PIECES; i++) memcpy(q + i, p + 4 * i * row, sizeof *q);
 #if TL_VBYTES == 64
     vf_half low = __builtin_shufflevector(q[0], q[1], WN_PIECE(0), WN_PIECE(1)), high = __builtin_shufflevector(q[2], q[3], WN_PIECE(0), WN_PIECE(1));
     return __builtin_shufflevector(low, high, WN_PIECE(0), WN_PIECE(1), WN_PIECE(2), WN_PIECE(3));
@@ -145,25 +140,25 @@ TL_INLINE void wn_turn_pieces(vf *v)
 TL_INLINE void wn_square_out(float *x, int64_t row, const vf *v)
 {
     vf t[4][WN_PIECES];
-    WN_UNROLL for (int g = 0; g < WN_PIECES; g++) {
+    TL_UNROLL for (int g = 0; g < WN_PIECES; g++) {
         vf four[4];
         memcpy(four, v + 4 * g, sizeof four);
         wn_turn(four);
-        WN_UNROLL for (int j = 0; j < 4; j++) t[j][g] = four[j];
+        TL_UNROLL for (int j = 0; j < 4; j++) t[j][g] = four[j];
     }
-    WN_UNROLL for (int j = 0; j < 4; j++) {
+    TL_UNROLL for (int j = 0; j < 4; j++) {
         wn_turn_pieces(t[j]);
-        WN_UNROLL for (int g = 0; g < WN_PIECES; g++) vf_store(x + (4 * g + j) * row, t[j][g]);
+        TL_UNROLL for (int g = 0; g < WN_PIECES; g++) vf_store(x + (4 * g + j) * row, t[j][g]);
     }
 }
 TL_INLINE void wn_square_in(vf *v, const float *x, int64_t row)
 {
     vf t[4][WN_PIECES];
-    WN_UNROLL for (int j = 0; j < 4; j++) {
-        WN_UNROLL for (int g = 0; g < WN_PIECES; g++) t[j][g] = vf_load(x + (4 * g + j) * row);
+    TL_UNROLL for (int j = 0; j < 4; j++) {
+        TL_UNROLL for (int g = 0; g < WN_PIECES; g++) t[j][g] = vf_load(x + (4 * g + j) * row);
         wn_turn_pieces(t[j]);
     }
-    WN_UNROLL for (int g = 0; g < WN_PIECES; g++) {
+    TL_UNROLL for (int g = 0; g < WN_PIECES; g++) {
         vf four[4] = {t[0][g], t[1][g], t[2][g], t[3][g]};
         wn_turn(four);
         memcpy(v + 4 * g, four, sizeof four);
@@ -174,7 +169,7 @@ TL_INLINE void wn_square_in(vf *v, const float *x, int64_t row)
 TL_INLINE void wn_turn_in(vf v[4], const float *x, int64_t row, int rows, int n)
 {
     if (rows == VF_LANES && n == 4) {
-        WN_UNROLL for (int j = 0; j < 4; j++) v[j] = wn_rows(x + j * row, row);
+        TL_UNROLL for (int j = 0; j < 4; j++) v[j] = wn_rows(x + j * row, row);
         wn_turn(v);
         return;
     }
@@ -189,8 +184,8 @@ TL_INLINE void wn_turn_out(float *x, int64_t row, int rows, int n, vf v[4])
 {
     if (rows == VF_LANES && n == 4) {
         wn_turn(v);
-        WN_UNROLL for (int j = 0; j < 4; j++)
-            WN_UNROLL for (int q = 0; q < VF_LANES / 4; q++) memcpy(x + (4 * q + j) * row, (const float *)&v[j] + 4 * q, 16);
+        TL_UNROLL for (int j = 0; j < 4; j++)
+            TL_UNROLL for (int q = 0; q < VF_LANES / 4; q++) memcpy(x + (4 * q + j) * row, (const float *)&v[j] + 4 * q, 16);
         return;
     }
     float lanes[4][VF_LANES];
@@ -259,7 +254,7 @@ static void wn_strip_in(vf *strip, const tl_wino_image *m, const float *x, int c
                 for (int64_t xx = 0; xx < b->x1 - b->x0; xx++, tile++) {                                                          \
                     const vf *at = strip + y * WN_M * width + xx * WN_M;                                                          \
                     WN_2D(f, out, WN_N, at, size, width);                                                                         \
-                    WN_UNROLL for (int k = 0; k < WN_F; k++) vf_store(v + k * stride + tile * VF_LANES, out[k]);                  \
+                    TL_UNROLL for (int k = 0; k < WN_F; k++) vf_store(v + k * stride + tile * VF_LANES, out[k]);                  \
                 }                                                                                                                 \
         }                                                                                                                         \
         for (; tile % WN_UNIT; tile++)                                                                                       \
@@ -280,13 +275,13 @@ static void wn_kernels(float *u, int64_t stride, const tl_wino_weights *w, const
             wn_turn_in(last, at + 5, w->out_step, outs, 4);
             k[8] = last[3];
             if (w->flip)
-                WN_UNROLL for (int i = 0; i < 4; i++) {
+                TL_UNROLL for (int i = 0; i < 4; i++) {
                     vf t = k[i];
                     k[i] = k[8 - i], k[8 - i] = t;
                 }
         } else memset(k, 0, sizeof k);
         WN_2D(wn_kernel_1d, out, WN_N, k, 3, 3);
-        WN_UNROLL for (int f = 0; f < WN_F; f++) vf_store(u + f * stride, out[f]);
+        TL_UNROLL for (int f = 0; f < WN_F; f++) vf_store(u + f * stride, out[f]);
     }
 }
 
@@ -295,19 +290,19 @@ TL_INLINE void wn_tile(const int mr, const int nv, int64_t outer, const int64_t 
                        int64_t a_outer, const float *b, int64_t b_next, float *out, int64_t out_next, bool add)
 {
     vf acc[3 * WN_UNIT][2], bv[2];
-    WN_UNROLL for (int i = 0; i < mr; i++) WN_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_splat(0);
+    TL_UNROLL for (int i = 0; i < mr; i++) TL_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_splat(0);
     for (int64_t o = 0; o < outer; o++, a += a_outer) {
         const float *at = a;
         for (int64_t k = 0; k < inner; k++, at += step, b += VF_LANES) {
-            WN_UNROLL for (int j = 0; j < nv; j++) bv[j] = vf_load(b + j * b_next);
-            WN_UNROLL for (int i = 0; i < mr; i++) {
+            TL_UNROLL for (int j = 0; j < nv; j++) bv[j] = vf_load(b + j * b_next);
+            TL_UNROLL for (int i = 0; i < mr; i++) {
                 vf av = vf_splat(at[i * row]);
-                WN_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_fma(av, bv[j], acc[i][j]);
+                TL_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = vf_fma(av, bv[j], acc[i][j]);
             }
         }
     }
-    WN_UNROLL for (int i = 0; i < mr; i++)
-        WN_UNROLL for (int j = 0; j < nv; j++) {
+    TL_UNROLL for (int i = 0; i < mr; i++)
+        TL_UNROLL for (int j = 0; j < nv; j++) {
             float *at = out + j * out_next + i * VF_LANES;
             vf_store(at, add ? vf_load(at) + acc[i][j] : acc[i][j]);
         }
@@ -343,12 +338,12 @@ static void wn_result(float *y, const tl_wino_image *im, const float *bias, int 
         float *image = y + wn_image_at(im, i);
         for (int64_t ty = b->y0; ty < b->y1; ty++) {
             for (int64_t tx = 0; tx < b->x1 - b->x0; tx++, m += VF_LANES) {
-                WN_UNROLL for (int f = 0; f < WN_F; f++) in[f] = vf_load(m + f * stride);
+                TL_UNROLL for (int f = 0; f < WN_F; f++) in[f] = vf_load(m + f * stride);
                 vf columns[WN_M * WN_N];
-                WN_UNROLL for (int j = 0; j < WN_N; j++) wn_result_1d(columns + j, WN_N, in + j, WN_N);
-                WN_UNROLL for (int r = 0; r < WN_M; r++) wn_result_1d(out + r * WN_M, 1, columns + r * WN_N, 1);
-                WN_UNROLL for (int r = 0; r < WN_M; r++)
-                    WN_UNROLL for (int c = 0; c < WN_M; c++) strip[r * width + tx * WN_M + c] = out[r * WN_M + c] + add;
+                TL_UNROLL for (int j = 0; j < WN_N; j++) wn_result_1d(columns + j, WN_N, in + j, WN_N);
+                TL_UNROLL for (int r = 0; r < WN_M; r++) wn_result_1d(out + r * WN_M, 1, columns + r * WN_N, 1);
+                TL_UNROLL for (int r = 0; r < WN_M; r++)
+                    TL_UNROLL for (int c = 0; c < WN_M; c++) strip[r * width + tx * WN_M + c] = out[r * WN_M + c] + add;
             }
             for (int64_t r = 0; r < WN_M && ty * WN_M + r < im->h; r++)
                 wn_pixels_out(image + (ty * WN_M + r) * im->w + left, im->channel, channels, cols, strip + r * width);
@@ -372,12 +367,12 @@ static void wn_grad_result(float *gw, int64_t row, int outs, int ins, const floa
 {
     vf kernels[VF_LANES * 9], in[WN_F];
     for (int c = 0; c < ins; c++) {
-        WN_UNROLL for (int f = 0; f < WN_F; f++) in[f] = vf_load(m + f * (TL_WINO_SUMS(VF_LANES) / WN_F) + c * VF_LANES);
+        TL_UNROLL for (int f = 0; f < WN_F; f++) in[f] = vf_load(m + f * (TL_WINO_SUMS(VF_LANES) / WN_F) + c * VF_LANES);
         for (int64_t p = 1; p < parts; p++)
-            WN_UNROLL for (int f = 0; f < WN_F; f++) in[f] += vf_load(m + p * apart + f * (TL_WINO_SUMS(VF_LANES) / WN_F) + c * VF_LANES);
+            TL_UNROLL for (int f = 0; f < WN_F; f++) in[f] += vf_load(m + p * apart + f * (TL_WINO_SUMS(VF_LANES) / WN_F) + c * VF_LANES);
         vf columns[3 * WN_N];
-        WN_UNROLL for (int j = 0; j < WN_N; j++) wn_grad_kernel_1d(columns + j, WN_N, in + j, WN_N);
-        WN_UNROLL for (int r = 0; r < 3; r++) wn_grad_kernel_1d(kernels + c * 9 + r * 3, 1, columns + r * WN_N, 1);
+        TL_UNROLL for (int j = 0; j < WN_N; j++) wn_grad_kernel_1d(columns + j, WN_N, in + j, WN_N);
+        TL_UNROLL for (int r = 0; r < 3; r++) wn_grad_kernel_1d(kernels + c * 9 + r * 3, 1, columns + r * WN_N, 1);
     }
     wn_pixels_out(gw, row, outs, ins * 9, kernels);
 }
