@@ -29,24 +29,35 @@ SHAPES: list[tuple[Shape, dict[str, int]]] = [  # (images, channels, size, filte
     ((4, 64, 56, 128, 1), {"stride": 2}),
     ((4, 64, 28, 64, 3), {"padding": 2, "dilation": 2}),
     ((4, 128, 28, 128, 3), {"padding": 1, "groups": 4}),
+    ((64, 6, 14, 16, 5), {}),  # LeNet's second
+    ((4, 128, 28, 128, 3), {"padding": 1, "groups": 32}),  # ResNeXt
+    ((8, 120, 28, 120, 5), {"stride": 2, "padding": 2, "groups": 120}),  # MobileNet
+    ((8, 32, 28, 32, 5), {"padding": 2}),
+    ((4, 3, 224, 192, 16), {"stride": 16}),  # patches of a vision transformer
+    ((16, 128, 1000, 128, 5), {"padding": 2, "dims": 1}),
+    ((2, 16, 16, 32, 3), {"padding": 1, "dims": 3}),
+    ((4, 128, 14, 64, 4), {"stride": 2, "padding": 1, "transposed": 1}),
 ]
 
 
 def convolution(shape: Shape, attrs: dict[str, int]) -> Callable[[Any], Run]:
     n, c, size, k, r = shape
+    kw = dict(attrs)
+    dims, transposed = kw.pop("dims", 2), kw.pop("transposed", 0)
+    channels = (c, k) if transposed else (k, c // attrs.get("groups", 1))
 
     def make(lib: Any) -> Run:
         rng = np.random.default_rng(0)
-        x = lib.from_numpy(rng.standard_normal((n, c, size, size), dtype=np.float32))
-        w = lib.from_numpy(rng.standard_normal((k, c // attrs.get("groups", 1), r, r), dtype=np.float32))
+        x = lib.from_numpy(rng.standard_normal((n, c, *[size] * dims), dtype=np.float32))
+        w = lib.from_numpy(rng.standard_normal((*channels, *[r] * dims), dtype=np.float32))
         w.requires_grad_()
         if c > 3:
             x.requires_grad_()
-        conv2d = lib.nn.functional.conv2d
-        g = lib.ones_like(conv2d(x, w, **attrs))
+        conv = getattr(lib.nn.functional, f"conv{'_transpose' if transposed else ''}{dims}d")
+        g = lib.ones_like(conv(x, w, **kw))
 
         def run() -> None:
-            conv2d(x, w, **attrs).backward(g)
+            conv(x, w, **kw).backward(g)
             x.grad = w.grad = None
 
         return run
@@ -55,7 +66,7 @@ def convolution(shape: Shape, attrs: dict[str, int]) -> Callable[[Any], Run]:
 
 
 def name_of(shape: Shape, attrs: dict[str, int]) -> str:
-    return f"conv2d {shape}" + "".join(f", {name} {value}" for name, value in attrs.items())
+    return f"conv {shape}" + "".join(f", {name} {value}" for name, value in attrs.items())
 
 
 def geometric_mean(rounds: int) -> float:
@@ -73,4 +84,4 @@ def geometric_mean(rounds: int) -> float:
 def workloads() -> Iterator[Race | Figure]:
     for shape, attrs in SHAPES:
         yield Race(name_of(shape, attrs), convolution(shape, attrs), target=1.1)
-    yield Figure("conv2d: geometric mean of ours / PyTorch's", geometric_mean, at_most=0.8)
+    yield Figure("conv: geometric mean of ours / PyTorch's", geometric_mean, at_most=0.8)
