@@ -8,6 +8,7 @@
  * tl_run_next works until it is done or needs Python: to run a rule or a hook (ASK_NODE, ASK_LEAF), or to add or reduce gradients that
  * C does not serve or that must stay differentiable (ASK_ADD, ASK_REDUCE). Python answers with tl_run_give and calls again. */
 #include "api.h"
+#include "deferred.h"
 #include "kernels.h"
 #include "map.h"
 #include <stdlib.h>
@@ -31,6 +32,7 @@ struct tl_run {
     entry *free_entries;
     map index, leaves, needed;
     bool counting;
+    tl_deferred deferred;                                   /* products of weights that many nodes share */
     capture *captures;
     int n_captures;
     /* the node being worked on, and how far its input gradients are delivered */
@@ -43,7 +45,7 @@ struct tl_run {
     tl_tensor *ask_a, *ask_b, **ask_sum;                    /* a + b belongs into *ask_sum (which holds a); b is owned */
     const tl_meta *ask_meta;
     leaf_state *ask_leaf;
-    int64_t flush;                                          /* next slot of `leaves` to flush at the end */
+    int64_t shared, flush;                                  /* next slots of `deferred` and of `leaves` to flush at the end */
     int since_signal;
     int64_t signal_ns;
 };
@@ -169,6 +171,7 @@ void tl_run_free(tl_run *r)
         free(e);
     }
     tl_free(r->ask_b);
+    tl_deferred_free(&r->deferred);
     free(r->captures);
     free(r->heap);
     free(r->index.slots);
@@ -386,13 +389,33 @@ static bool fits(const tl_tensor *g, const tl_meta *m)
     return !m || (g->dtype == m->dtype && g->ndim == m->ndim && memcmp(g->dims, m->dims, m->ndim * sizeof *m->dims) == 0);
 }
 
+/* What was put off for the leaf goes there now. */
+static int deliver_shared(tl_run *r, tl_tensor *leaf)
+{
+    tl_tensor *g;
+    if (!tl_deferred_take(&r->deferred, leaf, &g)) return FAILED;
+    return g ? deliver_leaf(r, leaf, g) : DELIVERED;
+}
+
+static int deliver_deferred(tl_run *r)
+{
+    for (; r->shared < r->deferred.leaves.capacity; r->shared++) {
+        tl_tensor *leaf = r->deferred.leaves.slots[r->shared].key;
+        int result = leaf ? deliver_shared(r, leaf) : DELIVERED;
+        if (result != DELIVERED) return r->shared++, result;
+    }
+    return DELIVERED;
+}
+
 /* The leaf behind edge i has one use less. */
 static int leaf_used(tl_run *r, const tl_edge *e)
 {
     if (!r->counting || !e->leaf) return DELIVERED;
     slot *s = map_find(&r->leaves, e->to);
     leaf_state *leaf = s ? s->value : NULL;
-    return leaf && --leaf->uses == 0 ? finish_leaf(r, leaf) : DELIVERED;
+    if (!leaf || --leaf->uses) return DELIVERED;
+    int result = deliver_shared(r, leaf->leaf);
+    return result == DELIVERED ? finish_leaf(r, leaf) : result;
 }
 
 /* Delivers gin[delivered..]; resumable after a question. */
@@ -511,9 +534,13 @@ static bool gradient_in_c(tl_run *r, const entry *e)
     if (n->op >= TL_N_OPS || n->token || r->create_graph) return false; /* a node with a token keeps its attributes in Python */
     for (int j = 0; j < n->n_out; j++)
         if (e->g[j] && !in_c(r, e->g[j])) return false;
-    if (tl_gradients_of_many[n->op]) return tl_gradients_of_many[n->op](n, e->g, r->gin);
     if (e->g[0] && (sum = sum_to_join(r, n, e->g[0]))) return tl_add_part(n, sum, e->g[0]);
-    return tl_gradients[n->op] && e->g[0] && tl_gradients[n->op](n, e->g[0], r->gin);
+    tl_grads_fn many = tl_gradients_of_many[n->op];
+    tl_grad_fn one = tl_gradients[n->op];
+    tl_deferring = &r->deferred;
+    bool done = many ? many(n, e->g, r->gin) : one && e->g[0] && one(n, e->g[0], r->gin);
+    tl_deferring = NULL;
+    return done;
 }
 
 /* DELIVERED once gin is filled. */
@@ -578,7 +605,10 @@ int tl_run_next(tl_run *r)
     for (;;) {
         int result = DELIVERED;
         if (!r->current) {
-            if (!r->n_heap) return verdict(flush_leaves(r));
+            if (!r->n_heap) {
+                if ((result = deliver_deferred(r)) == DELIVERED) result = flush_leaves(r);
+                return verdict(result);
+            }
             if (signals_due(r)) return TL_RUN_SIGNALS;
             if (!open_node(r)) return TL_RUN_ERROR;
         }

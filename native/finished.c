@@ -1,5 +1,6 @@
 /* Products that are finished in one pass (tl_mm_finish in kernels.h): recording entry points and C gradients. */
 #include "api.h"
+#include "deferred.h"
 #include "kernels.h"
 #include "record.h"
 
@@ -30,8 +31,8 @@ bool tl_grad_linear_act(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
     tl_tensor *inner = arr_unary_grad((int)n->ints[0], kept, kept, g);
     bool ok = inner;
     if (ok && n->edges[0].to) ok = (gin[0] = arr_linear_grad_input(inner, w));
-    if (ok && n->edges[1].to) ok = (gin[1] = arr_linear_grad_weight(inner, x));
-    if (ok && n->n_in > 2 && n->edges[2].to) ok = (gin[2] = arr_linear_grad_bias(inner));
+    if (ok && n->edges[1].to) ok = tl_defers(&n->edges[1], inner, x) || (gin[1] = arr_linear_grad_weight(inner, x));
+    if (ok && n->n_in > 2 && n->edges[2].to) ok = tl_defers(&n->edges[2], inner, NULL) || (gin[2] = arr_linear_grad_bias(inner));
     tl_free(inner);
     return ok || tl_undo(n, gin);
 }

@@ -1,5 +1,6 @@
 /* The C gradients, by operation: the first-order fast lane beside each entry's Python rule, which tests hold equal to it. */
 #include "api.h"
+#include "deferred.h"
 #include "kernels.h"
 #include "record.h"
 
@@ -76,8 +77,8 @@ static bool grad_linear(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     const tl_tensor *x = tl_saved_input(n, 0), *w = tl_saved_input(n, 1);
     if (n->edges[0].to && !(gin[0] = arr_linear_grad_input(g, w))) return tl_undo(n, gin);
-    if (n->edges[1].to && !(gin[1] = arr_linear_grad_weight(g, x))) return tl_undo(n, gin);
-    if (n->n_in > 2 && n->edges[2].to && !(gin[2] = arr_linear_grad_bias(g))) return tl_undo(n, gin);
+    if (n->edges[1].to && !tl_defers(&n->edges[1], g, x) && !(gin[1] = arr_linear_grad_weight(g, x))) return tl_undo(n, gin);
+    if (n->n_in > 2 && n->edges[2].to && !tl_defers(&n->edges[2], g, NULL) && !(gin[2] = arr_linear_grad_bias(g))) return tl_undo(n, gin);
     return true;
 }
 

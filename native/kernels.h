@@ -218,9 +218,10 @@ typedef struct {
 typedef struct { tl_tensor *out, *h_n, *c_n, *act[2], *extra; } tl_recurrent_results;
 bool arr_recurrent(const tl_recurrent *p, tl_recurrent_results *r);
 void tl_recurrent_drop(tl_recurrent_results *r);
-/* g: of out, h_n, c_n, each may be NULL. Each wanted gradient is written to *want[i], in the order x, h0, c0, then w_ih, w_hh, b_ih, b_hh of each
- * direction; want[i] NULL: not wanted; *want[i] is NULL before. */
-bool arr_recurrent_grad(const tl_recurrent *p, const tl_recurrent_results *r, const tl_tensor *const g[3], tl_tensor **const want[11]);
+/* g: of out, h_n, c_n, each may be NULL. Each wanted gradient is written to *want[i].to (NULL before), in the order x, h0, c0, then w_ih, w_hh, b_ih,
+ * b_hh of each direction; to NULL: not wanted. Those of weights may be put off (deferred.c). */
+typedef struct { tl_tensor **to; const tl_edge *edge; } tl_wanted;
+bool arr_recurrent_grad(const tl_recurrent *p, const tl_recurrent_results *r, const tl_tensor *const g[3], const tl_wanted want[11]);
 
 /* ---- convolution: conv.c chooses the path by shape (never by n) and drives; see there ---- */
 /* out[n, k, o] = bias[k] + sum over c, r of x[n, c, o * stride + r * dil - pad] * w[k, c, r], c over the channels of k's group; positions outside

@@ -9,6 +9,7 @@
  * the sequence has no such step, row i of the initial state. Every row is computed by itself, so its bits are those of its sequence alone. Units
  * are cut into pieces for the threads: where an element is computed does not matter to its bits. */
 #include "api.h"
+#include "deferred.h"
 #include "kernels.h"
 #include "operands.h"
 #include "record.h"
@@ -411,19 +412,23 @@ static bool add_into(tl_tensor **sum, tl_tensor *more)
     return ok;
 }
 
-/* Gradients of the input and of the weights: products over all rows. */
-static bool finish_direction(const job *j, const tl_recurrent *p, const backward_job *b, int d, tl_tensor **const want[])
+/* g^T x, or (x NULL) the sum of g's rows, where it is wanted: now, or with others of the run. */
+static bool weight_gradient(const tl_wanted *w, const tl_tensor *g, const tl_tensor *x)
 {
-    tl_tensor **const *w = want + WANT_WEIGHTS + 4 * d;
-    if (want[WANT_X] && !add_into(want[WANT_X], arr_linear_grad_input(b->g_act[d], p->w_ih[d]))) return false;
-    if (w[W_IH] && !(*w[W_IH] = arr_linear_grad_weight(b->g_act[d], p->x))) return false;
-    if (w[B_IH] && !(*w[B_IH] = arr_linear_grad_bias(b->g_act[d]))) return false;
-    if (w[B_HH] && !(*w[B_HH] = arr_linear_grad_bias(b->g_product[d]))) return false;
-    if (!w[W_HH]) return true;
-    tl_tensor *before = states_before(j, d, p->x->dtype);
-    if (before) *w[W_HH] = arr_linear_grad_weight(b->g_product[d], before);
+    return !w->to || tl_defers(w->edge, g, x) || (*w->to = x ? arr_linear_grad_weight(g, x) : arr_linear_grad_bias(g));
+}
+
+/* Gradients of the input and of the weights: products over all rows. */
+static bool finish_direction(const job *j, const tl_recurrent *p, const backward_job *b, int d, const tl_wanted want[])
+{
+    const tl_wanted *w = want + WANT_WEIGHTS + 4 * d;
+    const tl_tensor *g = b->g_act[d], *of_state = b->g_product[d];
+    if (want[WANT_X].to && !add_into(want[WANT_X].to, arr_linear_grad_input(g, p->w_ih[d]))) return false;
+    if (!weight_gradient(&w[W_IH], g, p->x) || !weight_gradient(&w[B_IH], g, NULL) || !weight_gradient(&w[B_HH], of_state, NULL)) return false;
+    tl_tensor *before = w[W_HH].to ? states_before(j, d, p->x->dtype) : NULL;
+    bool ok = !w[W_HH].to || (before && weight_gradient(&w[W_HH], of_state, before));
     tl_free(before);
-    return *w[W_HH];
+    return ok;
 }
 
 /* to = g W_hh, where the weights were not packed. */
@@ -450,7 +455,7 @@ static bool finish_state(const job *j, const tl_recurrent *p, backward_job *b)
     return arr_binary_into(TL_OP_add, b->carry, b->carry, b->back);
 }
 
-bool arr_recurrent_grad(const tl_recurrent *given, const tl_recurrent_results *r, const tl_tensor *const g[3], tl_tensor **const want[11])
+bool arr_recurrent_grad(const tl_recurrent *given, const tl_recurrent_results *r, const tl_tensor *const g[3], const tl_wanted want[11])
 {
     tidy t;
     job j;
@@ -461,13 +466,13 @@ bool arr_recurrent_grad(const tl_recurrent *given, const tl_recurrent_results *r
     const tl_recurrent *p = &t.p;
     bool ok = open_job(&j, p, &starts) && open_backward(&j, p, r, &b);
     if (ok) {
-        run_steps(&j, want[WANT_H0] && j.products);
+        run_steps(&j, want[WANT_H0].to && j.products);
         for (int d = 0; ok && d < j.dirs; d++) ok = finish_direction(&j, p, &b, d, want);
-        if (ok && want[WANT_H0] && (ok = finish_state(&j, p, &b))) tl_own(*want[WANT_H0] = b.carry);
-        if (ok && want[WANT_C0]) tl_own(*want[WANT_C0] = b.c_carry);
+        if (ok && want[WANT_H0].to && (ok = finish_state(&j, p, &b))) tl_own(*want[WANT_H0].to = b.carry);
+        if (ok && want[WANT_C0].to) tl_own(*want[WANT_C0].to = b.c_carry);
     }
     for (int i = 0; !ok && i < WANT_WEIGHTS + 4 * p->dirs; i++)
-        if (want[i]) tl_free(*want[i]), *want[i] = NULL;
+        if (want[i].to) tl_free(*want[i].to), *want[i].to = NULL;
     for (int d = 0; d < 2; d++) tl_free(b.g_act[d]), tl_free(b.g_product[d]), room_free(&b.panels[d]);
     tl_free(b.carry), tl_free(b.c_carry), tl_free(b.back);
     tl_drop_all(b.g, 3);
@@ -524,11 +529,11 @@ bool tl_grads_recurrent(const tl_node *n, tl_tensor *const *g, tl_tensor **gin)
 {
     int kind = (int)n->ints[0], n_in = kind == TL_LSTM ? LSTM_IN : OTHER_IN, weights = n_in - 8;
     const tl_tensor *in[LSTM_IN];
-    tl_tensor **want[WANT_WEIGHTS + 8] = {NULL};
+    tl_wanted want[WANT_WEIGHTS + 8] = {{NULL, NULL}};
     for (int i = 0; i < n_in; i++) {
         int place = i == 0 ? WANT_X : i == 2 ? WANT_H0 : i < weights ? WANT_C0 : WANT_WEIGHTS + i - weights;
         in[i] = tl_saved_input(n, i);
-        if (i != 1 && n->edges[i].to) want[place] = &gin[i];
+        if (i != 1 && n->edges[i].to) want[place] = (tl_wanted){&gin[i], &n->edges[i]};
     }
     tl_recurrent p = layer_of(kind, n->ints[1], in);
     tl_recurrent_results r = {.out = (tl_tensor *)tl_saved_output(n, 0), .act = {(tl_tensor *)tl_saved_extra(n, 0), (tl_tensor *)tl_saved_extra(n, 1)},

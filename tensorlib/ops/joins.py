@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import builtins
 import itertools
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from tensorlib.errors import IndexRangeError, ShapeError
+from tensorlib.lines import KNOWN, here
 from tensorlib.native import lib
 from tensorlib.ops.declare import composite, structured
 from tensorlib.ops.shape import normalize_dim, select, slice_dim, unsqueeze
 from tensorlib.ops.table import error, sample
-from tensorlib.tensor import Tensor
+from tensorlib.tensor import Tensor, wrap
 
 __all__ = ["cat", "chunk", "concat", "concatenate", "split", "stack", "tensor_split", "unbind"]
+_frame, _line_of, _slice = sys._getframe, KNOWN.get, lib.tl_slice
 METHODS = ("chunk", "split", "tensor_split", "unbind")
 
 
@@ -117,11 +120,9 @@ def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) 
         parts = list(split_size_or_sections)
         if builtins.sum(parts) != n or any(p < 0 for p in parts):
             raise ShapeError(f"split: sections {tuple(parts)} do not add up to {n}, the size of dim {dim}.")
-    made, start = [], 0
-    for p in parts:
-        made.append(slice_dim(x, place, start, start + p))
-        start += p
-    return tuple(made)
+    frame, array, ends = _frame(1), x._array, list(itertools.accumulate(parts))
+    line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
+    return tuple([wrap(_slice(array, place, end - p, end, 1, line)) for p, end in zip(parts, ends, strict=True)])
 
 
 def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
