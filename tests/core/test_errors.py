@@ -94,7 +94,7 @@ def test_one_failure_is_not_reported_twice() -> None:
 
 def test_the_cap_is_named() -> None:
     tl.memory.empty_cache()
-    tl.memory.set_cap(tl.memory.allocated() + 1_000_000)
+    tl.memory.set_cap(tl.memory.allocated() + 3_000_000)
     try:
         with pytest.raises(
             tl.MemoryLimitError,
