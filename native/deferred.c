@@ -80,7 +80,7 @@ static pending *pending_of(tl_deferred *d, tl_tensor *leaf)
 bool tl_defers(const tl_edge *e, const tl_tensor *g, const tl_tensor *x)
 {
     tl_deferred *d = tl_deferring;
-    if (!d || !e->leaf || !g->ndim || (x && !x->ndim)) return false;
+    if (!d || !e->leaf || !g->ndim || !g->numel || (x && !x->numel)) return false;
     int64_t rows = rows_of(g);
     tl_tensor *leaf = e->to;
     if (rows > FEW_ROWS || (x && rows_of(x) != rows) || leaf->numel < (x ? LEAST : 1) || leaf->dtype != g->dtype) return false;

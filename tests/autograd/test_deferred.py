@@ -58,6 +58,15 @@ def test_as_one_by_one(layer: Callable[..., tl.Tensor], shapes: list[Shape]) -> 
             np.testing.assert_allclose(p.grad.numpy(), times * want, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize(("width", "out"), [(0, 3), (3, 0), (0, 0)])
+def test_without_elements(width: int, out: int) -> None:
+    w, b = tl.zeros(out, width, requires_grad=True), tl.zeros(out, requires_grad=True)
+    sum(plain(tl.zeros(2, width), w, b).sum() for _ in range(3)).backward()
+    assert w.grad is not None
+    assert b.grad is not None
+    assert (w.grad.shape, b.grad.tolist()) == ((out, width), [6.0] * out)
+
+
 def test_hooks_see_the_whole_gradient() -> None:
     w, b = parameters()
     seen: list[np.ndarray] = []
