@@ -19,6 +19,7 @@ from tensorlib.nn import (
     pooling,
     recurrent,
     resampling,
+    trees,
     utils,
 )
 from tensorlib.nn.activations import *
@@ -33,6 +34,7 @@ from tensorlib.nn.parameter import Parameter
 from tensorlib.nn.pooling import *
 from tensorlib.nn.recurrent import *
 from tensorlib.nn.resampling import *
+from tensorlib.nn.trees import *
 
 __all__ = ["IncompatibleKeys", "Module", "Parameter", "StateDictError", "functional", "init", "utils"]
 __all__ += activations.__all__
@@ -45,3 +47,4 @@ __all__ += padding.__all__
 __all__ += pooling.__all__
 __all__ += recurrent.__all__
 __all__ += resampling.__all__
+__all__ += trees.__all__
