@@ -158,7 +158,7 @@ PAIR = (tl.zeros(H), tl.zeros(H))
         (lambda: Nary(D, H, 2)(None, [None, None]), ValueError, "needs an input or a child, got neither"),
         (lambda: ChildSum(D, H)(tl.zeros(2)), ValueError, r"input must have shape \(B, 3\) or \(3,\), got float32 of shape \(2,\)"),
         (lambda: ChildSum(D, H)(tl.zeros(D, dtype=tl.float64)), TypeError, "input is float64, the weights are float32"),
-        (lambda: ChildSum(D, H)(tl.zeros(D), [PAIR, (tl.zeros(H), tl.zeros(H + 1))]), ValueError, r"c of child 1 must be float32 of shape \(4,\), got .*\(5,\)"),
+        (lambda: ChildSum(D, H)(tl.zeros(D), [PAIR, (PAIR[0], tl.zeros(5))]), ValueError, r"c of child 1 must be float32 of .*\(4,\), got .*\(5,\)"),
         (lambda: ChildSum(D, H)(tl.zeros(2, D), [PAIR]), ValueError, r"h of child 0 must be float32 of shape \(2, 4\)"),
         (lambda: ChildSum(D, H)(None, [PAIR, (tl.zeros(2, H), tl.zeros(2, H))]), ValueError, r"h of child 1 must be float32 of shape \(4,\)"),
         (lambda: ChildSum(D, H)(None, [tl.zeros(H)]), TypeError, r"child 0 must be a pair \(h, c\), got float32 of shape \(4,\)"),
