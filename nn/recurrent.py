@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import tensorlib as tl
@@ -33,6 +34,13 @@ def _layer(
     if mode == "GRU":
         return tl.fused.gru_layer(x, sizes, weights, h0, batch=batch)
     return tl.fused.rnn_layer(x, sizes, weights, h0, nonlinearity=mode[4:].lower(), batch=batch)
+
+
+@cache
+def _one_step(batch: int) -> Tensor:
+    """The sizes of a batch's only step. Read by the kernels, never written."""
+    with tl.inference_mode(False):  # it serves recorded steps as well, whoever asks first
+        return tl.tensor([batch])
 
 
 class RNNBase(Module):
@@ -333,7 +341,7 @@ class RNNCellBase(Module):
                     )
             states = tuple(s.reshape(1, batch, self.hidden_size) for s in states)
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-        out, *last = _layer(self._mode, x, tl.full((1,), batch, dtype=tl.int64), weights, states, batch)
+        out, *last = _layer(self._mode, x, _one_step(batch), weights, states, batch)
         made = (out, *(c.reshape(batch, self.hidden_size) for c in last[1:]))
         return made if input.ndim == 2 else tuple(s.squeeze(0) for s in made)
 

@@ -22,17 +22,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Mode:
-    """Sets grad mode (and inference mode) inside a ``with`` block or a decorated function, and puts back what was there."""
+    """Sets grad mode inside a ``with`` block or a decorated function, and puts back what was there."""
 
     grad = True
-    inference = False
 
     def __init__(self) -> None:
         self._before: list[tuple[bool, bool]] = []
 
     def __enter__(self) -> None:
-        inference = lib.tl_set_inference(True) if self.inference else lib.tl_is_inference_mode()
-        self._before.append((lib.tl_set_grad_enabled(self.grad), inference))
+        self._before.append((lib.tl_set_grad_enabled(self.grad), lib.tl_is_inference_mode()))
 
     def __exit__(self, *_: object) -> None:
         grad, inference = self._before.pop()
@@ -128,7 +126,12 @@ class inference_mode(_Mode):
     def __init__(self, mode: bool = True) -> None:
         super().__init__()
         self.inference = bool(mode)
-        self.grad = not mode and lib.tl_is_grad_enabled()
+        self.grad = not mode
+
+    def __enter__(self) -> None:
+        """Off, it also leaves an inference mode around it."""
+        inference = lib.tl_set_inference(self.inference)
+        self._before.append((lib.tl_set_grad_enabled(self.grad), inference))
 
     def _fresh(self) -> _Mode:
         return inference_mode(self.inference)

@@ -151,8 +151,9 @@ def test_inference_tensors_are_not_written_outside() -> None:
     with pytest.raises(tl.GradError, match="inference_mode"):
         made.requires_grad_()
     assert made.tolist() == [2, 2]
-    with tl.inference_mode(False):
-        assert tl.is_grad_enabled() and not tl.is_inference_mode_enabled()
+    for outer in (tl.no_grad, tl.inference_mode, tl.enable_grad):
+        with outer(), tl.inference_mode(False):
+            assert tl.is_grad_enabled() and not tl.is_inference_mode_enabled()
     with tl.inference_mode():
         made.add_(1)
     assert made.tolist() == [3, 3]

@@ -131,6 +131,15 @@ def test_cells(kind: str) -> None:
     assert tl.autograd.gradgradcheck(call, inputs)
 
 
+def test_cells_in_inference_mode_leave_nothing_behind() -> None:
+    cell = nn.GRUCell(3, 4)
+    x = tl.randn(23, 3)  # a batch that no other test has
+    with tl.inference_mode():
+        cell(x)
+    cell(x).sum().backward()
+    assert cell.weight_ih.grad is not None
+
+
 def test_forms_of_input_agree() -> None:
     net = nn.LSTM(3, 4, 2, bidirectional=True)
     xs = [tl.randn(5, 3), tl.randn(2, 3)]
