@@ -40,10 +40,10 @@ from tensorlib.threads import get_num_threads, set_num_threads  # isort: skip
 __version__ = "0.1.0.dev0"
 float = _dtypes.float32
 double, half, long, int = _dtypes.float64, _dtypes.float16, _dtypes.int64, _dtypes.int32
-_LAZY = ("fused", "nn", "optim")
+_LAZY = ("data", "fused", "nn", "optim")
 
-__all__ = [  # noqa: F405  (three are loaded on first use; the operations' names follow below)
-    "DType", "Device", "Tensor", "autocast", "autograd", "bool", "device", "double", "enable_grad", "errors", "float", "fused",
+__all__ = [  # noqa: F405  (four are loaded on first use; the operations' names follow below)
+    "DType", "Device", "Tensor", "autocast", "autograd", "bool", "data", "device", "double", "enable_grad", "errors", "float", "fused",
     "get_autocast_dtype", "get_num_threads", "half", "inference_mode", "int", "is_autocast_enabled", "is_grad_enabled",
     "is_inference_mode_enabled", "is_tensor", "long", "memory", "nn", "no_grad", "optim", "random", "set_grad_enabled", "set_num_threads",
 ]  # fmt: skip

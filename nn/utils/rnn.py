@@ -9,7 +9,8 @@ Dimension letters: B sequences, T the longest one's length, L the length of one,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ import tensorlib as tl
 from tensorlib import Tensor
 
 __all__ = [
-    "PackedSequence", "invert_permutation", "pack_padded_sequence", "pack_sequence", "pad_packed_sequence", "pad_sequence", "unpack_sequence",
-    "unpad_sequence",
+    "PackedSequence", "detach_states", "invert_permutation", "pack_padded_sequence", "pack_sequence", "packed_collate", "pad_packed_sequence",
+    "pad_sequence", "select_states", "unpack_sequence", "unpad_sequence",
 ]  # fmt: skip
 
 _ELEMENTWISE = frozenset((
@@ -181,6 +182,21 @@ class PackedSequence:
     def detach(self) -> PackedSequence:
         return self.with_data(self.data.detach())
 
+    def broadcast(self, values: Tensor) -> PackedSequence:
+        """(B, ...) values, one for each of the sequences as they were given: each element gets its sequence's.
+
+        >>> packed = tl.nn.utils.rnn.pack_sequence([tl.ones(1), tl.ones(2)], enforce_sorted=False)
+        >>> [s.tolist() for s in tl.nn.utils.rnn.unpack_sequence(packed.broadcast(tl.tensor([5, 7])))]
+        [[5], [7, 7]]
+        """
+        if values.ndim == 0 or values.shape[0] != self._layout.batch:
+            raise tl.ShapeError(
+                f"PackedSequence.broadcast: expected values of {self._layout.batch} sequences, got shape {values.shape}."
+            )
+        of_row = self._layout.sequence_of_row()
+        given = of_row if self.sorted_indices is None else self.sorted_indices.numpy()[of_row]
+        return self.with_data(values.index_select(0, tl.tensor(given)))
+
     # ---- over each sequence ----
 
     def _given(self, by_length: Tensor) -> Tensor:
@@ -233,10 +249,8 @@ class PackedSequence:
 
     def softmax(self) -> PackedSequence:
         """Each element's softmax among those of its sequence, at its place in the row."""
-        sequence = self._sequence()
-        most = self._extreme(-np.inf, lambda padded: padded.detach().amax(1)).index_select(0, self._sorted())
-        e = (self.data - most.index_select(0, sequence)).exp()
-        return self.with_data(e / self._sums(e).index_select(0, sequence))
+        e = self.with_data((self.data - self.broadcast(self.detach().max()).data).exp())
+        return e.with_data(e.data / self.broadcast(e.sum()).data)
 
     def _sorted(self) -> Tensor:
         return tl.arange(self._layout.batch) if self.sorted_indices is None else self.sorted_indices
@@ -471,3 +485,68 @@ def unpad_sequence(
     padded = padded_sequences if batch_first else padded_sequences.transpose(0, 1)
     known = _checked_lengths("unpad_sequence", lengths, padded.shape[0], padded.shape[1])
     return [padded[i, :n] for i, n in enumerate(known.tolist())]
+
+
+def packed_collate(examples: Sequence[Any], stack: Collection[int | str] = ()) -> Any:
+    """`tl.data.ragged_collate` whose sequences come as PackedSequences; see there.
+
+    >>> words, labels = tl.nn.utils.rnn.packed_collate([(tl.tensor([4]), 1), (tl.tensor([1, 2, 3]), 0)])
+    >>> words.lengths.tolist(), labels.tolist()
+    ([1, 3], [1, 0])
+    """
+    return tl.data.ragged_collate(examples, partial(pack_sequence, enforce_sorted=False), stack)
+
+
+# ---- states: nested tuples, named or not, lists and dicts of tensors ----
+
+
+def _map_states(function: Callable[[Any, Any], Any], states: Any, along: Any = None) -> Any:
+    """The same nest, with what `function` makes of each tensor and its part of `along`, a nest of the same form or one value for all."""
+    if isinstance(states, (Tensor, PackedSequence)):
+        return function(states, along)
+    if not isinstance(states, (tuple, list, Mapping)):
+        return states
+    keys = list(states) if isinstance(states, Mapping) else list(range(len(states)))
+    each = isinstance(along, (tuple, list, Mapping))
+    made = {k: _map_states(function, states[k], along[k] if each else along) for k in keys}
+    if isinstance(states, Mapping):
+        return made
+    return type(states)(*made.values()) if hasattr(states, "_fields") else type(states)(made.values())
+
+
+def detach_states(states: Any) -> Any:
+    """The states without their past, for truncated backpropagation: each part of a long sequence starts where the one before it ended, and
+    gradients stop there.
+
+    Args:
+        states: a tensor or PackedSequence, or nested tuples, lists and dicts of them; anything else in there stays as it is.
+
+    >>> lstm, x, states = tl.nn.LSTM(3, 5), tl.randn(100, 2, 3), None
+    >>> for part in x.split(25):
+    ...     out, states = lstm(part, tl.nn.utils.rnn.detach_states(states))
+    ...     out.square().mean().backward()
+    """
+    return _map_states(lambda t, _: t.detach(), states)
+
+
+def select_states(states: Any, index: Tensor, dim: Any = 0) -> Any:
+    """The states of some sequences of a batch, in any order and number, as a beam search needs them.
+
+    Args:
+        states: a tensor, or nested tuples, lists and dicts of tensors; anything else in there stays as it is.
+        index: (n,) integer, the sequences to take.
+        dim: where the batch lies: one number, or a nest of them in the form of `states` or of its outer part: ``(1, 0)`` for ``((h, c), memory)``.
+
+    >>> h, memory = tl.nn.utils.rnn.select_states((tl.zeros(1, 2, 5), tl.zeros(2, 7)), tl.tensor([0, 0, 1]), dim=(1, 0))
+    >>> h.shape, memory.shape
+    ((1, 3, 5), (3, 7))
+    """
+
+    def select(t: Any, dim: int) -> Any:
+        if isinstance(t, PackedSequence):
+            raise TypeError(
+                "select_states: a PackedSequence has no dimension of sequences; keep a padded tensor and its lengths instead."
+            )
+        return t.index_select(dim, index)
+
+    return _map_states(select, states, dim)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -113,6 +113,45 @@ def test_attention_within_each_sequence(causal: bool) -> None:
         heads = [p.unflatten(-1, (2, 4)).transpose(0, 1) for p in parts]
         want = F.scaled_dot_product_attention(*heads, is_causal=causal).transpose(0, 1).flatten(1)
         np.testing.assert_allclose(a.numpy(), want.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_value_for_each_sequence_reaches_its_elements() -> None:
+    x, xs = packed(2)
+    values = tl.randn(len(xs), 3)
+    for got, value, a in zip(rnn.unpack_sequence(x.broadcast(values)), values, xs, strict=True):
+        assert tl.equal(got, value.expand(len(a), 3))
+    with pytest.raises(ValueError, match=r"expected values of 5 sequences, got shape \(4, 3\)"):
+        x.broadcast(values[:4])
+
+
+class Cell(NamedTuple):
+    h: Any
+    c: Any
+
+
+def test_states_are_detached_wherever_they_lie() -> None:
+    x = tl.ones(2, requires_grad=True)
+    states = {"lstm": [Cell(x * 2, (x * 3, None))], "packed": rnn.pack_sequence([x * 4]), "step": 7}
+    made = rnn.detach_states(states)
+    (cell,) = made["lstm"]
+    assert isinstance(cell, Cell)
+    assert (cell.c[1], made["step"]) == (None, 7)
+    for t, value in ((cell.h, 2), (cell.c[0], 3), (made["packed"].data, 4)):
+        assert not t.requires_grad
+        assert t.tolist() == [value, value]
+    assert states["lstm"][0].h.requires_grad
+
+
+def test_states_of_some_sequences() -> None:
+    h, c, memory = tl.randn(2, 3, 4), tl.randn(2, 3, 4), tl.randn(3, 5)
+    index = tl.tensor([2, 0, 0, 1])
+    got = rnn.select_states({"cell": Cell(h, c), "memory": [memory, None]}, index, {"cell": 1, "memory": 0})
+    assert isinstance(got["cell"], Cell)
+    assert tl.equal(got["cell"].h, h[:, index]) and tl.equal(got["cell"].c, c[:, index])
+    assert tl.equal(got["memory"][0], memory[index])
+    assert got["memory"][1] is None
+    with pytest.raises(TypeError, match="keep a padded tensor and its lengths"):
+        rnn.select_states([rnn.pack_sequence([h])], index)
 
 
 def test_gradients_flow_through() -> None:

@@ -1,0 +1,112 @@
+"""Examples put together to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from tensorlib.errors import ShapeError
+from tensorlib.ops.creation import tensor
+from tensorlib.ops.joins import split, stack as stack_tensors
+from tensorlib.tensor import Tensor
+
+__all__ = ["ragged_collate"]
+
+_NUMBERS, _LISTS, _ARRAYS = (bool, int, float, np.number, np.bool_), (list,), (Tensor, np.ndarray)
+_RECORDS = ((tuple,), (Mapping,))
+_KINDS: tuple[tuple[type, ...], ...] = (*_RECORDS, _NUMBERS, _LISTS, _ARRAYS)
+_Path = tuple[Any, ...]  # the fields that lead to the values
+_Pack = Callable[[list[Tensor]], Any]
+
+
+def ragged_collate(examples: Sequence[Any], pack: _Pack | None = None, stack: Collection[int | str] = ()) -> Any:
+    """A batch of examples whose sequences differ in length: tuples and dicts stay such, field by field.
+
+    ==========================================  ==========================================================================
+    what an example's field holds               what the batch holds
+    ==========================================  ==========================================================================
+    a number, or a 0-d tensor                   a tensor (B,)
+    a tensor or NumPy array of shape (L, ...)   the list of the B sequences, or what `pack` makes of it, whatever the L are
+    a list of numbers, or of equal lists        likewise
+    anything else (a string, None)              the list of the B values
+    ==========================================  ==========================================================================
+
+    Args:
+        examples: at least one; all of one structure.
+        pack: takes a list of tensors of shapes (L_i, ...). `tl.nn.utils.rnn.packed_collate` is this function with one that makes PackedSequences;
+            layers for sequences take the plain list too.
+        stack: keys (of dicts) or positions (in tuples) of the outermost fields that are of one size in all examples, and become one tensor (B, ...).
+
+    Raises:
+        ShapeError, TypeError: where an example does not fit the first one, naming both and the field.
+
+    >>> words, labels = tl.data.ragged_collate([(tl.tensor([1, 2, 3]), 0), (tl.tensor([4]), 1)])
+    >>> [w.tolist() for w in words], labels
+    ([[1, 2, 3], [4]], tensor([0, 1]))
+    >>> tl.data.ragged_collate([{"x": [1, 2], "box": [0.0, 1.0]}, {"x": [3], "box": [2.0, 3.0]}], stack=["box"])["box"].shape
+    (2, 2)
+    """
+    listed = list(examples)
+    if not listed:
+        raise ValueError("ragged_collate: got no examples.")
+    return _together(listed, (), pack, frozenset(stack))
+
+
+def _together(values: list[Any], path: _Path, pack: _Pack | None, stacked: frozenset[Any]) -> Any:
+    first = values[0]
+    kind = next((kind for kind in _KINDS if isinstance(first, kind)), (object,))
+    for i, v in enumerate(values):
+        if not isinstance(v, kind):
+            raise TypeError(
+                f"ragged_collate: example {i} has a {type(v).__name__}{_at(path)}, example 0 a {type(first).__name__}."
+            )
+    if kind in _RECORDS:
+        return _fields(values, path, pack, stacked)
+    if kind is _NUMBERS:
+        return tensor(values)
+    if kind is _ARRAYS:
+        made = [v if isinstance(v, Tensor) else tensor(v) for v in values]
+    elif kind is _LISTS and _hold_numbers(values):
+        made = list(split(tensor(list(chain.from_iterable(values))), [len(v) for v in values]))
+    else:
+        return values
+    whole = made[0].ndim == 0 or (bool(path) and path[0] in stacked)
+    _check_shapes(made, 0 if whole else 1, path)
+    if whole:
+        return stack_tensors(made)
+    return made if pack is None else pack(made)
+
+
+def _fields(values: list[Any], path: _Path, pack: _Pack | None, stacked: frozenset[Any]) -> Any:
+    """Tuples, named or not, and dicts, each field by itself."""
+    first = values[0]
+    names = [list(v) if isinstance(v, Mapping) else list(range(len(v))) for v in values]
+    for i, own in enumerate(names):
+        if set(own) != set(names[0]):
+            raise ShapeError(f"ragged_collate: example {i} has the fields {own}{_at(path)}, example 0 {names[0]}.")
+    made = {name: _together([v[name] for v in values], (*path, name), pack, stacked) for name in names[0]}
+    if isinstance(first, Mapping):
+        return made
+    return type(first)(*made.values()) if hasattr(first, "_fields") else tuple(made.values())
+
+
+def _hold_numbers(lists: list[list[Any]]) -> bool:
+    return all(isinstance(x, (*_NUMBERS, list)) for x in chain.from_iterable(lists))
+
+
+def _check_shapes(tensors: list[Tensor], own: int, path: _Path) -> None:
+    """Dtypes and sizes, but for the first `own` ones, are those of example 0."""
+    first = tensors[0]
+    for i, t in enumerate(tensors):
+        if t.ndim != first.ndim or t.shape[own:] != first.shape[own:] or t.dtype is not first.dtype:
+            raise ShapeError(
+                f"ragged_collate: example {i} has {t.dtype.name} of shape {t.shape}{_at(path)}, example 0 "
+                f"{first.dtype.name} of shape {first.shape}{'; only the first sizes may differ' if own else ''}."
+            )
+
+
+def _at(path: _Path) -> str:
+    return f" in field {'.'.join(map(str, path))}" if path else ""
