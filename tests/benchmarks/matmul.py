@@ -98,6 +98,8 @@ CONTRACTIONS: dict[str, tuple[str, tuple[Shape, ...]]] = {
     "weighted values": ("bhqk,bkhd->bqhd", ((8, 4, 128, 128), (8, 128, 4, 32))),
     "bilinear": ("bi,oij,bj->bo", ((64, 64), (32, 64, 64), (64, 64))),
     "matrix product": ("ij,jk->ik", ((256, 256), (256, 256))),
+    "small product": ("ij,jk->ik", ((4, 4), (4, 4))),
+    "chain that is shorter from the right": ("ij,jk,kl->il", ((256, 256), (256, 256), (256, 4))),
 }
 
 
