@@ -10,6 +10,7 @@ from tensorlib.nn import (
     activations,
     containers,
     conv,
+    decoding,
     functional,
     init,
     layers,
@@ -36,7 +37,7 @@ from tensorlib.nn.recurrent import *
 from tensorlib.nn.resampling import *
 from tensorlib.nn.trees import *
 
-__all__ = ["IncompatibleKeys", "Module", "Parameter", "StateDictError", "functional", "init", "utils"]
+__all__ = ["IncompatibleKeys", "Module", "Parameter", "StateDictError", "decoding", "functional", "init", "utils"]
 __all__ += activations.__all__
 __all__ += containers.__all__
 __all__ += conv.__all__
