@@ -22,8 +22,8 @@ typedef struct {
 } room;
 
 /* The layer with operands that lie side by side, where loops read them by address; dropped in the end. */
-typedef struct { tl_recurrent p; const tl_tensor *own[7]; } tidy;
 enum { N_OWN = 7 };
+typedef struct { tl_recurrent p; const tl_tensor *own[N_OWN]; } tidy;
 static bool tidy_up(tidy *t, const tl_recurrent *p)
 {
     *t = (tidy){*p, {p->sizes, p->h0, p->c0, p->b_ih[0], p->b_hh[0], p->b_ih[1], p->b_hh[1]}};
@@ -50,12 +50,7 @@ typedef struct {
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static bool room_new(room *r, int64_t items, int64_t size, bool zeros)
-{
-    r->data = tl_alloc((size_t)(items * size), &r->granted);
-    if (r->data && zeros) memset(r->data, 0, (size_t)(items * size));
-    return r->data;
-}
+static bool room_new(room *r, int64_t items, int64_t size) { return (r->data = tl_alloc((size_t)(items * size), &r->granted)); }
 static void room_free(room *r)
 {
     if (r->data) tl_release(r->data, r->granted);
@@ -81,7 +76,7 @@ static tl_recurrent_step place(const job *j, const direction *d, int64_t t, int6
     s.out = (char *)(uintptr_t)d->out + row * out_step;
     if (p >= 0) {
         s.before = d->out + (j->starts[p] + from) * out_step * j->item, s.before_step = out_step;
-        s.c_before = d->extra + (j->starts[p] + from) * h * j->item;
+        s.c_before = d->extra ? d->extra + (j->starts[p] + from) * h * j->item : NULL;
     } else {
         s.before = d->h0 ? d->h0 + state : NULL, s.before_step = h;
         s.c_before = d->c0 ? d->c0 + state : NULL;
@@ -204,7 +199,7 @@ static bool open_job(job *j, const tl_recurrent *p, room *starts)
     if (!is_state(p->h0, p, j->h) || !is_state(p->c0, p, j->h)) return tl_fail(TL_DECLINE);
     j->steps = sizes->dims[0];
     j->sizes = (const int64_t *)tl_data(sizes);
-    if (!room_new(starts, j->steps + 1, sizeof(int64_t), false)) return false;
+    if (!room_new(starts, j->steps + 1, sizeof(int64_t))) return false;
     int64_t *at = (int64_t *)starts->data;
     for (int64_t t = 0, most = p->batch; t < j->steps; most = j->sizes[t++]) {
         at[t] = j->rows;
@@ -240,7 +235,7 @@ static void pack_blocks(void *arg, int64_t begin, int64_t end)
 static bool pack_weights(const job *j, const tl_tensor *w, room *to)
 {
     int64_t k = j->backward ? j->gates * j->h : j->h, wide = tl_mm_wide(j->h, j->type), step = tl_mm_block(k);
-    if (!room_new(to, j->gates * j->h * wide, j->item, false)) return false;
+    if (!room_new(to, j->gates * j->h * wide, j->item)) return false;
     packing p = {j, w, to->data, step, wide, k};
     if (j->backward) tl_parallel_for(pack_blocks, &p, (k + step - 1) / step, 1);
     else tl_parallel_for(pack_gates, &p, j->gates, 1);
@@ -298,7 +293,7 @@ static bool open_forward(job *j, const tl_recurrent *p, tl_recurrent_results *r,
         *to = (direction){.h0 = direction_of(p->h0, d), .c0 = direction_of(p->c0, d), .b_hh = tl_data_or_null(p->b_hh[d]), .act = tl_data(r->act[d]),
                           .extra = direction_of(r->extra, d), .out = tl_data(r->out) + d * j->h * j->item};
         if (j->products) {
-            if (!pack_weights(j, p->w_hh[d], &rooms[2 * d]) || !room_new(&rooms[2 * d + 1], rows * j->gates * j->h, j->item, false)) return false;
+            if (!pack_weights(j, p->w_hh[d], &rooms[2 * d]) || !room_new(&rooms[2 * d + 1], rows * j->gates * j->h, j->item)) return false;
             to->panels = rooms[2 * d].data;
             to->product = rooms[2 * d + 1].data;
         } else if (p->h0 && rows) {
