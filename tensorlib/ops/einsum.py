@@ -492,13 +492,14 @@ class _Way:
         self.labels = batch + self.rows + self.columns
 
     def cost(self, result: Labels) -> tuple[int, bool, bool]:
-        """What tells the ways apart: elements copied, whether the engine's vectors find columns side by side, the order of the result."""
+        """What tells the ways apart: elements copied, whether the engine's vectors find no columns side by side (of a
+        single column: no terms of its sums), the order of the result."""
         copied = 0
         for view, outer in ((self.left, self.rows), (self.right, self.columns)):
             if not (_folds(view, outer) and _folds(view, self.inner)):
                 copied += math.prod(n for n, _ in view.values())
-        scattered = bool(self.columns) and (not self.rows or self.right[self.columns[-1]][1] != 1)
-        return copied, scattered, self.labels != [x for x in result if x in self.labels]
+        adjacent = self.right[self.columns[-1]] if self.columns else self.left[self.inner[-1]]
+        return copied, adjacent[1] != 1, self.labels != [x for x in result if x in self.labels]
 
     def moves(self) -> tuple[View, tuple[list[Move], list[Move]], list[Move]]:
         """The result, how both operands become matrices, and how the result becomes what it is."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from tensorlib import ops
@@ -308,24 +309,45 @@ ger = outer
 # ---- over chosen dimensions ----
 
 
-def _tensordot_dims(a: Tensor, b: Tensor, dims: Any) -> tuple[list[int], list[int]]:
+Shape = tuple[int, ...]
+
+
+def _tensordot_dims(a: Shape, b: Shape, dims: int | tuple[Shape, Shape]) -> tuple[list[int], list[int]]:
     if isinstance(dims, int):
-        if not 0 <= dims <= min(a.ndim, b.ndim):
-            raise ShapeError(
-                f"tensordot: dims is {dims}, expected 0 to {min(a.ndim, b.ndim)} for shapes {a.shape} and {b.shape}."
-            )
-        return list(range(a.ndim - dims, a.ndim)), list(range(dims))
-    over_a, over_b = ([d] if isinstance(d, int) else list(d) for d in dims)
-    over_a, over_b = (
-        [normalize_dim("tensordot", d, a.ndim) for d in over_a],
-        [normalize_dim("tensordot", d, b.ndim) for d in over_b],
-    )
-    sizes = [a.shape[d] for d in over_a], [b.shape[d] for d in over_b]
+        most = min(len(a), len(b))
+        if not 0 <= dims <= most:
+            raise ShapeError(f"tensordot: dims is {dims}, expected 0 to {most} for shapes {a} and {b}.")
+        if a[len(a) - dims :] != b[:dims]:
+            raise ShapeError(f"tensordot: the last {dims} dimensions of {a} differ from the first {dims} of {b}.")
+        return list(range(len(a) - dims, len(a))), list(range(dims))
+    over_a = [normalize_dim("tensordot", d, len(a)) for d in dims[0]]
+    over_b = [normalize_dim("tensordot", d, len(b)) for d in dims[1]]
+    sizes = [a[d] for d in over_a], [b[d] for d in over_b]
     if sizes[0] != sizes[1] or len(set(over_a)) < len(over_a) or len(set(over_b)) < len(over_b):
         raise ShapeError(
-            f"tensordot: dims {over_a} of {a.shape} and {over_b} of {b.shape} do not fit; expected distinct dims of the same sizes."
+            f"tensordot: dims {over_a} of {a} and {over_b} of {b} do not fit; expected distinct dims of the same sizes."
         )
     return over_a, over_b
+
+
+@lru_cache(maxsize=256)
+def _tensordot_plan(
+    a: Shape, b: Shape, b_strides: Shape, dims: int | tuple[Shape, Shape]
+) -> tuple[list[int] | None, list[int], list[int] | None, list[int], list[int]]:
+    """How both operands become matrices (an order of dimensions, None where they have it; rows and columns), and the result's shape."""
+    over_a, over_b = _tensordot_dims(a, b, dims)
+    order = sorted(range(len(over_b)), key=lambda i: -b_strides[over_b[i]])  # b need not be copied then
+    over_a, over_b = [over_a[i] for i in order], [over_b[i] for i in order]
+    keep_a, keep_b = ([d for d in range(len(x)) if d not in over] for x, over in ((a, over_a), (b, over_b)))
+    rows, columns, k = [a[d] for d in keep_a], [b[d] for d in keep_b], math.prod(a[d] for d in over_a)
+    left, right = keep_a + over_a, over_b + keep_b
+    return (
+        None if left == sorted(left) else left,
+        [math.prod(rows), k],
+        None if right == sorted(right) else right,
+        [k, math.prod(columns)],
+        rows + columns,
+    )
 
 
 def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Any] = 2) -> Tensor:
@@ -337,22 +359,13 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Any] = 2) -> Tensor:
     >>> tl.tensordot(tl.ones(2, 3, 4), tl.ones(3, 4, 5)).shape
     (2, 5)
     """
-    over_a, over_b = _tensordot_dims(a, b, dims)
-    if isinstance(dims, int) and [a.shape[d] for d in over_a] != [b.shape[d] for d in over_b]:
-        raise ShapeError(
-            f"tensordot: the last {dims} dimensions of {a.shape} differ from the first {dims} of {b.shape}."
-        )
-    order = sorted(
-        range(len(over_b)), key=lambda i: -b.stride(over_b[i])
-    )  # as in b's memory, which then need not be copied
-    over_a, over_b = [over_a[i] for i in order], [over_b[i] for i in order]
-    keep_a = [d for d in range(a.ndim) if d not in over_a]
-    keep_b = [d for d in range(b.ndim) if d not in over_b]
-    rows, columns = [a.shape[d] for d in keep_a], [b.shape[d] for d in keep_b]
-    k = math.prod(a.shape[d] for d in over_a)
-    left = a.permute(keep_a + over_a).reshape(math.prod(rows), k)
-    right = b.permute(over_b + keep_b).reshape(k, math.prod(columns))
-    return matmul(left, right).reshape((*rows, *columns))
+    if not isinstance(dims, int):
+        over_a, over_b = ((d,) if isinstance(d, int) else tuple(d) for d in dims)
+        dims = (over_a, over_b)
+    order_a, left, order_b, right, whole = _tensordot_plan(a.shape, b.shape, b.stride(), dims)
+    a = (a if order_a is None else a.permute(order_a)).reshape(left)
+    b = (b if order_b is None else b.permute(order_b)).reshape(right)
+    return matmul(a, b).reshape(whole)
 
 
 @composite(

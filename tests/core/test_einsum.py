@@ -1,4 +1,4 @@
-"""einsum beside NumPy's: drawn equations in both formats, the order of several operands, and what reaches the product without a copy."""
+"""einsum and tensordot beside NumPy's: drawn equations in both formats, the order of several operands, what reaches the product without a copy."""
 
 from __future__ import annotations
 
@@ -123,3 +123,42 @@ def test_operands_are_not_copied(equation: str, shapes: list[Shape]) -> None:
         for move, arguments in moves:
             t = move(t, *arguments)
         assert t.data_ptr() == operands[place].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "dims"),
+    [
+        ((2, 3, 4), (3, 4, 5), 2),
+        ((2, 3), (4,), 0),
+        ((2, 3, 4), (4, 5, 3), ([1, 2], [2, 0])),
+        ((2, 3, 4), (4, 5, 3), ([-1, 1], [0, -1])),
+        ((2, 3, 4), (3, 5), (1, 0)),
+        ((2, 0), (0, 3), 1),
+        ((0, 3), (3, 2), 1),
+        ((), (), 0),
+        ((2, 3), (2, 3), ([0, 1], [0, 1])),
+    ],
+)
+def test_tensordot(a: Shape, b: Shape, dims: Any, rng: np.random.Generator) -> None:
+    x, y = rng.standard_normal(a), rng.standard_normal(b)
+    want = np.tensordot(x, y, dims)
+    for _ in range(2):  # the second time by the plan of the first
+        got = tl.tensordot(tl.tensor(x), tl.tensor(y), dims)
+        assert got.shape == want.shape
+        np.testing.assert_allclose(got.numpy(), want, rtol=1e-12, atol=1e-12)
+    turned = tl.tensor(y.T.copy()).permute(*reversed(range(y.ndim)))
+    np.testing.assert_allclose(tl.tensordot(tl.tensor(x), turned, dims).numpy(), want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dims", "message"),
+    [
+        (3, "dims is 3, expected 0 to 2 for shapes"),
+        (1, "the last 1 dimensions of .* differ from the first 1"),
+        (([0], [0]), "dims .* do not fit; expected distinct dims of the same sizes"),
+        (([1, 1], [0, 0]), "dims .* do not fit"),
+    ],
+)
+def test_tensordot_errors(dims: Any, message: str) -> None:
+    with pytest.raises(ShapeError, match=f"tensordot: {message}"):
+        tl.tensordot(tl.ones(2, 3), tl.ones(4, 5), dims)
