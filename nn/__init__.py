@@ -18,6 +18,7 @@ from tensorlib.nn import (
     norms,
     padding,
     pooling,
+    ragged_attention,
     recurrent,
     resampling,
     trees,
@@ -33,6 +34,7 @@ from tensorlib.nn.norms import *
 from tensorlib.nn.padding import *
 from tensorlib.nn.parameter import Parameter
 from tensorlib.nn.pooling import *
+from tensorlib.nn.ragged_attention import *
 from tensorlib.nn.recurrent import *
 from tensorlib.nn.resampling import *
 from tensorlib.nn.trees import *
@@ -46,6 +48,7 @@ __all__ += losses.__all__
 __all__ += norms.__all__
 __all__ += padding.__all__
 __all__ += pooling.__all__
+__all__ += ragged_attention.__all__
 __all__ += recurrent.__all__
 __all__ += resampling.__all__
 __all__ += trees.__all__

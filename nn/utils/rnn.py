@@ -109,6 +109,14 @@ class PackedSequence:
         made._set(data, self.batch_sizes, self.sorted_indices, self.unsorted_indices, self._layout)
         return made
 
+    def with_padded(self, padded: Tensor) -> PackedSequence:
+        """The same sequences with the elements of a padded batch, (B, T, ...)."""
+        if padded.ndim < 2 or padded.shape[0] != self._layout.batch or padded.shape[1] < self._layout.steps:
+            raise tl.ShapeError(
+                f"PackedSequence: expected ({self._layout.batch}, {self._layout.steps}, ...) elements, got {padded.shape}."
+            )
+        return self.with_data(_packed_rows(padded.index_select(0, self._sorted()), self._layout))
+
     # ---- as a tensor of rows ----
 
     @property
@@ -271,8 +279,7 @@ class PackedSequence:
         seen = tl.arange(key._layout.steps) < key.lengths.unsqueeze(-1)
         q, k, v = padded
         made = tl.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None, :], is_causal=is_causal)
-        made = made.transpose(1, 2).flatten(2)
-        return self.with_data(_packed_rows(made.index_select(0, self._sorted()), self._layout))
+        return self.with_padded(made.transpose(1, 2).flatten(2))
 
 
 def _binary(name: str) -> Callable[..., PackedSequence]:

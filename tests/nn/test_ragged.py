@@ -76,6 +76,45 @@ def test_by_rows() -> None:
     assert 0 < (dropped.data == 0).sum().item() < dropped.data.numel()
 
 
+def test_variational_dropout_has_one_mask_for_all_steps(seed: int) -> None:
+    xs = [tl.ones(n, 200) for n in LENGTHS]
+    drop = nn.VariationalDropout(0.25)
+
+    def dropped(layer: nn.Module, x: Any) -> Any:
+        tl.manual_seed(seed)
+        return layer(x)
+
+    listed = dropped(drop, xs)
+    for out, x in zip(listed, xs, strict=True):
+        assert out.shape == x.shape
+        assert not len(out) or (out == out[0]).all()
+        assert set(out.unique().tolist()) <= {0.0, tl.tensor(1 / 0.75).item()}
+    assert not tl.equal(listed[0][0], listed[1][0])
+    zeros = sum((out[0] == 0).sum().item() for out in listed if len(out))
+    assert zeros == pytest.approx(0.25 * 4 * 200, rel=0.25)
+
+    packed = dropped(drop, rnn.pack_sequence(xs, enforce_sorted=False))
+    padded = dropped(drop, rnn.pad_sequence(xs))
+    first = dropped(nn.VariationalDropout(0.25, batch_first=True), rnn.pad_sequence(xs, batch_first=True))
+    for same in (
+        rnn.unpack_sequence(packed), rnn.unpad_sequence(padded, LENGTHS), rnn.unpad_sequence(first, LENGTHS, batch_first=True),
+    ):  # fmt: skip
+        assert all(tl.equal(a, b) for a, b in zip(same, listed, strict=True))
+
+
+def test_variational_dropout_at_its_edges() -> None:
+    drop, x = nn.VariationalDropout(0.5), tl.randn(6, 50, requires_grad=True)
+    out = drop(x)
+    (g,) = tl.autograd.grad([out.sum()], [x])
+    assert tl.equal(g, tl.where(out == 0, 0.0, 2.0)) and (g == g[0]).all()
+    assert drop.eval()(x) is x
+    assert nn.VariationalDropout(0.0)(x) is x
+    assert not nn.VariationalDropout(1.0)(x).any()
+    assert repr(nn.VariationalDropout(0.1, batch_first=True)) == "VariationalDropout(p=0.1, batch_first=True)"
+    with pytest.raises(ValueError, match=r"expected \(T, B, D\) or \(T, D\), got shape \(3,\)"):
+        drop.train()(tl.ones(3))
+
+
 def test_what_mixes_rows_is_refused() -> None:
     x, _ = packed(8)
     with pytest.raises(TypeError, match="softmax: got a PackedSequence, whose rows are elements of several sequences"):
@@ -122,6 +161,15 @@ def test_a_value_for_each_sequence_reaches_its_elements() -> None:
         assert tl.equal(got, value.expand(len(a), 3))
     with pytest.raises(ValueError, match=r"expected values of 5 sequences, got shape \(4, 3\)"):
         x.broadcast(values[:4])
+
+
+def test_a_padded_batch_in_place_of_the_elements() -> None:
+    x, xs = packed(2)
+    padded = tl.randn(len(xs), 6, 3)
+    for got, want, a in zip(rnn.unpack_sequence(x.with_padded(padded)), padded, xs, strict=True):
+        assert tl.equal(got, want[: len(a)])
+    with pytest.raises(ValueError, match=r"expected \(5, 5, ...\) elements, got \(5, 4, 3\)"):
+        x.with_padded(padded[:, :4])
 
 
 class Cell(NamedTuple):
