@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorlib as tl
 from tensorlib import Tensor
 from tensorlib.nn import margins
 from tensorlib.nn.margins import *  # noqa: F403
+from tensorlib.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
     "adaptive_max_pool3d", "affine_grid", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy",
     "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    "cosine_similarity", "cross_entropy", "dropout", "elu", "embedding", "embedding_bag", "fold", "gelu", "grid_sample", "group_norm", "hardsigmoid",
-    "hardswish", "hardtanh", "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
+    "cosine_similarity", "cross_entropy", "ctc_loss", "dropout", "elu", "embedding", "embedding_bag", "fold", "gelu", "grid_sample", "group_norm",
+    "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
     "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d",
     "max_unpool2d", "max_unpool3d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle",
     "relu", "relu6", "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
@@ -136,3 +140,41 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     """
     unit1, unit2 = (x / x.norm(2, dim, keepdim=True).clamp_min(eps) for x in (x1, x2))
     return (unit1 * unit2).sum(dim)
+
+
+# This one takes ragged batches besides.
+
+
+def ctc_loss(
+    log_probs: Tensor | PackedSequence,
+    targets: Tensor | PackedSequence,
+    input_lengths: Tensor | Sequence[int] | int | None = None,
+    target_lengths: Tensor | Sequence[int] | int | None = None,
+    blank: int = 0,
+    reduction: str = "mean",
+    zero_infinity: bool = False,
+) -> Tensor:
+    """`tl.ctc_loss`: the negative log-likelihood of labels whose places in time are not known.
+
+    `log_probs` and `targets` may each be a PackedSequence, which has its lengths with it: leave those out.
+
+    >>> even = tl.log_softmax(tl.zeros(2, 2), -1)
+    >>> packed = tl.nn.utils.rnn.pack_sequence([even, even[:1]])
+    >>> losses = tl.nn.functional.ctc_loss(packed, tl.tensor([1, 1]), target_lengths=[1, 1], reduction="none")
+    >>> [round(p, 4) for p in losses.neg().exp().tolist()]
+    [0.75, 0.5]
+    """
+    steps, inputs = _padded("log_probs", "input_lengths", log_probs, input_lengths)
+    labels, counts = _padded("targets", "target_lengths", targets, target_lengths)
+    if isinstance(targets, PackedSequence):
+        labels = labels.transpose(0, 1)
+    return tl.ctc_loss(steps, labels, inputs, counts, blank, reduction, zero_infinity)
+
+
+def _padded(name: str, lengths_name: str, given: Tensor | PackedSequence, lengths: Any) -> tuple[Tensor, Any]:
+    """A tensor with time first, and the lengths in it."""
+    if (lengths is None) != isinstance(given, PackedSequence):
+        raise TypeError(
+            f"ctc_loss: {lengths_name} is {'missing' if lengths is None else 'given, but a PackedSequence of ' + name + ' has its own'}."
+        )
+    return pad_packed_sequence(given) if isinstance(given, PackedSequence) else (given, lengths)

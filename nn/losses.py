@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tensorlib import Tensor
 
 __all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss",
+    "BCELoss", "BCEWithLogitsLoss", "CTCLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss",
     "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss",
     "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss", "TripletMarginWithDistanceLoss",
 ]  # fmt: skip
@@ -106,6 +106,30 @@ class BCEWithLogitsLoss(_WeightedLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(input, target, self.weight, self.reduction, self.pos_weight)
+
+
+class CTCLoss(_Loss):
+    """Negative log-likelihood of labels whose places in time are not known; see `tl.nn.functional.ctc_loss`.
+
+    Shapes:
+        log_probs: (T, B, C) or (T, C), or a PackedSequence with rows of C; targets: (B, S), (sum of lengths,) or a PackedSequence
+        input_lengths, target_lengths: B integers; left out where a PackedSequence has them
+
+    Reference: Graves et al. 2006.
+
+    >>> even = tl.log_softmax(tl.zeros(2, 1, 2), -1)
+    >>> round(tl.nn.CTCLoss()(even, tl.tensor([[1]]), [2], [1]).item(), 4)  # -log(3/4)
+    0.2877
+    """
+
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> None:
+        super().__init__(reduction)
+        self.blank, self.zero_infinity = blank, zero_infinity
+
+    def forward(self, log_probs: Any, targets: Any, input_lengths: Any = None, target_lengths: Any = None) -> Tensor:
+        return F.ctc_loss(
+            log_probs, targets, input_lengths, target_lengths, self.blank, self.reduction, self.zero_infinity
+        )
 
 
 class KLDivLoss(_Loss):

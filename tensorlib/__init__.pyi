@@ -111,6 +111,7 @@ from tensorlib.ops.creation import scalar_tensor as scalar_tensor
 from tensorlib.ops.creation import tensor as tensor
 from tensorlib.ops.creation import zeros as zeros
 from tensorlib.ops.creation import zeros_like as zeros_like
+from tensorlib.ops.ctc import ctc_loss as ctc_loss
 from tensorlib.ops.einsum import einsum as einsum
 from tensorlib.ops.elementwise import abs as abs
 from tensorlib.ops.elementwise import absolute as absolute
@@ -521,6 +522,7 @@ __all__ = [
     "count_nonzero",
     "cross",
     "cross_entropy",
+    "ctc_loss",
     "cumprod",
     "cumsum",
     "data",

@@ -18,6 +18,7 @@ from tensorlib.ops import (
     conv,
     convolution,
     creation,
+    ctc,
     einsum,
     elementwise,
     epilogues,
@@ -54,9 +55,9 @@ from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
-    activations, attention, bags, channel_norms, comparison, conv, convolution, creation, einsum, elementwise, epilogues, extremes, fused, gather,
-    indexing, joins, linalg, losses, norms, padding, pairs, patches, pooling, positions, rearrange, recurrent, reductions, resample, sampling, scaled,
-    scans, selection, shape, sorting, special, transcendental, unpooling, views,
+    activations, attention, bags, channel_norms, comparison, conv, convolution, creation, ctc, einsum, elementwise, epilogues, extremes, fused,
+    gather, indexing, joins, linalg, losses, norms, padding, pairs, patches, pooling, positions, rearrange, recurrent, reductions, resample,
+    sampling, scaled, scans, selection, shape, sorting, special, transcendental, unpooling, views,
 )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Losses and embeddings, forward and backward: elementwise losses at 1M, classes at the sizes of ImageNet, a vocabulary and a segmentation."""
+"""Losses and embeddings, forward and backward: elementwise losses at 1M, classes at the sizes of ImageNet, a vocabulary and a segmentation;
+labels without places."""
 
 from __future__ import annotations
 
@@ -57,6 +58,16 @@ def classes(name: str, shape: tuple[int, ...], soft: bool = False, **settings: A
     return make
 
 
+def ctc(lib: Any) -> Run:
+    """A batch of 32 lines of text, read in 80 to 150 steps each, of 5 to 30 letters among 28 and the blank."""
+    rng = np.random.default_rng(0)
+    x = normal(lib, 150, 32, 29).requires_grad_()
+    targets = lib.from_numpy(rng.integers(1, 29, (32, 30)))
+    inputs, counts = lib.from_numpy(rng.integers(80, 151, 32)), lib.from_numpy(rng.integers(5, 31, 32))
+    f = lib.nn.functional
+    return trained(x, lambda: f.ctc_loss(f.log_softmax(x, -1), targets, inputs, counts))
+
+
 VOCABULARY, WIDTH, BATCH = 50_000, 128, (32, 512)
 
 
@@ -94,5 +105,6 @@ def workloads() -> Iterator[Race | Figure]:
             f"cross_entropy of probabilities, {size}", classes("cross_entropy", CLASSES[size], soft=True), target=0.8
         )
         yield Race(f"nll_loss, {size}", classes("nll_loss", CLASSES[size]), target=0.8)
+    yield Race("log_softmax and ctc_loss, 150 x 32 x 29, 30 labels", ctc)
     yield Race("embedding, 50000 x 128 at 32 x 512, forward", lookup, target=1.0)
     yield Race("embedding, 50000 x 128 at 32 x 512, forward + backward", embedding, target=0.8)

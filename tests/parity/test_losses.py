@@ -105,6 +105,36 @@ def test_batchmean() -> None:
         np.testing.assert_allclose(a.item(), b.item(), rtol=1e-12)
 
 
+CTC: list[tuple[str, np.ndarray, np.ndarray, Any, Any, int]] = [
+    ("padded", RNG.standard_normal((9, 4, 5)), RNG.integers(1, 5, (4, 3)), (9, 7, 8, 4), (3, 2, 0, 3), 0),
+    ("joined", RNG.standard_normal((9, 4, 5)), RNG.integers(0, 4, 8), (9, 7, 8, 4), (3, 2, 0, 3), 4),
+    ("too short", RNG.standard_normal((6, 3, 3)), np.ones((3, 4), np.int64), (6, 3, 0), (2, 4, 1), 0),
+    ("nothing to read", RNG.standard_normal((6, 2, 3)), np.ones((2, 2), np.int64), (0, 5), (0, 1), 0),
+    ("unbatched", RNG.standard_normal((6, 5)), RNG.integers(1, 5, 3), (6,), (3,), 0),
+    ("long", RNG.standard_normal((80, 3, 30)), RNG.integers(1, 30, (3, 20)), (80, 60, 41), (20, 12, 20), 0),
+]
+
+
+@pytest.mark.parametrize("zero_infinity", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("case", CTC, ids=lambda case: case[0])
+def test_ctc(case: Any, reduction: str, zero_infinity: bool) -> None:
+    """Gradients beside log_softmax, where PyTorch's and the exact ones are the same."""
+    _, scores, targets, inputs, counts, blank = case
+    made = []
+    for lib in (tl, torch):
+        x = lib.tensor(scores, requires_grad=True)
+        layer = lib.nn.CTCLoss(blank, reduction, zero_infinity)
+        loss = layer(lib.log_softmax(x, -1), lib.tensor(targets), lib.tensor(inputs), lib.tensor(counts))
+        loss.sum().backward()
+        made.append((loss.detach().numpy(), x.grad.numpy()))
+    (loss, grad), (their_loss, their_grad) = made
+    np.testing.assert_allclose(loss, their_loss, rtol=1e-9, atol=1e-12)
+    finite = ~np.isnan(their_grad)
+    np.testing.assert_allclose(grad[finite], their_grad[finite], rtol=1e-7, atol=1e-9)
+    assert finite.all() == np.isfinite(grad).all()
+
+
 LAYERS: list[tuple[Callable[[Any], Any], tuple[Any, ...]]] = [
     (lambda nn: nn.KLDivLoss(reduction="batchmean", log_target=True), (np.log(P), np.log(Q))),
     (lambda nn: nn.SmoothL1Loss(beta=0.3), (X, Y)),
