@@ -56,29 +56,30 @@ class _TreeLSTMCell(Module):
 
     def _check(self, input: Tensor | None, children: Sequence[_State | None]) -> None:
         """Raises where something does not fit, naming it."""
-        name, dtype, lead = type(self).__name__, self.weight_ih.dtype, None
+        name, dtype = type(self).__name__, self.weight_ih.dtype
+        expected: tuple[int, ...] = ()  # shape of every state
         if input is not None:
-            if not isinstance(input, Tensor) or input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
+            shape = input.shape if isinstance(input, Tensor) else ()
+            if len(shape) not in (1, 2) or shape[-1] != self.input_size:
                 raise tl.ShapeError(
                     f"{name}: input must have shape (B, {self.input_size}) or ({self.input_size},), got {_said(input)}."
                 )
             if input.dtype is not dtype:
                 raise tl.DTypeError(f"{name}: input is {input.dtype.name}, the weights are {dtype.name}.")
-            lead = input.shape[:-1]
+            expected = (*shape[:-1], self.hidden_size)
         for k, child in enumerate(children):
             if child is None and self._may_miss:
                 continue
             if not isinstance(child, (tuple, list)) or len(child) != 2:
                 raise TypeError(f"{name}: child {k} must be a pair (h, c), got {_said(child)}.")
             for part, state in zip("hc", child, strict=True):
-                if lead is None and isinstance(state, Tensor) and state.ndim in (1, 2):
-                    lead = state.shape[:-1]
-                expected = (*(lead or ()), self.hidden_size)
-                if not isinstance(state, Tensor) or state.shape != expected or state.dtype is not dtype:
+                shape = state.shape if isinstance(state, Tensor) else ()
+                expected = expected or (*(shape[:-1] if len(shape) == 2 else ()), self.hidden_size)
+                if shape != expected or state.dtype is not dtype:
                     raise tl.ShapeError(
                         f"{name}: {part} of child {k} must be {dtype.name} of shape {expected}, got {_said(state)}."
                     )
-        if lead is None:
+        if not expected:
             raise ValueError(f"{name}: a node needs an input or a child, got neither.")
 
     def extra_repr(self) -> str:
