@@ -165,6 +165,7 @@ def draw(path: str, spent: list[float], checks: list[tuple[int, float]], trigram
     axes.plot(*zip(*checks, strict=True), "o-", color="tab:orange", label="part of the text held back")
     axes.axhline(trigram, color="tab:blue", linestyle="--", label=f"trigram model, text held back ({trigram:.2f})")
     axes.set(xlabel="step", ylabel="bits per character", title="An LSTM reads Python's standard library")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
     figure.savefig(path, dpi=110)
 

@@ -264,6 +264,7 @@ def draw(
     smooth = np.convolve(losses, np.ones(window) / window, "valid")
     left.plot(np.arange(len(smooth)) + window, smooth, color="tab:gray", label=f"training loss, mean of {window}")
     left.set(xlabel="step", ylabel="cross-entropy (nats)", ylim=(0, 1.05 * smooth.max()), title="Learning")
+    left.xaxis.get_major_locator().set_params(integer=True)
     percent = left.twinx()
     percent.plot(*zip(*checks, strict=True), "o-", color="tab:orange", label="accuracy, trees held back")
     for (name, answer), style in zip(list(said.items())[1:], ("--", ":"), strict=True):
