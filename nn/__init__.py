@@ -10,6 +10,7 @@ from tensorlib.nn import (
     activations,
     containers,
     conv,
+    crf,
     decoding,
     functional,
     init,
@@ -27,6 +28,7 @@ from tensorlib.nn import (
 from tensorlib.nn.activations import *
 from tensorlib.nn.containers import *
 from tensorlib.nn.conv import *
+from tensorlib.nn.crf import *
 from tensorlib.nn.layers import *
 from tensorlib.nn.losses import *
 from tensorlib.nn.module import IncompatibleKeys, Module, StateDictError
@@ -43,6 +45,7 @@ __all__ = ["IncompatibleKeys", "Module", "Parameter", "StateDictError", "decodin
 __all__ += activations.__all__
 __all__ += containers.__all__
 __all__ += conv.__all__
+__all__ += crf.__all__
 __all__ += layers.__all__
 __all__ += losses.__all__
 __all__ += norms.__all__
