@@ -76,7 +76,7 @@ class _Arrays:
         total = self.exp(parts[0] - most)
         for x in parts[1:]:
             total += self.exp(x - most)
-        return self.xp.log(total) + most
+        return self.xp.log(total, out=total) + most
 
     def in_columns(self, values: Any, index: Any, n: int) -> Any:
         """n columns, each the sum of those to which `index` gives its number."""
@@ -142,10 +142,11 @@ def _paths(f: Any, logs: Any, labels: Any, begin: Any, state: Any) -> Any:
     skips = f.cat([f.full((min(states, 2), batch), 0.0, logs), f.where(labels[2:] == labels[:-2], NEVER, same)])
     before, zeros = f.full((2, batch), NEVER, logs), f.full((states + 2, batch), 0.0, logs)
     first = a = f.where(f.arange(states + 2, logs)[:, None] == state + 1, zeros, NEVER)
+    latest = max(begin.tolist(), default=0)
     done = [a[None]]
     for t in range(logs.shape[0]):
         a = f.cat([before, f.log_sum([a[2:], a[1:-1], a[:-2] + skips]) + logs[t]])
-        a = f.where(begin > t, first, a)
+        a = f.where(begin > t, first, a) if t < latest else a
         done.append(a[None])
     return f.cat(done)
 
