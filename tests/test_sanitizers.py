@@ -12,7 +12,7 @@ import pytest
 
 from tests.sources import ROOT, build_wheel, run
 
-MINUTES = 15
+MINUTES = 20
 COMPILER = shutil.which("gcc")
 pytestmark = [
     pytest.mark.slow,

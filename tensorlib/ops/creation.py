@@ -196,7 +196,7 @@ def given_shape(name: str, shape: tuple[Any, ...], size: Any = None) -> list[int
 
 def check_room(name: str, dims: Sequence[int], dtype: DType) -> None:
     """Raise where a result is too large for this machine, for those who make tables of its size first."""
-    if math.prod(dims) >> 31:
+    if math.prod(dims) >> 31 or any(n >> 31 for n in dims):
         dims = given_shape(name, (dims,))
         wrap(checked(lib.tl_new(dtype.number, len(dims), dims), name, dims))
 
