@@ -218,6 +218,8 @@ def register(op: Op) -> Op:
         raise ValueError(f"operation {op.name} is declared twice")
     if op.vjp is not None and len(op.vjp) != len(op.inputs):
         raise ValueError(f"operation {op.name}: {len(op.inputs)} inputs but {len(op.vjp)} gradient rules")
+    if op.replays and "g" in op.inputs:
+        raise ValueError(f"operation {op.name}: an input named g can not be told from the gradient")
     op.needs = tuple(op.inputs if op.replays else _parameter_names(rule) for rule in op.vjp or ())
     op.masks = tuple(_mask(op, needed) for needed in op.needs)
     number = NATIVE_NUMBERS.get(op.name, -1)
