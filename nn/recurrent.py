@@ -97,26 +97,16 @@ class RNNBase(Module):
     def flatten_parameters(self) -> None:
         """Nothing to do: there for programs that call it."""
 
-    def _weights(self, layer: int) -> list[Tensor | None]:
+    def _weights(self, layer: int) -> list[list[Tensor | None]]:
+        """Those of each direction; None in the places of biases that are not there."""
         parts = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", *(["weight_hr"] if self.proj_size else [])]
-        return [
-            getattr(self, f"{part}_l{layer}{side}", None)
-            for side in ("", "_reverse")[: self._directions]
-            for part in parts
-        ]
+        sides = ("", "_reverse")[: self._directions]
+        return [[getattr(self, f"{part}_l{layer}{side}", None) for part in parts] for side in sides]
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
-        return [
-            [w for w in self._half(layer, k) if w is not None]
-            for layer in range(self.num_layers)
-            for k in range(self._directions)
-        ]
-
-    def _half(self, layer: int, direction: int) -> list[Tensor | None]:
-        weights = self._weights(layer)
-        each = len(weights) // self._directions
-        return weights[direction * each : (direction + 1) * each]
+        """The weights of each layer and direction."""
+        return [[w for w in own if w is not None] for layer in range(self.num_layers) for own in self._weights(layer)]
 
     # ---- all layers ----
 
@@ -132,7 +122,8 @@ class RNNBase(Module):
                 if self.num_layers > 1
                 else states
             )
-            x, *final = _layer(self.mode, x, sizes, self._weights(layer), initial, batch)
+            weights = [w for own in self._weights(layer) for w in own]
+            x, *final = _layer(self.mode, x, sizes, weights, initial, batch)
             last.append(tuple(final))
             if self.dropout and self.training and layer + 1 < self.num_layers:
                 x = F.dropout(x, self.dropout)
