@@ -285,6 +285,7 @@ from tensorlib.ops.scaled import addr as addr
 from tensorlib.ops.scaled import baddbmm as baddbmm
 from tensorlib.ops.scans import cumprod as cumprod
 from tensorlib.ops.scans import cumsum as cumsum
+from tensorlib.ops.scans import diff as diff
 from tensorlib.ops.selection import clamp as clamp
 from tensorlib.ops.selection import clamp_max as clamp_max
 from tensorlib.ops.selection import clamp_min as clamp_min
@@ -533,6 +534,7 @@ __all__ = [
     "diag",
     "diag_embed",
     "diagonal",
+    "diff",
     "digamma",
     "div",
     "divide",

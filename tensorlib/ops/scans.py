@@ -1,4 +1,4 @@
-"""Scans along one dimension: sums and products of everything so far."""
+"""Scans along one dimension: sums and products of everything so far, and differences, which undo the sums."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tensorlib import ops
+from tensorlib.dtypes import bool_
+from tensorlib.errors import ShapeError
 from tensorlib.native import lib
 from tensorlib.ops import rules
-from tensorlib.ops.declare import structured
+from tensorlib.ops.declare import composite, structured
 from tensorlib.ops.shape import normalize_dim
 from tensorlib.ops.table import BATCH, NATIVE_NUMBERS, Draw, error, sample
 
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
     from tensorlib.dtypes import DType
     from tensorlib.tensor import Tensor
 
-__all__ = ["cumprod", "cumsum"]
+__all__ = ["cumprod", "cumsum", "diff"]
 METHODS = tuple(__all__)
-INPLACE = tuple(__all__)
+INPLACE = ("cumprod", "cumsum")
 
 
 def _scan_ref(name: str) -> Callable[..., Any]:
@@ -113,3 +115,41 @@ def cumprod(x: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     [1.0, 2.0, 6.0]
     """
     return _cumprod(x if dtype is None else x.to(dtype), dim=normalize_dim("cumprod", dim, x.ndim))
+
+
+@composite(
+    "diff",
+    inputs=("x",),
+    attrs=("n", "dim"),
+    ref=lambda xp, x, *, n, dim: xp.diff(x, n=n, axis=dim),
+    samples=[
+        sample((5,), n=1, dim=-1), sample((3, 4), n=2, dim=0), sample((2, 3, 4), n=0, dim=1), sample((2, 3), n=7, dim=1),
+        sample((0, 3), n=1, dim=0),
+    ],
+    errors=[
+        error((), n=1, dim=0, raises=ValueError, match="diff: x has no dimension"),
+        error((3,), n=-1, dim=0, raises=ValueError, match="diff: n must not be negative, got -1"),
+        error((3,), n=1, dim=1, raises=IndexError, match="dim 1 is out of range"),
+    ],
+)  # fmt: skip
+def diff(x: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
+    """Differences of neighbours along one dimension, `n` times over; of bool, whether neighbours differ.
+
+    Shapes:
+        x: (..., L, ...)  ->  out: (..., max(L - n, 0), ...), where L counts `prepend` and `append`, which are joined to x first
+
+    >>> tl.diff(tl.tensor([1, 4, 9, 16])).tolist(), tl.diff(tl.tensor([1, 4, 9, 16]), n=2).tolist()
+    ([3, 5, 7], [2, 2])
+    """
+    if x.ndim == 0:
+        raise ShapeError("diff: x has no dimension to take differences along.")
+    if n < 0:
+        raise ShapeError(f"diff: n must not be negative, got {n}.")
+    along = normalize_dim("diff", dim, x.ndim)
+    joined = [t for t in (prepend, x, append) if t is not None]
+    out = ops.joins.cat(joined, dim=along) if len(joined) > 1 else x
+    for _ in range(min(n, out.shape[along])):
+        length = max(out.shape[along] - 1, 0)
+        after, before = out.narrow(along, out.shape[along] - length, length), out.narrow(along, 0, length)
+        out = after != before if out.dtype == bool_ else after - before
+    return out if n else ops.shape.clone(out)
