@@ -2,21 +2,173 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from tensorlib.random import Generator, initial_seed, randperm
+from tensorlib.ops.creation import as_tensor
+from tensorlib.random import Generator, initial_seed, multinomial, randint, randperm
 from tensorlib.tensor import Tensor
 
-__all__ = ["BucketBatchSampler"]
+__all__ = [
+    "BatchSampler", "BucketBatchSampler", "RandomSampler", "Sampler", "SequentialSampler", "SubsetRandomSampler", "WeightedRandomSampler",
+]  # fmt: skip
 
 _Indices = np.ndarray[Any, np.dtype[np.int64]]
 _STRIDE = 0x9E3779B97F4A7C15  # odd: keeps the streams of seed s, epoch e and seed s + 1, epoch e - 1 apart
 
 
-class BucketBatchSampler:
+class Sampler:
+    """An order of indices: define `__iter__`, and `__len__` where there is an end.
+
+    >>> class Even(tl.data.Sampler):
+    ...     def __iter__(self):
+    ...         return iter(range(0, 6, 2))
+    >>> list(Even())
+    [0, 2, 4]
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        raise NotImplementedError(f"{type(self).__name__} does not define __iter__().")
+
+
+class SequentialSampler(Sampler):
+    """All indices of `data_source`, rising.
+
+    >>> list(tl.data.SequentialSampler("abc"))
+    [0, 1, 2]
+    """
+
+    def __init__(self, data_source: Sized) -> None:
+        self.data_source = data_source
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self.data_source)))
+
+    def __len__(self) -> int:
+        return len(self.data_source)
+
+
+class RandomSampler(Sampler):
+    """The indices of `data_source` in a new random order in each pass.
+
+    Args:
+        replacement: draw each index anew, so that some come several times.
+        num_samples: how many; None: as many as there are examples. More than that without `replacement`: several orders, one after another.
+        generator: where the order comes from; None: the default generator.
+
+    >>> sorted(tl.data.RandomSampler("abc"))
+    [0, 1, 2]
+    """
+
+    def __init__(
+        self, data_source: Sized, replacement: bool = False, num_samples: int | None = None, generator: Generator | None = None
+    ) -> None:  # fmt: skip
+        if num_samples is not None and (not isinstance(num_samples, int) or num_samples < 0):
+            raise ValueError(f"RandomSampler: num_samples must be an integer of at least 0, got {num_samples!r}.")
+        self.data_source, self.replacement, self.generator, self._num_samples = (
+            data_source,
+            replacement,
+            generator,
+            num_samples,
+        )
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.data_source) if self._num_samples is None else self._num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        n = len(self.data_source)
+        if not n:
+            return iter(())
+        if self.replacement:
+            return iter(randint(0, n, (self.num_samples,), generator=self.generator).tolist())
+        orders = (randperm(n, generator=self.generator).tolist() for _ in range(-(-self.num_samples // n)))
+        return islice((i for order in orders for i in order), self.num_samples)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class SubsetRandomSampler(Sampler):
+    """The given indices in a new random order in each pass.
+
+    >>> sorted(tl.data.SubsetRandomSampler([4, 7]))
+    [4, 7]
+    """
+
+    def __init__(self, indices: Sequence[int], generator: Generator | None = None) -> None:
+        self.indices, self.generator = indices, generator
+
+    def __iter__(self) -> Iterator[int]:
+        return (self.indices[i] for i in randperm(len(self.indices), generator=self.generator).tolist())
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class WeightedRandomSampler(Sampler):
+    """`num_samples` indices, each drawn in proportion to its weight.
+
+    Raises:
+        ValueError: where a weight is negative or not finite, all are zero, or, without `replacement`, fewer than `num_samples` are not zero.
+
+    >>> list(tl.data.WeightedRandomSampler([0.0, 1.0], 3))
+    [1, 1, 1]
+    """
+
+    def __init__(
+        self, weights: Sequence[float] | Tensor, num_samples: int, replacement: bool = True, generator: Generator | None = None
+    ) -> None:  # fmt: skip
+        if not isinstance(num_samples, int) or num_samples < 1:
+            raise ValueError(
+                f"WeightedRandomSampler: num_samples must be an integer of at least 1, got {num_samples!r}."
+            )
+        self.weights = as_tensor(weights).double()
+        known = self.weights.numpy()
+        if known.ndim != 1 or not np.isfinite(known).all() or (known < 0).any() or not known.any():
+            raise ValueError(
+                "WeightedRandomSampler: weights must be one row of finite numbers of at least 0, not all 0."
+            )
+        if not replacement and np.count_nonzero(known) < num_samples:
+            raise ValueError(
+                f"WeightedRandomSampler: {np.count_nonzero(known)} weights are not 0; too few for {num_samples} samples without replacement."
+            )
+        self.num_samples, self.replacement, self.generator = num_samples, replacement, generator
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(multinomial(self.weights, self.num_samples, self.replacement, generator=self.generator).tolist())
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+
+class BatchSampler(Sampler):
+    """Lists of `batch_size` of another sampler's indices; the last one may be shorter, or is left out with `drop_last`.
+
+    >>> list(tl.data.BatchSampler(range(5), batch_size=2, drop_last=False))
+    [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool) -> None:
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
+            raise ValueError(f"BatchSampler: batch_size must be an integer of at least 1, got {batch_size!r}.")
+        self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
+
+    def __iter__(self) -> Iterator[list[int]]:
+        indices = iter(self.sampler)
+        while batch := list(islice(indices, self.batch_size)):
+            if len(batch) == self.batch_size or not self.drop_last:
+                yield batch
+
+    def __len__(self) -> int:
+        n: int = len(self.sampler)  # type: ignore[arg-type]
+        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+
+
+class BucketBatchSampler(Sampler):
     """Batches of sequences of similar length: lists of indices, each index once in every pass.
 
     The (shuffled) indices are cut into windows of so many batches, each window is sorted by length and cut into batches, and the batches of all
