@@ -6,8 +6,23 @@ if __name__ != "tensorlib.optim":
         f"this package is tensorlib.optim, not {__name__}: write `import tensorlib as tl` and `tl.optim`, or `from tensorlib import optim`."
     )
 
+from tensorlib.optim.adadelta import Adadelta
+from tensorlib.optim.adafactor import Adafactor
+from tensorlib.optim.adagrad import Adagrad
 from tensorlib.optim.adam import Adam, AdamW
+from tensorlib.optim.adamax import Adamax
+from tensorlib.optim.asgd import ASGD
+from tensorlib.optim.layerwise import LAMB, LARS
+from tensorlib.optim.lion import Lion
+from tensorlib.optim.muon import Muon
+from tensorlib.optim.nadam import NAdam
 from tensorlib.optim.optimizer import Optimizer
+from tensorlib.optim.radam import RAdam
+from tensorlib.optim.rmsprop import RMSprop
+from tensorlib.optim.rprop import Rprop
 from tensorlib.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = [
+    "ASGD", "LAMB", "LARS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Muon", "NAdam", "Optimizer",
+    "RAdam", "RMSprop", "Rprop",
+]  # fmt: skip

@@ -8,7 +8,18 @@ from typing import Any
 
 import tensorlib as tl
 from tensorlib import Tensor
-from tensorlib.optim.optimizer import Hyper, Optimizer, State, require
+from tensorlib.optim.optimizer import (
+    Hyper,
+    Optimizer,
+    State,
+    count_step,
+    decay_rates,
+    decayed,
+    moments,
+    nonnegative,
+    require,
+    zeros,
+)
 
 
 class Adam(Optimizer):
@@ -16,8 +27,8 @@ class Adam(Optimizer):
 
         m <- b1 m + (1-b1) g;  v <- b2 v + (1-b2) g^2;  p <- p - lr m/(1-b1^t) / (sqrt(v/(1-b2^t)) + eps)
 
-    `weight_decay` adds its multiple of ``p`` to ``g``; `amsgrad` divides by the largest ``v`` so far. `fused=False` runs the definition in
-    plain operations.
+    `weight_decay` adds its multiple of ``p`` to ``g``, or, `decoupled_weight_decay`, first shrinks ``p`` by the factor ``1 - lr * weight_decay``;
+    `amsgrad` divides by the largest ``v`` so far.
 
     Reference: Kingma and Ba 2015; Reddi et al. 2018 for amsgrad.
 
@@ -29,54 +40,47 @@ class Adam(Optimizer):
     0.9
     """
 
-    decoupled = False  # whether weight decay shrinks p instead of entering g
+    arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
         *,
+        foreach: bool | None = None,
         maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
         fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
     ) -> None:
         require(
             type(self).__name__,
-            lr=(lr, lr >= 0, "at least 0"),
-            eps=(eps, eps >= 0, "at least 0"),
-            betas=(betas, len(betas) == 2 and all(0 <= b < 1 for b in betas), "two numbers in [0, 1)"),
-            weight_decay=(weight_decay, weight_decay >= 0, "at least 0"),
+            lr=nonnegative(lr),
+            eps=nonnegative(eps),
+            betas=decay_rates(betas),
+            weight_decay=nonnegative(weight_decay),
         )
         super().__init__(params, {
-            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad, "maximize": maximize, "fused": fused,
+            "lr": lr, "betas": (float(betas[0]), float(betas[1])), "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad,
+            "maximize": maximize, "foreach": foreach, "capturable": capturable, "differentiable": differentiable, "fused": fused,
+            "decoupled_weight_decay": decoupled_weight_decay,
         })  # fmt: skip
 
     def update_one(self, p: Tensor, g: Tensor, state: State, h: Hyper) -> None:
-        if not state:
-            state["step"] = tl.zeros((), dtype=tl.float32)
-            state["exp_avg"], state["exp_avg_sq"] = tl.zeros_like(p), tl.zeros_like(p)
-        if h.amsgrad and "max_exp_avg_sq" not in state:
-            state["max_exp_avg_sq"] = tl.zeros_like(p)
-        state["step"] += 1
-        t, (b1, b2) = float(state["step"]), h.betas
-        if self.decoupled:
-            p.mul_(1 - h.lr * h.weight_decay)
-        elif h.weight_decay:
-            g = g.add(p, alpha=h.weight_decay)
-        m, v = state["exp_avg"], state["exp_avg_sq"]
-        m.lerp_(g, 1 - b1)
-        v.mul_(b2).addcmul_(g, g, value=1 - b2)
+        t, (b1, b2) = count_step(state), h.betas
+        m, v = moments(state, p, decayed(p, g, h), h.betas)
         if h.amsgrad:
-            v = state["max_exp_avg_sq"].copy_(tl.maximum(state["max_exp_avg_sq"], v))
+            (largest,) = zeros(state, p, "max_exp_avg_sq")
+            v = largest.copy_(tl.maximum(largest, v))
         p.addcdiv_(m, (v.sqrt() / math.sqrt(1 - b2**t)).add_(h.eps), value=-h.lr / (1 - b1**t))
 
     def update_group(self, group: dict[str, Any]) -> bool:
         params, states = group["params"], [self.state[p] for p in group["params"]]
-        if group["fused"] is False:
-            return False
         b1, b2 = group["betas"]
         return tl.fused.adam_(
             params,
@@ -85,7 +89,7 @@ class Adam(Optimizer):
             [s.get("exp_avg_sq") for s in states],
             [s.get("max_exp_avg_sq") for s in states] if group["amsgrad"] else None,
             [s.get("step") for s in states],
-            group["lr"], b1, b2, group["eps"], group["weight_decay"], self.decoupled, group["maximize"],
+            group["lr"], b1, b2, group["eps"], group["weight_decay"], group["decoupled_weight_decay"], group["maximize"],
         )  # fmt: skip
 
 
@@ -102,18 +106,22 @@ class AdamW(Adam):
     0.95
     """
 
-    decoupled = True
-
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize, fused=fused)
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize, capturable=capturable,
+            differentiable=differentiable, fused=fused, decoupled_weight_decay=True,
+        )  # fmt: skip

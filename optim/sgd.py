@@ -7,14 +7,13 @@ from typing import Any
 
 import tensorlib as tl
 from tensorlib import Tensor
-from tensorlib.optim.optimizer import Hyper, Optimizer, State, require
+from tensorlib.optim.optimizer import Hyper, Optimizer, State, decayed, nonnegative, require
 
 
 class SGD(Optimizer):
     """Step against the gradient, with momentum if wanted:  v <- momentum v + (1 - dampening) g;  p <- p - lr v.
 
     `nesterov` steps along ``g + momentum v`` instead of ``v``; the first ``v`` is ``g``. `weight_decay` adds its multiple of ``p`` to ``g``.
-    `fused=False` runs the definition in plain operations.
 
     Reference: Sutskever et al. 2013, in PyTorch's variant.
 
@@ -26,23 +25,27 @@ class SGD(Optimizer):
     0.8
     """
 
+    arrays = ("momentum_buffer",)
+
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
-        weight_decay: float = 0.0,
+        weight_decay: float | Tensor = 0.0,
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
         require(
             "SGD",
-            lr=(lr, lr >= 0, "at least 0"),
-            momentum=(momentum, momentum >= 0, "at least 0"),
-            weight_decay=(weight_decay, weight_decay >= 0, "at least 0"),
+            lr=nonnegative(lr),
+            momentum=nonnegative(momentum),
+            weight_decay=nonnegative(weight_decay),
             nesterov=(
                 nesterov,
                 not nesterov or (momentum > 0 and dampening == 0),
@@ -51,12 +54,11 @@ class SGD(Optimizer):
         )
         super().__init__(params, {
             "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov, "maximize": maximize,
-            "fused": fused,
+            "foreach": foreach, "differentiable": differentiable, "fused": fused,
         })  # fmt: skip
 
     def update_one(self, p: Tensor, g: Tensor, state: State, h: Hyper) -> None:
-        if h.weight_decay:
-            g = g.add(p, alpha=h.weight_decay)
+        g = decayed(p, g, h)
         if h.momentum:
             v = state.get("momentum_buffer")
             if v is None:
@@ -68,8 +70,6 @@ class SGD(Optimizer):
 
     def update_group(self, group: dict[str, Any]) -> bool:
         params, momentum, state = group["params"], group["momentum"], self.state
-        if group["fused"] is False:
-            return False
         buffers = [state[p].get("momentum_buffer") for p in params] if momentum else None
         return tl.fused.sgd_(
             params, None, buffers, group["lr"], momentum, group["dampening"], group["weight_decay"], group["nesterov"], group["maximize"]

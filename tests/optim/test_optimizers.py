@@ -27,6 +27,22 @@ SETTINGS: list[tuple[type[optim.Optimizer], dict[str, Any]]] = [
     (optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
     (optim.AdamW, {"lr": 0.01, "amsgrad": True, "maximize": True}),
 ]
+ALL_SETTINGS: list[tuple[type[optim.Optimizer], dict[str, Any]]] = [
+    *SETTINGS,
+    (optim.Adam, {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    (optim.ASGD, {"lr": 0.1, "t0": 2}),
+    (optim.Adadelta, {"lr": 0.5, "weight_decay": 0.1}),
+    (optim.Adafactor, {"lr": 0.1, "weight_decay": 0.1}),
+    (optim.Adagrad, {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.5}),
+    (optim.Adamax, {"lr": 0.01, "maximize": True}),
+    (optim.LAMB, {"lr": 0.01}),
+    (optim.LARS, {"lr": 10.0, "weight_decay": 0.1, "nesterov": True}),
+    (optim.Lion, {"lr": 0.01, "weight_decay": 0.1}),
+    (optim.NAdam, {"lr": 0.01, "weight_decay": 0.1}),
+    (optim.RAdam, {"lr": 0.01, "betas": (0.5, 0.7)}),
+    (optim.RMSprop, {"lr": 0.01, "centered": True, "momentum": 0.5}),
+    (optim.Rprop, {"lr": 0.01}),
+]
 
 
 def settings_id(value: Any) -> str:
@@ -86,7 +102,7 @@ def test_the_native_call_serves_all_but_the_first_steps(kind: Any, settings: dic
     optimizer.step()
 
 
-@pytest.mark.parametrize(("kind", "settings"), SETTINGS, ids=settings_id)
+@pytest.mark.parametrize(("kind", "settings"), ALL_SETTINGS, ids=settings_id)
 def test_the_same_bits_on_any_number_of_threads(kind: Any, settings: dict[str, Any]) -> None:
     """Of parameters that threads share, their gradients clipped to a norm taken over all of them."""
 
@@ -123,7 +139,7 @@ def test_definitions_step_by_step() -> None:
         assert math.isclose(p.item(), w, rel_tol=1e-12)
 
 
-@pytest.mark.parametrize(("kind", "settings"), SETTINGS, ids=settings_id)
+@pytest.mark.parametrize(("kind", "settings"), ALL_SETTINGS, ids=settings_id)
 def test_other_dtypes_and_strides_take_the_definition(kind: Any, settings: dict[str, Any]) -> None:
     p = nn.Parameter(tl.ones(3, 4, dtype=tl.float64).mT)
     q = nn.Parameter(tl.ones(4, 3, dtype=tl.float64))
@@ -139,7 +155,7 @@ def test_other_dtypes_and_strides_take_the_definition(kind: Any, settings: dict[
     assert half.dtype is tl.float16 and half.tolist() != [1.0, 1.0]
 
 
-@pytest.mark.parametrize(("kind", "settings"), SETTINGS, ids=settings_id)
+@pytest.mark.parametrize(("kind", "settings"), ALL_SETTINGS, ids=settings_id)
 def test_state_round_trip(kind: Any, settings: dict[str, Any]) -> None:
     first, params = run(kind, settings)
     twins = [nn.Parameter(p.detach().clone()) for p in params]
@@ -234,7 +250,7 @@ def test_a_step_is_noticed_by_autograd() -> None:
     assert p.is_leaf and p.requires_grad
 
 
-@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("kind", sorted({kind for kind, _ in ALL_SETTINGS}, key=str))
 def test_what_can_not_be_optimized_is_named(kind: Any) -> None:
     p = nn.Parameter(tl.ones(1))
     with pytest.raises(TypeError, match="got a single tensor: put it in a list"):
@@ -275,16 +291,29 @@ def test_copies_train_on() -> None:
     assert model.weight.tolist() == twin_model.weight.tolist()
 
 
-def test_every_optimizer_fits_a_line() -> None:
-    x = tl.tensor(np.linspace(-1, 1, 64)[:, None], dtype=tl.float32)
-    y = 3 * x - 1
-    for kind, lr in ((optim.SGD, 0.3), (optim.Adam, 0.1), (optim.AdamW, 0.1)):
-        tl.manual_seed(0)
-        model = nn.Sequential(nn.Linear(1, 1))
-        optimizer = kind(model.parameters(), lr=lr)
-        for _ in range(200):
-            optimizer.zero_grad()
-            loss = nn.functional.mse_loss(model(x), y)
-            loss.backward()
-            optimizer.step()
-        assert loss.item() < 1e-2, kind
+RATES: dict[type[optim.Optimizer], float] = {
+    optim.SGD: 0.3, optim.Adam: 0.1, optim.AdamW: 0.1, optim.ASGD: 0.3, optim.Adadelta: 5.0, optim.Adafactor: 0.1, optim.Adagrad: 0.5,
+    optim.Adamax: 0.1, optim.LAMB: 0.02, optim.LARS: 5.0, optim.Lion: 0.03, optim.Muon: 0.03, optim.NAdam: 0.1, optim.RAdam: 0.1,
+    optim.RMSprop: 0.02, optim.Rprop: 0.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", RATES, ids=settings_id)
+def test_every_optimizer_fits_a_map(kind: type[Any]) -> None:
+    x = draw(0, (64, 2), tl.float32)
+    y = x @ tl.tensor([[2.0, -1.0], [1.0, 0.5]])
+    model = nn.Linear(2, 2, bias=False)
+    optimizer = kind(model.parameters(), lr=RATES[kind])
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 2e-2
+
+
+def test_every_optimizer_is_tried() -> None:
+    kinds = {getattr(optim, name) for name in optim.__all__ if isinstance(getattr(optim, name), type)} - {
+        optim.Optimizer
+    }
+    assert kinds == set(RATES) and kinds - {optim.Muon} == {kind for kind, _ in ALL_SETTINGS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -18,41 +19,142 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True, "maximize": True}),
     ("Adam", {}),
     ("Adam", {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1, "amsgrad": True}),
+    ("Adam", {"lr": 0.1, "weight_decay": 0.1, "decoupled_weight_decay": True}),
     ("AdamW", {"lr": 0.1}),
     ("AdamW", {"lr": 0.1, "amsgrad": True, "maximize": True}),
-]
+    ("Adamax", {}),
+    ("Adamax", {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1, "maximize": True}),
+    ("NAdam", {}),
+    ("NAdam", {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1, "momentum_decay": 0.1, "maximize": True}),
+    ("NAdam", {"lr": 0.1, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("RAdam", {}),
+    ("RAdam", {"lr": 0.1, "betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1, "maximize": True}),
+    ("RAdam", {"lr": 0.1, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("Adagrad", {}),
+    ("Adagrad", {"lr": 0.1, "lr_decay": 0.1, "weight_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3, "maximize": True}),
+    ("Adadelta", {}),
+    ("Adadelta", {"lr": 0.1, "rho": 0.5, "eps": 1e-3, "weight_decay": 0.1, "maximize": True}),
+    ("RMSprop", {}),
+    ("RMSprop", {"lr": 0.1, "alpha": 0.5, "eps": 1e-3, "weight_decay": 0.1, "momentum": 0.9, "maximize": True}),
+    ("RMSprop", {"centered": True}),
+    ("RMSprop", {"centered": True, "momentum": 0.5}),
+    ("Rprop", {}),
+    ("Rprop", {"lr": 0.1, "etas": (0.3, 1.5), "step_sizes": (0.01, 0.5), "maximize": True}),
+    ("ASGD", {}),
+    ("ASGD", {"lr": 0.1, "lambd": 0.01, "alpha": 0.5, "t0": 10, "weight_decay": 0.1, "maximize": True}),
+    ("Adafactor", {}),
+    ("Adafactor", {"lr": 0.1, "beta2_decay": -0.5, "eps": (1e-6, 1e-2), "d": 2.0, "weight_decay": 0.1, "maximize": True}),
+]  # fmt: skip
+SHAPES = [(13, 7), (5,), (), (2, 3, 4, 5)]
 
 
-@pytest.mark.parametrize("fused", [None, False], ids=["native", "definition"])
-@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
-def test_steps(name: str, settings: dict[str, Any], fused: bool | None) -> None:
+def pair(name: str, settings: dict[str, Any]) -> tuple[Any, Any, list[Any], list[Any]]:
+    """PyTorch's optimizer and ours, with the same parameters."""
     rng = np.random.default_rng(0)
-    start = rng.standard_normal((13, 7))
-    theirs, ours = torch.nn.Parameter(torch.tensor(start)), tl.nn.Parameter(tl.tensor(start))
-    them = getattr(torch.optim, name)([theirs], **settings)
-    us = getattr(tl.optim, name)([ours], **settings, fused=fused)
-    for _ in range(6):
-        g = rng.standard_normal(start.shape)
-        theirs.grad, ours.grad = torch.tensor(g), tl.tensor(g)
+    starts = [rng.standard_normal(shape) for shape in SHAPES]
+    theirs, ours = (
+        [torch.nn.Parameter(torch.tensor(s)) for s in starts],
+        [tl.nn.Parameter(tl.tensor(s)) for s in starts],
+    )
+    return getattr(torch.optim, name)(theirs, **settings), getattr(tl.optim, name)(ours, **settings), theirs, ours
+
+
+def give_gradients(step: int, *lists: list[Any]) -> None:
+    """Of a bowl under noise: the same for both libraries, whatever the last bits of their parameters."""
+    rng = np.random.default_rng(step)
+    for group in zip(*lists, strict=True):
+        g = rng.standard_normal(group[0].shape)
+        for p in group:
+            p.grad = torch.tensor(g) if isinstance(p, torch.Tensor) else tl.tensor(g)
+
+
+def assert_close(ours: list[Any], theirs: list[Any], what: str) -> None:
+    for p, q in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(p.detach().numpy(), q.detach().numpy(), rtol=1e-6, atol=1e-9, err_msg=what)
+
+
+def as_numpy(value: Any) -> Any:
+    """A state with its tensors as arrays, on the way from one library to the other."""
+    if isinstance(value, dict):
+        return {k: as_numpy(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(as_numpy(v) for v in value)
+    return value.detach().numpy() if isinstance(value, (torch.Tensor, tl.Tensor)) else value
+
+
+def as_torch(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: as_torch(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(as_torch(v) for v in value)
+    return torch.tensor(value) if isinstance(value, np.ndarray) else value
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "definition"])
+@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
+def test_steps(name: str, settings: dict[str, Any], native: bool) -> None:
+    them, us, theirs, ours = pair(name, settings)
+    if not native:
+        us.param_groups[0]["fused" if "fused" in us.defaults else "foreach"] = False
+    for step in range(50):
+        give_gradients(step, theirs, ours)
         them.step()
         us.step()
-        np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), rtol=1e-10, atol=1e-12)
+        assert_close(ours, theirs, f"step {step}")
     expected, got = them.state_dict(), us.state_dict()
     assert {k: list(v) for k, v in got["state"].items()} == {
         k: [n for n in v if v[n] is not None] for k, v in expected["state"].items()
     }
-    assert got["param_groups"][0]["params"] == expected["param_groups"][0]["params"]
-    for key, value in us.param_groups[0].items():
-        if key not in ("params", "fused"):
-            assert them.param_groups[0][key] == value
+    for i, state in got["state"].items():
+        for key, value in state.items():
+            np.testing.assert_allclose(
+                value.numpy(), expected["state"][i][key].numpy(), rtol=1e-6, atol=1e-9, err_msg=key
+            )
 
 
-def test_defaults() -> None:
-    for name in ("SGD", "Adam", "AdamW"):
-        them = getattr(torch.optim, name)([torch.nn.Parameter(torch.ones(1))])
-        us = getattr(tl.optim, name)([tl.nn.Parameter(tl.ones(1))])
-        shared = us.defaults.keys() & them.defaults.keys()
-        assert {k: us.defaults[k] for k in shared} == {k: them.defaults[k] for k in shared}
+@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
+def test_states_move_both_ways(name: str, settings: dict[str, Any]) -> None:
+    """Each library goes on where the other stopped."""
+    them, us, theirs, ours = pair(name, settings)
+    for step in range(10):
+        give_gradients(step, theirs, ours)
+        them.step()
+        us.step()
+    them_next, us_next, theirs_next, ours_next = pair(name, {})
+    for p, q in zip(ours_next, theirs, strict=True):
+        p.data.copy_(tl.tensor(q.detach().numpy()))
+    for p, q in zip(theirs_next, ours, strict=True):
+        p.data.copy_(torch.tensor(q.detach().numpy()))
+    us_next.load_state_dict(as_numpy(them.state_dict()))
+    them_next.load_state_dict(as_torch(as_numpy(us.state_dict())))
+    for step in range(10, 20):
+        give_gradients(step, theirs, ours, theirs_next, ours_next)
+        for optimizer in (them, us, them_next, us_next):
+            optimizer.step()
+    assert_close(ours_next, theirs, "PyTorch's state here")
+    assert_close(ours, theirs_next, "our state there")
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in SETTINGS}))
+def test_names_and_defaults(name: str) -> None:
+    ours, theirs = (inspect.signature(getattr(lib.optim, name)).parameters for lib in (tl, torch))
+    assert {n: (p.default, p.kind) for n, p in ours.items()} == {n: (p.default, p.kind) for n, p in theirs.items()}
+    them, us, _, _ = pair(name, {})
+    assert us.defaults == them.defaults
+    assert set(us.state_dict()["param_groups"][0]) == set(them.state_dict()["param_groups"][0])
+    named = [(f"p{i}", tl.nn.Parameter(tl.ones(2))) for i in range(2)]
+    assert getattr(tl.optim, name)(named).state_dict()["param_groups"][0]["param_names"] == ["p0", "p1"]
+
+
+def test_a_rate_in_a_tensor() -> None:
+    for name in sorted({name for name, _ in SETTINGS}):
+        them, us, theirs, ours = pair(name, {})
+        them.param_groups[0]["lr"], us.param_groups[0]["lr"] = torch.tensor(0.5).double(), tl.tensor(0.5)
+        for step in range(3):
+            give_gradients(step, theirs, ours)
+            them.step()
+            us.step()
+        assert_close(ours, theirs, name)
 
 
 def test_clipping() -> None:
