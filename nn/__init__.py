@@ -16,8 +16,10 @@ from tensorlib.nn import (
     init,
     layers,
     losses,
+    modules,
     norms,
     padding,
+    parameter,
     pooling,
     ragged_attention,
     recurrent,
@@ -31,17 +33,18 @@ from tensorlib.nn.conv import *
 from tensorlib.nn.crf import *
 from tensorlib.nn.layers import *
 from tensorlib.nn.losses import *
-from tensorlib.nn.module import IncompatibleKeys, Module, StateDictError
+from tensorlib.nn.module import Module
 from tensorlib.nn.norms import *
 from tensorlib.nn.padding import *
-from tensorlib.nn.parameter import Parameter
+from tensorlib.nn.parameter import *
 from tensorlib.nn.pooling import *
 from tensorlib.nn.ragged_attention import *
 from tensorlib.nn.recurrent import *
 from tensorlib.nn.resampling import *
+from tensorlib.nn.state import IncompatibleKeys, StateDictError
 from tensorlib.nn.trees import *
 
-__all__ = ["IncompatibleKeys", "Module", "Parameter", "StateDictError", "decoding", "functional", "init", "utils"]
+__all__ = ["IncompatibleKeys", "Module", "StateDictError", "decoding", "functional", "init", "modules", "utils"]
 __all__ += activations.__all__
 __all__ += containers.__all__
 __all__ += conv.__all__
@@ -50,6 +53,7 @@ __all__ += layers.__all__
 __all__ += losses.__all__
 __all__ += norms.__all__
 __all__ += padding.__all__
+__all__ += parameter.__all__
 __all__ += pooling.__all__
 __all__ += ragged_attention.__all__
 __all__ += recurrent.__all__

@@ -57,6 +57,12 @@ class _Listed(Module):
         for i, module in enumerate(modules):
             self.register_module(str(i), module)
 
+    def pop(self, index: int) -> Module:
+        """Remove a module and return it."""
+        module = self[index]
+        del self[index]
+        return module
+
     def append(self, module: Module) -> Self:
         """Add a module at the end."""
         self.register_module(str(len(self)), module)
@@ -107,6 +113,28 @@ class Sequential(_Listed):
         if all(name.isdigit() for name in names):
             self._refill(list(self))
 
+    def __add__(self, other: Sequential) -> Sequential:
+        return Sequential(*self, *_sequential(other))
+
+    def __iadd__(self, other: Sequential) -> Self:
+        return self.extend(_sequential(other))
+
+    def __mul__(self, times: int) -> Sequential:
+        if not isinstance(times, int) or times < 1:
+            raise ValueError(f"Sequential: it can be repeated a positive number of times, got {times!r}.")
+        return Sequential(*list(self) * times)
+
+    __rmul__ = __mul__
+
+    def __imul__(self, times: int) -> Self:
+        return self.extend(list(self * times)[len(self) :])
+
+
+def _sequential(other: Any) -> Sequential:
+    if not isinstance(other, Sequential):
+        raise ValueError(f"Sequential: only another Sequential can be added, got {type(other).__name__}.")
+    return other
+
 
 class ModuleList(_Listed):
     """A list of modules whose parameters count as the holder's; it has no forward of its own.
@@ -115,6 +143,8 @@ class ModuleList(_Listed):
     >>> len(layers), len(list(layers.parameters()))
     (3, 6)
     """
+
+    _collapses = True
 
     def __init__(self, modules: Iterable[Module] | None = None) -> None:
         super().__init__()

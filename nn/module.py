@@ -7,29 +7,23 @@ extra. `__setattr__` and `__delattr__` keep both in step; nothing else writes th
 
 from __future__ import annotations
 
+import mmap
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 import tensorlib as tl
 from tensorlib import Tensor
-from tensorlib.nn.hooks import Hooks, RemovableHandle
-from tensorlib.nn.parameter import Parameter
+from tensorlib.nn import state, tree
+from tensorlib.nn.hooks import REGISTRATION, Hooks, RemovableHandle, StateHooks
+from tensorlib.nn.parameter import Buffer, Parameter, is_lazy
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 REGISTRIES = ("_parameters", "_buffers", "_modules")
-
-
-class StateDictError(tl.TensorlibError, RuntimeError):
-    """A state_dict that does not fit the module; the message lists every name that is missing, unexpected or misshapen."""
-
-
-class IncompatibleKeys(NamedTuple):
-    """What a `load_state_dict(strict=False)` passed over."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
 
 
 class Module:
@@ -46,7 +40,12 @@ class Module:
     """
 
     training: bool = True
-    _hooks: Hooks | None = None  # an instance's own once a hook is registered
+    _hooks: Hooks | None = (
+        None  # an instance's own once a hook is registered; EVERYWHERE while there are hooks for all modules
+    )
+    _state_hooks: StateHooks | None = None
+    _version: int = 1  # of the layout of the class's state: `load_state_dict` hooks get that of the saved one
+    _collapses = False  # whether the repr shows neighbours that look alike as one
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
@@ -77,6 +76,8 @@ class Module:
             self._enter("_parameters", name, value)
         elif isinstance(value, Module):
             self._enter("_modules", name, value)
+        elif isinstance(value, Buffer) and name not in self._parameters and name not in self._modules:
+            self.register_buffer(name, value, value.persistent)
         elif name in self._parameters or name in self._modules:
             registry, kind = ("_parameters", "parameter") if name in self._parameters else ("_modules", "module")
             if value is not None:
@@ -100,6 +101,13 @@ class Module:
         self._non_persistent.discard(name)
 
     def _enter(self, registry: str, name: str, value: Any) -> None:
+        if value is not None:
+            for hook in list(REGISTRATION[registry].values()):
+                replaced = hook.function(self, name, value)
+                value = value if replaced is None else replaced
+        self._place(registry, name, value)
+
+    def _place(self, registry: str, name: str, value: Any) -> None:
         for other in REGISTRIES:
             if other != registry:
                 self.__dict__[other].pop(name, None)
@@ -137,6 +145,10 @@ class Module:
         self._enter("_modules", name, module)
 
     add_module = register_module
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what was pickled or copied; a subclass that changed since may complete `state` first."""
+        self.__dict__.update(state)
 
     def __dir__(self) -> list[str]:
         return sorted(name for name in object.__dir__(self) if name.isidentifier())
@@ -227,6 +239,32 @@ class Module:
             raise AttributeError(f"get_parameter: no parameter `{target}` in {type(self).__name__}.")
         return parameter
 
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer at a dotted path."""
+        path, _, name = target.rpartition(".")
+        buffer = self.get_submodule(path)._buffers.get(name)
+        if buffer is None:
+            raise AttributeError(f"get_buffer: no buffer `{target}` in {type(self).__name__}.")
+        return buffer
+
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Put a module at a dotted path, whose parent must be there; with `strict`, it must replace another one.
+
+        >>> net = tl.nn.Sequential(tl.nn.Sequential(tl.nn.Tanh()))
+        >>> net.set_submodule("0.0", tl.nn.ReLU())
+        >>> net.get_submodule("0.0")
+        ReLU()
+        """
+        if not target:
+            raise ValueError("set_submodule: a module can not replace itself; expected a path, got an empty string.")
+        if not isinstance(module, Module):
+            raise ValueError(f"set_submodule: `{target}` must become a Module, got {type(module).__name__}.")
+        path, _, name = target.rpartition(".")
+        parent = self.get_submodule(path)
+        if name not in parent._modules and (strict or hasattr(parent, name)):
+            raise AttributeError(f"set_submodule: no module `{target}` in {type(self).__name__}.")
+        setattr(parent, name, module)
+
     # ---- changing all of it ----
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
@@ -258,13 +296,13 @@ class Module:
             if parameter.grad is not None:
                 parameter.grad = None if set_to_none else tl.zeros_like(parameter.grad)
 
-    def _convert(self, convert: Callable[[Tensor], Tensor]) -> Self:
+    def _convert(self, convert: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Replace the data of every parameter, gradient and buffer; the Parameter objects stay, so optimizers keep working."""
-        parameters = {id(p): p for p in self.parameters()}.values()
+        parameters = list(self.parameters(recurse))
         converted = [(p, convert(p.detach()), None if p.grad is None else convert(p.grad.detach())) for p in parameters]
         buffers = [
-            (module, name, convert(b))
-            for module in self.modules()
+            (module, name, b, convert(b.detach()))
+            for module in (self.modules() if recurse else [self])
             for name, b in module._buffers.items()
             if b is not None
         ]
@@ -272,8 +310,11 @@ class Module:
             p.grad = None
             p.data = data
             p.grad = grad
-        for module, name, data in buffers:
-            module._enter("_buffers", name, data)
+        for module, name, b, data in buffers:
+            if is_lazy(b):
+                b.data = data
+            else:
+                module._place("_buffers", name, data)
         return self
 
     def to(self, device: Any = None, dtype: Any = None, non_blocking: bool = False) -> Self:
@@ -318,66 +359,75 @@ class Module:
         """Move parameters and buffers to a GPU."""
         return self.to(device="cuda" if device is None else device if isinstance(device, str) else f"cuda:{device}")
 
-    # ---- state ----
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        """Replace parameters and buffers by ones on `device` whose elements are not set."""
+        return self._convert(lambda t: tl.empty_like(t, device=device), recurse)
 
-    def _persistent_state(self, prefix: str = "") -> Iterator[tuple[str, Tensor, Module, str]]:
-        """(full name, tensor, its module, its own name) of everything in the state_dict; shared tensors come under every name."""
-        for path, module in self.named_modules(prefix=prefix.removesuffix("."), remove_duplicate=False):
-            for registry in (module._parameters, module._buffers):
-                for name, value in registry.items():
-                    if value is not None and name not in module._non_persistent:
-                        yield f"{path}.{name}" if path else name, value, module, name
+    def type(self, dst_type: Any) -> Self:
+        """Convert all parameters and buffers, whatever their dtype, to this one."""
+        return self._convert(lambda t: t.to(dtype=dst_type))
+
+    def share_memory(self) -> Self:
+        """Move parameters and buffers to memory that processes forked from now on share with this one (and no others: pickling still copies)."""
+        return self._convert(_shared)
+
+    # ---- state ----
 
     def state_dict(
         self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
     ) -> dict[str, Tensor]:
         """Parameters and persistent buffers by dotted name. The tensors share the module's memory: clone them to keep a snapshot."""
-        destination = {} if destination is None else destination
-        for name, value, _, _ in self._persistent_state(prefix):
-            destination[name] = value if keep_vars else value.detach()
+        if destination is None:
+            destination = OrderedDict()
+            destination._metadata = {}  # type: ignore[attr-defined]  # PyTorch's place for the versions of the modules
+        state.save(self, destination, prefix, keep_vars)
         return destination
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> IncompatibleKeys:
+    ) -> state.IncompatibleKeys:
         """Copy values into parameters and buffers by name (`assign`: take the given tensors themselves instead of copying).
 
         Raises:
             StateDictError: with all missing, unexpected (`strict` only) and misshapen names in one message; nothing is changed then.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(
-                f"load_state_dict: expected a mapping of names to tensors, got {type(state_dict).__name__}."
-            )
-        own = {name: (value, module, short) for name, value, module, short in self._persistent_state()}
-        given = {
-            name: v if isinstance(v, Tensor) else _as_tensor(name, v) for name, v in state_dict.items() if name in own
-        }
-        missing = [name for name in own if name not in state_dict]
-        unexpected = [name for name in state_dict if name not in own]
-        misshapen = [
-            f"{name}: got {tuple(v.shape)}, expected {tuple(own[name][0].shape)}"
-            for name, v in given.items()
-            if v.shape != own[name][0].shape
-        ]
-        report = [("misshapen", misshapen)]
-        if strict:
-            report = [("missing", missing), ("unexpected", unexpected), *report]
-        if any(names for _, names in report):
-            lines = "".join(f"\n  {what}:\n    " + "\n    ".join(names) for what, names in report if names)
-            raise StateDictError(
-                f"load_state_dict: the state does not fit {type(self).__name__}; nothing was changed.{lines}"
-            )
-        with tl.no_grad():
-            for name, value in given.items():
-                target, module, short = own[name]
-                if not assign:
-                    target.copy_(value)
-                elif isinstance(target, Parameter):
-                    setattr(module, short, Parameter(value, target.requires_grad))
-                else:
-                    setattr(module, short, value)
-        return IncompatibleKeys(missing, unexpected)
+        return state.Loading(self, state_dict, strict, assign).run()
+
+    def get_extra_state(self) -> Any:
+        """What else belongs to the module's state: a class that defines it finds it in `state_dict`, and gets it back by `set_extra_state`."""
+        raise NotImplementedError(f"{type(self).__name__} does not define get_extra_state().")
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take back what `get_extra_state` gave."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not define set_extra_state(), so its state can not be loaded."
+        )
+
+    def _keeps_extra_state(self) -> bool:
+        return type(self).get_extra_state is not Module.get_extra_state
+
+    def register_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(module, prefix, keep_vars)`` before `state_dict` reads the module."""
+        return self._own_state_hooks().before_save.add(hook)
+
+    def register_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(module, state_dict, prefix, metadata)`` after `state_dict` has read the module; it may change the dict."""
+        return self._own_state_hooks().after_save.add(hook)
+
+    def register_load_state_dict_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(module, state_dict, prefix, metadata, strict, missing, unexpected, errors)`` before `load_state_dict` looks at the names of
+        this module: it may rename and convert in the dict (a copy of the given one), and add to the lists."""
+        return self._own_state_hooks().before_load.add(hook)
+
+    def register_load_state_dict_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call ``hook(module, incompatible_keys)`` after loading. What it takes out of the two lists is forgiven; therefore missing and unexpected
+        names raise only afterwards where there is such a hook, with all else loaded."""
+        return self._own_state_hooks().after_load.add(hook)
+
+    def _own_state_hooks(self) -> StateHooks:
+        if self._state_hooks is None:
+            self._state_hooks = StateHooks()
+        return self._state_hooks
 
     # ---- hooks ----
 
@@ -385,18 +435,44 @@ class Module:
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
     ) -> RemovableHandle:
         """Call ``hook(module, args)`` before forward (``hook(module, args, kwargs)`` with `with_kwargs`); what it returns replaces the arguments."""
-        return self._own_hooks().before.add(hook, prepend, with_kwargs)
+        return self._own_hooks().before.add(hook, prepend, with_kwargs=with_kwargs)
 
     def register_forward_hook(
-        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
     ) -> RemovableHandle:
-        """Call ``hook(module, args, output)`` after forward (kwargs come third with `with_kwargs`); what it returns replaces the output."""
-        return self._own_hooks().after.add(hook, prepend, with_kwargs)
+        """Call ``hook(module, args, output)`` after forward (kwargs come third with `with_kwargs`); what it returns replaces the output.
+
+        With `always_call` it is called after an error in forward too, with the output None.
+        """
+        return self._own_hooks().after.add(hook, prepend, with_kwargs=with_kwargs, always=always_call)
+
+    def register_full_backward_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call ``hook(module, grad_output)`` in backward when the gradients of the output are known; what it returns replaces them.
+
+        `grad_output` is a tuple with a gradient or None for each output.
+        """
+        return self._own_hooks().grad_output.add(hook, prepend)
+
+    def register_full_backward_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
+        """Call ``hook(module, grad_input, grad_output)`` in backward when the gradients of the positional arguments are known; what it returns
+        replaces `grad_input`, a tuple with a gradient or None for each argument.
+
+        >>> layer = tl.nn.Linear(2, 1)
+        >>> handle = layer.register_full_backward_hook(lambda module, gi, go: (gi[0] * 0 + 1,))
+        >>> x = tl.ones(2, requires_grad=True)
+        >>> layer(x).backward()
+        >>> x.grad.tolist(), layer.weight.grad.tolist()
+        ([1.0, 1.0], [[1.0, 1.0]])
+        """
+        return self._own_hooks().grad_input.add(hook, prepend)
+
+    register_backward_hook = register_full_backward_hook
 
     def _own_hooks(self) -> Hooks:
-        if self._hooks is None:
-            self._hooks = Hooks()
-        return self._hooks
+        own: Hooks | None = self.__dict__.get("_hooks")
+        if own is None:
+            own = self._hooks = Hooks()
+        return own
 
     # ---- words ----
 
@@ -405,20 +481,20 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        extra = self.extra_repr()
-        below = [f"({name}): " + repr(module).replace("\n", "\n  ") for name, module in self._modules.items()]
-        if not below:
-            return f"{type(self).__name__}({extra})"
-        return "\n  ".join([f"{type(self).__name__}(", *([extra] if extra else []), *below]) + "\n)"
+        return tree.text(self)
+
+    def _repr_html_(self) -> str:
+        return tree.html(self)
 
 
-def _as_tensor(name: str, value: Any) -> Tensor:
-    try:
-        return tl.as_tensor(value)
-    except (TypeError, ValueError) as e:
-        raise StateDictError(
-            f"load_state_dict: `{name}` must be a tensor or an array, got {type(value).__name__}; nothing was changed."
-        ) from e
+def _shared(t: Tensor) -> Tensor:
+    """A copy in anonymous memory that forked processes share."""
+    if t.dtype is tl.bfloat16:
+        raise tl.DTypeError("share_memory: NumPy has no bfloat16, so it can not be shared; use float32.")
+    array = t.detach().cpu().numpy()
+    shared = np.frombuffer(mmap.mmap(-1, max(array.nbytes, 1)), array.dtype, array.size).reshape(array.shape)
+    shared[...] = array
+    return tl.from_numpy(shared)
 
 
 def modules_of(items: Iterable[Any], what: str) -> list[Module]:

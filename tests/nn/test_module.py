@@ -273,13 +273,13 @@ def test_repr_is_a_tree() -> None:
     net = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.Tanh(), nn.Dropout(0.25)), nn.Linear(3, 1, bias=False))
     assert (
         repr(net)
-        == """Sequential(
-  (0): Linear(2 -> 3)
+        == """Sequential(  # 12 parameters
+  (0): Linear(2 -> 3)  # 9: weight (3, 2), bias (3,)
   (1): Sequential(
     (0): Tanh()
     (1): Dropout(p=0.25)
   )
-  (2): Linear(3 -> 1, no bias)
+  (2): Linear(3 -> 1, no bias)  # 3: weight (1, 3)
 )"""
     )
 
