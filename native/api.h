@@ -96,6 +96,7 @@ tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int lin
 tl_tensor *tl_dropout(tl_tensor *x, double p, uint64_t key, uint64_t counter, int line);
 tl_tensor *tl_random(int kind, uint64_t key, uint64_t counter, int dtype, int ndim, const int64_t *dims, double a, double b);
 bool tl_recurrent_layer(int kind, tl_tensor *const *in, int64_t batch, int line, uintptr_t *outs);
+bool tl_tree_lstm(tl_tensor *const *in, bool shared, int line, uintptr_t *outs);
 tl_tensor *tl_cat(tl_tensor *const *xs, int n, int dim, int line);
 bool tl_assign(tl_tensor *x, tl_tensor *r, int line);
 bool tl_assigning(tl_tensor *x, tl_tensor *r, tl_tensor *copy);

@@ -77,7 +77,8 @@ static pending *pending_of(tl_deferred *d, tl_tensor *leaf)
     return p;
 }
 
-bool tl_defers(const tl_edge *e, const tl_tensor *g, const tl_tensor *x)
+/* True: kept until later. */
+static bool defers(const tl_edge *e, const tl_tensor *g, const tl_tensor *x)
 {
     tl_deferred *d = tl_deferring;
     if (!d || !e->leaf || !g->ndim || !g->numel || (x && !x->numel)) return false;
@@ -104,6 +105,11 @@ bool tl_defers(const tl_edge *e, const tl_tensor *g, const tl_tensor *x)
     p->rows += rows;
     if (p->rows >= MOST_ROWS) d->failed |= !multiply(p);
     return true;
+}
+
+bool tl_weight_gradient(const tl_edge *e, const tl_tensor *g, const tl_tensor *x, tl_tensor **to)
+{
+    return !e->to || defers(e, g, x) || (*to = x ? arr_linear_grad_weight(g, x) : arr_linear_grad_bias(g));
 }
 
 bool tl_deferred_take(tl_deferred *d, tl_tensor *leaf, tl_tensor **g)

@@ -5,8 +5,9 @@
 
 typedef struct { map leaves; bool failed; } tl_deferred;    /* leaf -> what waits for it; a part of a run */
 extern _Thread_local tl_deferred *tl_deferring;             /* of the run whose node computes its gradients right now; NULL: nothing is put off */
-/* g^T x, or g's sum over its rows (x NULL), is a gradient of the leaf that e leads to: true if it will come there with others. Keeps g and x. */
-bool tl_defers(const tl_edge *e, const tl_tensor *g, const tl_tensor *x);
+/* g^T x, or g's sum over its rows (x NULL), where it is a gradient that e (of a node's C gradient) leads to: written to *to, or put off, then it comes
+ * there with others, and g and x are kept. */
+bool tl_weight_gradient(const tl_edge *e, const tl_tensor *g, const tl_tensor *x, tl_tensor **to);
 /* *g: what waits for the leaf, now a gradient of it, or NULL. False: status says why. */
 bool tl_deferred_take(tl_deferred *d, tl_tensor *leaf, tl_tensor **g);
 void tl_deferred_free(tl_deferred *d);

@@ -31,8 +31,7 @@ bool tl_grad_linear_act(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
     tl_tensor *inner = arr_unary_grad((int)n->ints[0], kept, kept, g);
     bool ok = inner;
     if (ok && n->edges[0].to) ok = (gin[0] = arr_linear_grad_input(inner, w));
-    if (ok && n->edges[1].to) ok = tl_defers(&n->edges[1], inner, x) || (gin[1] = arr_linear_grad_weight(inner, x));
-    if (ok && n->n_in > 2 && n->edges[2].to) ok = tl_defers(&n->edges[2], inner, NULL) || (gin[2] = arr_linear_grad_bias(inner));
+    ok = ok && tl_weight_gradient(&n->edges[1], inner, x, &gin[1]) && (n->n_in < 3 || tl_weight_gradient(&n->edges[2], inner, NULL, &gin[2]));
     tl_free(inner);
     return ok || tl_undo(n, gin);
 }

@@ -77,9 +77,8 @@ static bool grad_linear(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
     const tl_tensor *x = tl_saved_input(n, 0), *w = tl_saved_input(n, 1);
     if (n->edges[0].to && !(gin[0] = arr_linear_grad_input(g, w))) return tl_undo(n, gin);
-    if (n->edges[1].to && !tl_defers(&n->edges[1], g, x) && !(gin[1] = arr_linear_grad_weight(g, x))) return tl_undo(n, gin);
-    if (n->n_in > 2 && n->edges[2].to && !tl_defers(&n->edges[2], g, NULL) && !(gin[2] = arr_linear_grad_bias(g))) return tl_undo(n, gin);
-    return true;
+    if (!tl_weight_gradient(&n->edges[1], g, x, &gin[1])) return tl_undo(n, gin);
+    return n->n_in < 3 || tl_weight_gradient(&n->edges[2], g, NULL, &gin[2]) || tl_undo(n, gin);
 }
 
 /* ga = g bT, gb = aT g; batch dimensions that were broadcast are summed by the engine. Vectors take Python's rule. */
@@ -170,6 +169,7 @@ bool tl_grad_as_strided(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_view_write(const tl_node *, const tl_tensor *, tl_tensor **);
 
 bool tl_grads_recurrent(const tl_node *, tl_tensor *const *, tl_tensor **);
+bool tl_grads_tree_lstm(const tl_node *, tl_tensor *const *, tl_tensor **);
 
 const tl_grad_fn tl_gradients[TL_N_OPS] = {
 #define EW1(name, ...) [TL_OP_##name] = grad_ew1,
@@ -232,4 +232,5 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
 const tl_grads_fn tl_gradients_of_many[TL_N_OPS] = {
     [TL_OP_lstm] = tl_grads_recurrent,
     [TL_OP_recurrent] = tl_grads_recurrent,
+    [TL_OP_tree_lstm] = tl_grads_tree_lstm,
 };

@@ -138,6 +138,7 @@ tl_tensor *arr_linear_act(const tl_tensor *x, const tl_tensor *w, const tl_tenso
 tl_tensor *arr_scaled_product(const tl_tensor *x, const tl_tensor *a, const tl_tensor *b, double beta, double alpha);
 /* The same of the sum of the products of a batch, a (B, M, K), b (B, K, N), in order; declines where B is 0 or N 1. */
 tl_tensor *arr_scaled_sum(const tl_tensor *x, const tl_tensor *a, const tl_tensor *b, double beta, double alpha);
+bool arr_linear_add(tl_tensor *out, const tl_tensor *x, const tl_tensor *w);               /* out += x w^T, x and out (N, .) or (.); false: they do not fit */
 tl_tensor *arr_turned(const tl_tensor *t);   /* a view with the last two dimensions swapped */
 tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w);                  /* (..., N), (N, K) -> (..., K) */
 tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x);                 /* (..., N), (..., K) -> (N, K) */
@@ -203,6 +204,7 @@ typedef struct {
 } tl_recurrent_step;
 typedef struct {             /* by kind, then [0] float, [1] double */
     void (*forward[TL_N_RECURRENT][2])(const tl_recurrent_step *s), (*backward[TL_N_RECURRENT][2])(const tl_recurrent_step *s);
+    tl_range_fn tree_forward[2], tree_backward[2]; /* of a tl_tree_gates; tasks are rows */
 } tl_recurrent_kernels;
 TL_KERNELS(tl_recurrent_kernels, recurrent_kernels, tl_recurrent_k);
 /* One layer over a ragged batch, in one or both directions. x (N, D): the rows of step 0, then those of step 1 ...; sizes (T), int64: how many sequences
@@ -222,6 +224,21 @@ void tl_recurrent_drop(tl_recurrent_results *r);
  * b_hh of each direction; to NULL: not wanted. Those of weights may be put off (deferred.c). */
 typedef struct { tl_tensor **to; const tl_edge *edge; } tl_wanted;
 bool arr_recurrent_grad(const tl_recurrent *p, const tl_recurrent_results *r, const tl_tensor *const g[3], const tl_wanted want[11]);
+
+/* Nodes of tree cells, driven by trees.c. A node has `places` for children, each with a forget gate. What children add to the sums of the gates comes
+ * in parts: one, (rows, (3 + places) h), summed over the children: i, f of each place, g, o; or, `shared`, (rows, 4 h) of each child: i f g o. */
+enum { TL_TREE_MOST = 4 };
+typedef struct {
+    int64_t h, own_step;
+    int places, parts;
+    bool shared;
+    const void *own;                                 /* (rows, 4 h), own_step from row to row: the input's part, the f for all places; NULL: zeros */
+    const void *part[TL_TREE_MOST], *cell[TL_TREE_MOST];    /* cell: (rows, h) of each place; NULL: no child there */
+    void *act;                                       /* (rows, (3 + places) h), the gates. Forward: written, may be own or a part where they are as wide */
+    void *c, *out;                                   /* (rows, h) */
+    const void *g_c, *g_out;                         /* backward; NULL: zeros */
+    void *g_own, *g_part[TL_TREE_MOST], *g_cell[TL_TREE_MOST]; /* backward: written where not NULL; own_step is 4 h */
+} tl_tree_gates;
 
 /* ---- convolution: conv.c chooses the path by shape (never by n) and drives; see there ---- */
 /* out[n, k, o] = bias[k] + sum over c, r of x[n, c, o * stride + r * dil - pad] * w[k, c, r], c over the channels of k's group; positions outside

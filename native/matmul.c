@@ -440,6 +440,15 @@ tl_tensor *arr_linear(const tl_tensor *x, const tl_tensor *w, const tl_tensor *b
     return copies(out, x, w) && (!bias || bias->dtype == x->dtype) ? in_single(arr_linear, x, w, bias) : out;
 }
 
+bool arr_linear_add(tl_tensor *out, const tl_tensor *x, const tl_tensor *w)
+{
+    matrix a;
+    if (!tl_is_float(x->dtype) || !multiplies(x, w) || x->ndim > 2 || w->ndim != 2 || x->dims[x->ndim - 1] != w->dims[1]) return tl_fail(TL_DECLINE);
+    if (out->dtype != x->dtype || !tl_contiguous(out) || !fold_rows(x, &a) || out->numel != a.rows * w->dims[0]) return tl_fail(TL_DECLINE);
+    matrix b = transposed(as_matrix(w));
+    return product(out, &a, &b, 0, NULL, &(after){.alpha = 1, .act = TL_MM_AS_IT_IS, .adds = true});
+}
+
 tl_tensor *arr_linear_act(const tl_tensor *x, const tl_tensor *w, const tl_tensor *bias, int act, bool keeps_sums, tl_tensor **sums)
 {
     if (!tl_is_float(x->dtype)) return tl_fail(TL_DECLINE);

@@ -407,11 +407,7 @@ static bool add_into(tl_tensor **sum, tl_tensor *more)
     return ok;
 }
 
-/* g^T x, or (x NULL) the sum of g's rows, where it is wanted: now, or with others of the run. */
-static bool weight_gradient(const tl_wanted *w, const tl_tensor *g, const tl_tensor *x)
-{
-    return !w->to || tl_defers(w->edge, g, x) || (*w->to = x ? arr_linear_grad_weight(g, x) : arr_linear_grad_bias(g));
-}
+static bool weight_gradient(const tl_wanted *w, const tl_tensor *g, const tl_tensor *x) { return !w->to || tl_weight_gradient(w->edge, g, x, w->to); }
 
 /* Gradients of the input and of the weights: products over all rows. */
 static bool finish_direction(const job *j, const tl_recurrent *p, const backward_job *b, int d, const tl_wanted want[])

@@ -7,18 +7,21 @@ typedef __typeof__(VN(splat)(0)) RT(vec);
 /* One vector of units of one row: where it lies in each operand, and how many lanes of it exist. */
 typedef struct { const tl_recurrent_step *s; int64_t row, unit; int lanes; } RT(place);
 
-TL_INLINE RT(vec) RT(rd)(const RT(place) *p, const void *base, int64_t at)
+/* The first lanes from element `at` on, zeros where there is no array. */
+TL_INLINE RT(vec) RT(get)(int lanes, const void *base, int64_t at)
 {
     if (!base) return VN(splat)(0);
     const T *from = (const T *)base + at;
-    return p->lanes == RT(LANES) ? VN(load)(from) : VN(load_part)(from, p->lanes, 0);
+    return lanes == RT(LANES) ? VN(load)(from) : VN(load_part)(from, lanes, 0);
 }
-TL_INLINE void RT(wr)(const RT(place) *p, void *base, int64_t at, RT(vec) v)
+TL_INLINE void RT(put)(int lanes, void *base, int64_t at, RT(vec) v)
 {
     T *to = (T *)base + at;
-    if (p->lanes == RT(LANES)) VN(store)(to, v);
-    else VN(store_part)(to, v, p->lanes);
+    if (lanes == RT(LANES)) VN(store)(to, v);
+    else VN(store_part)(to, v, lanes);
 }
+TL_INLINE RT(vec) RT(rd)(const RT(place) *p, const void *base, int64_t at) { return RT(get)(p->lanes, base, at); }
+TL_INLINE void RT(wr)(const RT(place) *p, void *base, int64_t at, RT(vec) v) { RT(put)(p->lanes, base, at, v); }
 
 /* Offsets of this place: in a row of h values, of all gates (gate k), of the results, of what came before. */
 TL_INLINE int64_t RT(state)(const RT(place) *p) { return p->row * p->s->h + p->unit; }

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorlib as tl
 from tensorlib import Tensor
-from tensorlib.nn import functional as F, init
+from tensorlib.nn import init
 from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 
@@ -22,10 +22,9 @@ _State = tuple[Tensor, Tensor]
 
 
 class _TreeLSTMCell(Module):
-    """What both cells have in common. Children's states are not joined for one product: the join's gradient alone costs more than the products."""
+    """What both cells have in common."""
 
     bias: Parameter | None
-    _may_miss: bool  # whether a child can be None
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool, children: Mapping[str, tuple[int, ...]], device: Any, dtype: Any
@@ -50,59 +49,8 @@ class _TreeLSTMCell(Module):
         for p in self.parameters():
             init.uniform_(p, -bound, bound)
 
-    def _from_input(self, input: Tensor | None) -> Tensor | None:
-        """(..., 4H), the part of all gates that does not depend on children; (4H,) or None without an input."""
-        return self.bias if input is None else F.linear(input, self.weight_ih, self.bias)
-
-    def _check(self, input: Tensor | None, children: Sequence[_State | None]) -> None:
-        """Raises where something does not fit, naming it."""
-        name, dtype = type(self).__name__, self.weight_ih.dtype
-        expected: tuple[int, ...] = ()  # shape of every state
-        if input is not None:
-            shape = input.shape if isinstance(input, Tensor) else ()
-            if len(shape) not in (1, 2) or shape[-1] != self.input_size:
-                raise tl.ShapeError(
-                    f"{name}: input must have shape (B, {self.input_size}) or ({self.input_size},), got {_said(input)}."
-                )
-            if input.dtype is not dtype:
-                raise tl.DTypeError(f"{name}: input is {input.dtype.name}, the weights are {dtype.name}.")
-            expected = (*shape[:-1], self.hidden_size)
-        for k, child in enumerate(children):
-            if child is None and self._may_miss:
-                continue
-            if not isinstance(child, (tuple, list)) or len(child) != 2:
-                raise TypeError(f"{name}: child {k} must be a pair (h, c), got {_said(child)}.")
-            for part, state in zip("hc", child, strict=True):
-                shape = state.shape if isinstance(state, Tensor) else ()
-                expected = expected or (*(shape[:-1] if len(shape) == 2 else ()), self.hidden_size)
-                if shape != expected or state.dtype is not dtype:
-                    raise tl.ShapeError(
-                        f"{name}: {part} of child {k} must be {dtype.name} of shape {expected}, got {_said(state)}."
-                    )
-        if not expected:
-            raise ValueError(f"{name}: a node needs an input or a child, got neither.")
-
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias is not None else ", bias=False")
-
-
-def _said(x: Any) -> str:
-    return f"{x.dtype.name} of shape {x.shape}" if isinstance(x, Tensor) else type(x).__name__
-
-
-def _sum(parts: Sequence[Tensor | None]) -> Tensor:
-    first, *others = (p for p in parts if p is not None)
-    for p in others:
-        first = first + p
-    return first
-
-
-def _node(i: Tensor, g: Tensor, o: Tensor, forget: Sequence[Tensor], cells: Sequence[Tensor]) -> _State:
-    """State and cell of a node from its gates' sums, one of `forget` for each child's cell."""
-    c = i.sigmoid() * g.tanh()
-    for f, cell in zip(forget, cells, strict=True):
-        c = tl.addcmul(c, f.sigmoid(), cell)
-    return o.sigmoid() * c.tanh(), c
 
 
 class ChildSumTreeLSTMCell(_TreeLSTMCell):
@@ -133,7 +81,6 @@ class ChildSumTreeLSTMCell(_TreeLSTMCell):
     """
 
     weight_hh: Parameter
-    _may_miss = False
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
@@ -142,17 +89,7 @@ class ChildSumTreeLSTMCell(_TreeLSTMCell):
         super().__init__(input_size, hidden_size, bias, shapes, device, dtype)
 
     def forward(self, input: Tensor | None, children: Sequence[_State] = ()) -> _State:
-        self._check(input, children)
-        own = self._from_input(input)
-        parts = [F.linear(h, self.weight_hh) for h, _ in children]  # U h~ is the sum of the U h_k
-        i, f, g, o = _sum([own, *parts]).chunk(4, -1)
-        if len(parts) == 1:
-            forget = [f]
-        else:
-            gate = slice(self.hidden_size, 2 * self.hidden_size)
-            of_input = None if own is None or not parts else own[..., gate]
-            forget = [_sum([of_input, part[..., gate]]) for part in parts]
-        return _node(i, g, o, forget, [c for _, c in children])
+        return tl.fused.tree_lstm(input, self.weight_ih, self.bias, self.weight_hh, children)
 
 
 class NaryTreeLSTMCell(_TreeLSTMCell):
@@ -184,15 +121,14 @@ class NaryTreeLSTMCell(_TreeLSTMCell):
     ((5,), (5,))
     """
 
-    _may_miss = True
-
     def __init__(
         self, input_size: int, hidden_size: int, arity: int, bias: bool = True, device: Any = None, dtype: Any = None
     ) -> None:  # fmt: skip
         if not isinstance(arity, int) or arity < 1:
             raise ValueError(f"NaryTreeLSTMCell: arity must be an integer of at least 1, got {arity!r}.")
         self.arity = arity
-        shapes = {f"weight_hh_{k}": ((3 + arity) * hidden_size, hidden_size) for k in range(arity)}
+        self._names = [f"weight_hh_{k}" for k in range(arity)]
+        shapes = dict.fromkeys(self._names, ((3 + arity) * hidden_size, hidden_size))
         super().__init__(input_size, hidden_size, bias, shapes, device, dtype)
 
     def forward(self, input: Tensor | None, children: Sequence[_State | None] = ()) -> _State:
@@ -200,19 +136,8 @@ class NaryTreeLSTMCell(_TreeLSTMCell):
             raise tl.ShapeError(
                 f"NaryTreeLSTMCell: got {len(children)} children, expected {self.arity}, None for each that is missing."
             )
-        self._check(input, children)
-        own = self._from_input(input)
-        there = [(k, *child) for k, child in enumerate(children) if child is not None]
-        if not there:
-            i, _, g, o = _sum([own]).chunk(4, -1)
-            return _node(i, g, o, [], [])
-        parts = [F.linear(h, getattr(self, f"weight_hh_{k}")) for k, h, _ in there]
-        i, *forget, g, o = _sum(parts).chunk(3 + self.arity, -1)
-        forget = [forget[k] for k, *_ in there]
-        if own is not None:
-            own_i, own_f, own_g, own_o = own.chunk(4, -1)
-            i, g, o, forget = own_i + i, own_g + g, own_o + o, [own_f + f for f in forget]
-        return _node(i, g, o, forget, [c for *_, c in there])
+        held = vars(self)
+        return tl.fused.tree_lstm(input, self.weight_ih, self.bias, [held[name] for name in self._names], children)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + f", arity={self.arity}"

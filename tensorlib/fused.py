@@ -12,11 +12,13 @@ from tensorlib import lines
 from tensorlib.native import ffi, lib
 from tensorlib.ops.epilogues import linear_act
 from tensorlib.ops.recurrent import gru_layer, lstm_layer, rnn_layer
+from tensorlib.ops.trees import tree_lstm
 from tensorlib.status import DECLINE, raise_status
 from tensorlib.tensor import Tensor
 
 __all__ = [
-    "adam_", "gru_layer", "linear_act", "lstm_layer", "rnn_layer", "scale_", "sgd_", "sum_of_squares", "zero_grad_",
+    "adam_", "gru_layer", "linear_act", "lstm_layer", "rnn_layer", "scale_", "sgd_", "sum_of_squares", "tree_lstm",
+    "zero_grad_",
 ]  # fmt: skip
 
 _NULL = ffi.NULL

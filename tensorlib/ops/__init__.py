@@ -47,6 +47,7 @@ from tensorlib.ops import (
     sorting,
     special,
     transcendental,
+    trees,
     unpooling,
     views,
 )
@@ -57,7 +58,7 @@ from tensorlib.tensor import Tensor
 MODULES: tuple[ModuleType, ...] = (
     activations, attention, bags, channel_norms, comparison, conv, convolution, creation, ctc, einsum, elementwise, epilogues, extremes, fused,
     gather, indexing, joins, linalg, losses, norms, padding, pairs, patches, pooling, positions, rearrange, recurrent, reductions, resample,
-    sampling, scaled, scans, selection, shape, sorting, special, transcendental, unpooling, views,
+    sampling, scaled, scans, selection, shape, sorting, special, transcendental, trees, unpooling, views,
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ _WEIGHTS = tuple(f"w_{name}{side}" for side in ("", "_reverse") for name in ("ih
 
 
 # ---- the definition: steps in plain operations, over tensors and over an array module's arrays alike ----
-class _Plain:
+class Plain:
     """What the steps are written in, of an array module or (None) of tensors."""
 
     def __init__(self, xp: Any) -> None:
@@ -58,7 +58,7 @@ class _Plain:
         return self.join([p[None] for p in parts])
 
 
-def _gates(f: _Plain, kind: int, from_x: Any, from_h: Any, h: Any, c: Any) -> tuple[Any, Any]:
+def _gates(f: Plain, kind: int, from_x: Any, from_h: Any, h: Any, c: Any) -> tuple[Any, Any]:
     """State and cell after one step; `from_x` and `from_h` are both parts of the gates' sums."""
     width = from_x.shape[1] // GATES[kind]
     x, u = ([part[:, k * width : (k + 1) * width] for k in range(GATES[kind])] for part in (from_x, from_h))
@@ -74,7 +74,7 @@ def _gates(f: _Plain, kind: int, from_x: Any, from_h: Any, h: Any, c: Any) -> tu
 
 
 def _direction(
-    f: _Plain, kind: int, x: Any, sizes: list[int], h: Any, c: Any, weights: Sequence[Any], *, backward: bool
+    f: Plain, kind: int, x: Any, sizes: list[int], h: Any, c: Any, weights: Sequence[Any], *, backward: bool
 ) -> Any:
     """(rows of states in order of time, last state, last cell of each sequence); h and c are (B, H)."""
     w_ih, w_hh, b_ih, b_hh, *w_hr = weights
@@ -94,7 +94,7 @@ def _direction(
 
 
 def _layer(
-    f: _Plain, kind: int, x: Any, sizes: list[int], h0: Any, c0: Any, weights: Sequence[Any], batch: int
+    f: Plain, kind: int, x: Any, sizes: list[int], h0: Any, c0: Any, weights: Sequence[Any], batch: int
 ) -> tuple[Any, ...]:
     """What the layer functions return. Weights: four of each direction, or five, the last one a projection of the states."""
     rows, width = weights[1].shape
@@ -112,7 +112,7 @@ def _layer(
 
 
 # ---- the entries ----
-def _dtype_rule(common: DType) -> tuple[DType | None, DType | None]:
+def dtype_rule(common: DType) -> tuple[DType | None, DType | None]:
     if not common.is_floating_point:
         raise DTypeError(f"recurrent layer: expected floating-point tensors, got {common.name}.")
     return None, common
@@ -146,7 +146,7 @@ def _declare(name: str, states: tuple[str, ...], attrs: tuple[str, ...], kind: C
     inputs = ("x", "batch_sizes", *states, *_WEIGHTS)
     first = len(inputs) - len(_WEIGHTS)
 
-    def of(f: _Plain, operands: Sequence[Any], batch: int, **how: int) -> tuple[Any, ...]:
+    def of(f: Plain, operands: Sequence[Any], batch: int, **how: int) -> tuple[Any, ...]:
         x, sizes, h0, *c0 = operands[:first]
         weights = operands[first : first + 4] if operands[first + 4] is None else operands[first:]
         return _layer(f, kind(**how), x, sizes.tolist(), h0, c0[0] if c0 else None, weights, batch)
@@ -156,9 +156,9 @@ def _declare(name: str, states: tuple[str, ...], attrs: tuple[str, ...], kind: C
         inputs=inputs,
         attrs=(*attrs, "batch"),
         outputs=("out", "h_n", "c_n") if len(states) == 2 else ("out", "h_n"),
-        dtype=_dtype_rule,
-        ref=lambda xp, *operands, batch, **how: of(_Plain(xp), operands, batch, **how),
-        composite=lambda *operands, batch, **how: of(_Plain(None), operands, batch, **how),
+        dtype=dtype_rule,
+        ref=lambda xp, *operands, batch, **how: of(Plain(xp), operands, batch, **how),
+        composite=lambda *operands, batch, **how: of(Plain(None), operands, batch, **how),
         replays=True,
         native=lambda line, *operands, batch, **how: _native(line, kind(**how), operands, batch),
         decode=lambda node: {
@@ -240,7 +240,7 @@ def lstm_layer(
     if len(weights) in (5, 10):
         batch = _batch(batch_sizes, h0, batch)
         _check("lstm_layer", LSTM, x, batch_sizes, weights, (h0, c0), batch)
-        return _layer(_Plain(None), LSTM, x, batch_sizes.tolist(), h0, c0, weights, batch)
+        return _layer(Plain(None), LSTM, x, batch_sizes.tolist(), h0, c0, weights, batch)
     made: tuple[Tensor, Tensor, Tensor] = _call(caller(), "lstm_layer", LSTM, x, batch_sizes, weights, (h0, c0), batch)
     return made
 
@@ -279,9 +279,9 @@ def _check(
             f"{name}: got {len(weights)} weights, expected 4 (w_ih, w_hh, b_ih, b_hh) or 8 for two directions."
         )
     if not isinstance(x, Tensor) or not x.dtype.is_floating_point or x.ndim != 2:
-        raise ShapeError(f"{name}: x must be a floating-point tensor of shape (N, D), got {_said(x)}.")
+        raise ShapeError(f"{name}: x must be a floating-point tensor of shape (N, D), got {said(x)}.")
     if not isinstance(sizes, Tensor) or sizes.dtype is not int64 or sizes.ndim != 1:
-        raise DTypeError(f"{name}: batch_sizes must be an int64 tensor of shape (T,), got {_said(sizes)}.")
+        raise DTypeError(f"{name}: batch_sizes must be an int64 tensor of shape (T,), got {said(sizes)}.")
     listed = sizes.tolist()
     if any(n < 1 for n in listed) or any(a < b for a, b in pairwise(listed)) or sum(listed) != x.shape[0]:
         raise ShapeError(
@@ -290,7 +290,7 @@ def _check(
     if listed and batch is not None and listed[0] > batch:
         raise ShapeError(f"{name}: {listed[0]} sequences have a first step, but the batch is of {batch}.")
     if not isinstance(weights[1], Tensor) or weights[1].ndim != 2:
-        raise ShapeError(f"{name}: w_hh must have shape (gates * H, H), got {_said(weights[1])}.")
+        raise ShapeError(f"{name}: w_hh must have shape (gates * H, H), got {said(weights[1])}.")
     rows, state = weights[1].shape
     units = rows // GATES[kind]
     if rows != GATES[kind] * (units if each == 5 else state):
@@ -308,13 +308,13 @@ def _check(
             continue
         if not isinstance(w, Tensor) or w.shape != shape or w.dtype is not x.dtype:
             raise ShapeError(
-                f"{name}: {part} of direction {i // each} must be {x.dtype.name} of shape {shape}, got {_said(w)}."
+                f"{name}: {part} of direction {i // each} must be {x.dtype.name} of shape {shape}, got {said(w)}."
             )
     for part, s, width in zip(("h0", "c0"), states, (state, units), strict=False):
         expected = (len(weights) // each, batch, width)
         if s is not None and (not isinstance(s, Tensor) or s.shape != expected or s.dtype is not x.dtype):
-            raise ShapeError(f"{name}: {part} must be {x.dtype.name} of shape {expected}, got {_said(s)}.")
+            raise ShapeError(f"{name}: {part} must be {x.dtype.name} of shape {expected}, got {said(s)}.")
 
 
-def _said(x: Any) -> str:
+def said(x: Any) -> str:
     return f"{x.dtype.name} of shape {x.shape}" if isinstance(x, Tensor) else type(x).__name__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -69,39 +70,45 @@ def random_tree(leaves: int, rng: np.random.Generator) -> Tree:
     return random_tree(left, rng), random_tree(leaves - left, rng)
 
 
-def tree_lstm(lib: Any) -> Run:
-    """25 random binary trees of 10 to 40 leaves, hidden 100, one graph per tree, walked node by node; a loss at each root, one step of Adam."""
+def tree_lstm(lib: Any, *, plain: bool = False) -> Run:
+    """25 random binary trees of 10 to 40 leaves, hidden 100, one graph per tree, walked node by node; a loss at each root, one step of Adam.
+
+    Where a library has a cell for such nodes it is used, unless `plain`.
+    """
     rng = np.random.default_rng(0)
     trees = [random_tree(n, rng) for n in lengths(10, 40, 25)]
     nn, width = lib.nn, 100
 
-    class TreeLSTM(nn.Module):  # type: ignore[misc, name-defined]
+    class Plain(nn.Module):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             super().__init__()
-            self.words = nn.Embedding(1000, width)
             self.leaf = nn.Linear(width, 3 * width)
             self.node = nn.Linear(2 * width, 5 * width)
-            self.top = nn.Linear(width, 5)
 
-        def forward(self, tree: Tree) -> Any:
-            if isinstance(tree, int):
-                i, o, u = self.leaf(self.words(ids[tree])).chunk(3)
+        def forward(self, word: Any, children: Any = ()) -> Any:
+            if not children:
+                i, o, u = self.leaf(word).chunk(3)
                 c = i.sigmoid() * u.tanh()
                 return o.sigmoid() * c.tanh(), c
-            (h_left, c_left), (h_right, c_right) = self.forward(tree[0]), self.forward(tree[1])
+            (h_left, c_left), (h_right, c_right) = children
             i, f_left, f_right, o, u = self.node(lib.cat([h_left, h_right])).chunk(5)
             c = i.sigmoid() * u.tanh() + f_left.sigmoid() * c_left + f_right.sigmoid() * c_right
             return o.sigmoid() * c.tanh(), c
 
+    words, top = nn.Embedding(1000, width), nn.Linear(width, 5)
+    cell = Plain() if plain or not hasattr(nn, "NaryTreeLSTMCell") else nn.NaryTreeLSTMCell(width, width, arity=2)
+
+    def state(tree: Tree) -> Any:
+        return cell(words(ids[tree])) if isinstance(tree, int) else cell(None, (state(tree[0]), state(tree[1])))
+
     ids = [lib.tensor(i) for i in range(1000)]
-    net = TreeLSTM()
-    optimizer = lib.optim.Adam(net.parameters())
+    optimizer = lib.optim.Adam([*words.parameters(), *cell.parameters(), *top.parameters()])
     labels = [lib.tensor(int(rng.integers(5))) for _ in trees]
 
     def run() -> None:
         optimizer.zero_grad()
         loss = sum(
-            lib.nn.functional.cross_entropy(net.top(net(tree)[0]), y) for tree, y in zip(trees, labels, strict=True)
+            lib.nn.functional.cross_entropy(top(state(tree)[0]), y) for tree, y in zip(trees, labels, strict=True)
         )
         loss.backward()
         optimizer.step()
@@ -156,4 +163,5 @@ def workloads() -> Iterator[Race | Figure]:
     yield Figure("LSTM, 4000 steps beside 31 sequences of 1: over the long one alone", long_beside_short, at_most=1.3)
     yield Race("LSTMCell in a loop of 50 steps", cell_loop, target=0.45)
     yield Race("TreeLSTM, 25 trees", tree_lstm, target=0.15)
+    yield Race("TreeLSTM, 25 trees, plain operations", partial(tree_lstm, plain=True))
     yield Race("BiLSTM tagger, 10 sentences", tagger, target=0.4)

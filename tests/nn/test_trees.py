@@ -149,6 +149,11 @@ ChildSum, Nary = nn.ChildSumTreeLSTMCell, nn.NaryTreeLSTMCell
 PAIR = (tl.zeros(H), tl.zeros(H))
 
 
+def tree(**changed: Any) -> Any:
+    fitting = {"weight_ih": tl.zeros(16, D), "bias": None, "weight_hh": tl.zeros(16, H), "children": [PAIR, PAIR]}
+    return tl.fused.tree_lstm(None, **(fitting | changed))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
@@ -166,6 +171,11 @@ PAIR = (tl.zeros(H), tl.zeros(H))
         (lambda: ChildSum(D, H)(None, [(PAIR[0], PAIR[1].double())]), ValueError, "c of child 0 must be float32 of shape .* got float64"),
         (lambda: Nary(D, H, 2)(None, [PAIR]), ValueError, "got 1 children, expected 2, None for each that is missing"),
         (lambda: Nary(D, H, 2)(None, [None, PAIR[:1]]), TypeError, "child 1 must be a pair"),
+        (lambda: tree(weight_hh=[tl.zeros(20, H)]), ValueError, "got 2 children, but weights of 1 places"),
+        (lambda: tree(weight_hh=[tl.zeros(20, H)] * 2 + [tl.zeros(16, H)], children=[PAIR] * 3), ValueError, r"weight_hh\[0\] must be .*\(24, 4\), got .*\(20, 4\)"),
+        (lambda: tree(weight_hh=tl.zeros(16, H, dtype=tl.float64)), ValueError, r"weight_hh must be float32 of shape \(16, 4\), got float64"),
+        (lambda: tree(bias=tl.zeros(4)), ValueError, r"bias must be float32 of shape \(16,\), got .*\(4,\)"),
+        (lambda: tree(weight_ih=tl.zeros(16)), ValueError, r"weight_ih must be a floating tensor of shape \(4H, D\), got float32 of shape \(16,\)"),
     ],
 )  # fmt: skip
 def test_what_is_refused(make: Callable[[], Any], error: type[Exception], words: str) -> None:
