@@ -15,6 +15,7 @@ from tensorlib.nn import (
     functional,
     init,
     layers,
+    lazy,
     losses,
     modules,
     norms,
@@ -32,6 +33,7 @@ from tensorlib.nn.containers import *
 from tensorlib.nn.conv import *
 from tensorlib.nn.crf import *
 from tensorlib.nn.layers import *
+from tensorlib.nn.lazy import *
 from tensorlib.nn.losses import *
 from tensorlib.nn.module import Module
 from tensorlib.nn.norms import *
@@ -50,6 +52,7 @@ __all__ += containers.__all__
 __all__ += conv.__all__
 __all__ += crf.__all__
 __all__ += layers.__all__
+__all__ += lazy.__all__
 __all__ += losses.__all__
 __all__ += norms.__all__
 __all__ += padding.__all__

@@ -41,12 +41,12 @@ def register_optimizer_step_pre_hook(hook: Callable[..., Any]) -> RemovableHandl
     SGD
     >>> handle.remove()
     """
-    return _before_all.add(hook, False, False)
+    return _before_all.add(hook)
 
 
 def register_optimizer_step_post_hook(hook: Callable[..., Any]) -> RemovableHandle:
     """Have ``hook(optimizer, args, kwargs)`` called after each step of every optimizer."""
-    return _after_all.add(hook, False, False)
+    return _after_all.add(hook)
 
 
 def _with_hooks(step: _Step) -> _Step:
@@ -59,7 +59,7 @@ def _with_hooks(step: _Step) -> _Step:
             return step(self, *args, **kwargs)
         self._stepping = True
         try:
-            for hook, _ in [*_before_all.values(), *self._before.values()]:
+            for hook, *_ in [*_before_all.values(), *self._before.values()]:
                 replaced = hook(self, args, kwargs)
                 if replaced is not None:
                     if not (isinstance(replaced, tuple) and len(replaced) == 2):
@@ -68,7 +68,7 @@ def _with_hooks(step: _Step) -> _Step:
                         )
                     args, kwargs = replaced
             out = step(self, *args, **kwargs)
-            for hook, _ in [*self._after.values(), *_after_all.values()]:
+            for hook, *_ in [*self._after.values(), *_after_all.values()]:
                 hook(self, args, kwargs)
             return out
         finally:
@@ -206,33 +206,33 @@ class Optimizer:
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Have ``hook(optimizer, args, kwargs)`` called before each step; it may return other (args, kwargs) for it."""
-        return self._before.add(hook, False, False)
+        return self._before.add(hook)
 
     def register_step_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Have ``hook(optimizer, args, kwargs)`` called after each step."""
-        return self._after.add(hook, False, False)
+        return self._after.add(hook)
 
     def register_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """Have ``hook(optimizer)`` called before `state_dict` reads anything."""
-        return self._before_saving.add(hook, prepend, False)
+        return self._before_saving.add(hook, prepend)
 
     def register_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """Have ``hook(optimizer, state_dict)`` called on the result of `state_dict`; it may change it, or return another."""
-        return self._after_saving.add(hook, prepend, False)
+        return self._after_saving.add(hook, prepend)
 
     def register_load_state_dict_pre_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """Have ``hook(optimizer, state_dict)`` called before a state is loaded; it may change its copy of the dict, or return another."""
-        return self._before_loading.add(hook, prepend, False)
+        return self._before_loading.add(hook, prepend)
 
     def register_load_state_dict_post_hook(self, hook: Callable[..., Any], prepend: bool = False) -> RemovableHandle:
         """Have ``hook(optimizer)`` called after a state was loaded."""
-        return self._after_loading.add(hook, prepend, False)
+        return self._after_loading.add(hook, prepend)
 
     # ---- state ----
 
     def state_dict(self) -> dict[str, Any]:
         """State and settings, parameters replaced by their number in order; tensors are shared, not copied."""
-        for hook, _ in list(self._before_saving.values()):
+        for hook, *_ in list(self._before_saving.values()):
             hook(self)
         numbers = {id(p): i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
         groups = [
@@ -243,7 +243,7 @@ class Optimizer:
             "state": {numbers[id(p)]: dict(s) for p, s in self.state.items() if s and id(p) in numbers},
             "param_groups": groups,
         }
-        for hook, _ in list(self._after_saving.values()):
+        for hook, *_ in list(self._after_saving.values()):
             changed = hook(self, out)
             out = out if changed is None else changed
         return out
@@ -251,7 +251,7 @@ class Optimizer:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned, here or in PyTorch (tensors as ours or as arrays); nothing is changed if it does not fit."""
         name = type(self).__name__
-        for hook, _ in list(self._before_loading.values()):
+        for hook, *_ in list(self._before_loading.values()):
             changed = hook(self, state_dict := dict(state_dict))
             state_dict = state_dict if changed is None else changed
         try:
@@ -276,7 +276,7 @@ class Optimizer:
                 for new, old in zip(groups, self.param_groups, strict=True)
             ],
         })  # fmt: skip
-        for hook, _ in list(self._after_loading.values()):
+        for hook, *_ in list(self._after_loading.values()):
             hook(self)
 
     def _fitted(self, number: int, p: Tensor, state: State) -> State:
