@@ -374,6 +374,7 @@ from tensorlib.ops.transcendental import sqrt as sqrt
 from tensorlib.ops.transcendental import tan as tan
 from tensorlib.ops.transcendental import tanh as tanh
 from tensorlib.ops.transcendental import xlogy as xlogy
+from tensorlib.ops.trees import tree_lstm as tree_lstm
 from tensorlib.ops.unpooling import lp_pool1d as lp_pool1d
 from tensorlib.ops.unpooling import lp_pool2d as lp_pool2d
 from tensorlib.ops.unpooling import lp_pool3d as lp_pool3d
@@ -803,6 +804,7 @@ __all__ = [
     "topk",
     "trace",
     "transpose",
+    "tree_lstm",
     "tril",
     "tril_indices",
     "triu",
