@@ -258,6 +258,8 @@ TL_INLINE vd vd_log1p(vd x)
 }
 TL_INLINE vf vf_softplus(vf x) { return vf_max(vf_splat(0), x) + vf_log1p(vf_exp(-vf_abs(x))); }
 TL_INLINE vd vd_softplus(vd x) { return vd_max(vd_splat(0), x) + vd_log1p(vd_exp(-vd_abs(x))); }
+TL_INLINE vf vf_mish_slope(vf x) { vf t = vf_tanh(vf_softplus(x)); return t + x * vf_sigmoid(x) * (1 - t * t); }
+TL_INLINE vd vd_mish_slope(vd x) { vd t = vd_tanh(vd_softplus(x)); return t + x * vd_sigmoid(x) * (1 - t * t); }
 
 /* ---- erf, gelu ---- */
 /* a * a = hi + lo */

@@ -12,6 +12,7 @@ from tensorlib.nn import (
     conv,
     crf,
     decoding,
+    dropout,
     functional,
     init,
     layers,
@@ -25,6 +26,7 @@ from tensorlib.nn import (
     ragged_attention,
     recurrent,
     resampling,
+    similarity,
     trees,
     utils,
 )
@@ -32,6 +34,7 @@ from tensorlib.nn.activations import *
 from tensorlib.nn.containers import *
 from tensorlib.nn.conv import *
 from tensorlib.nn.crf import *
+from tensorlib.nn.dropout import *
 from tensorlib.nn.layers import *
 from tensorlib.nn.lazy import *
 from tensorlib.nn.losses import *
@@ -43,6 +46,7 @@ from tensorlib.nn.pooling import *
 from tensorlib.nn.ragged_attention import *
 from tensorlib.nn.recurrent import *
 from tensorlib.nn.resampling import *
+from tensorlib.nn.similarity import *
 from tensorlib.nn.state import IncompatibleKeys, StateDictError
 from tensorlib.nn.trees import *
 
@@ -51,6 +55,7 @@ __all__ += activations.__all__
 __all__ += containers.__all__
 __all__ += conv.__all__
 __all__ += crf.__all__
+__all__ += dropout.__all__
 __all__ += layers.__all__
 __all__ += lazy.__all__
 __all__ += losses.__all__
@@ -61,4 +66,5 @@ __all__ += pooling.__all__
 __all__ += ragged_attention.__all__
 __all__ += recurrent.__all__
 __all__ += resampling.__all__
+__all__ += similarity.__all__
 __all__ += trees.__all__

@@ -7,22 +7,29 @@ from typing import Any
 
 import tensorlib as tl
 from tensorlib import Tensor
-from tensorlib.nn import margins
+from tensorlib.nn import distances, margins, masks, pointwise, spatial
+from tensorlib.nn.distances import *  # noqa: F403
 from tensorlib.nn.margins import *  # noqa: F403
+from tensorlib.nn.masks import *  # noqa: F403
+from tensorlib.nn.pointwise import *  # noqa: F403
+from tensorlib.nn.spatial import *  # noqa: F403
 from tensorlib.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 __all__ = [
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-    "adaptive_max_pool3d", "affine_grid", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy",
-    "binary_cross_entropy_with_logits", "celu", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    "cosine_similarity", "cross_entropy", "ctc_loss", "dropout", "elu", "embedding", "embedding_bag", "fold", "gelu", "grid_sample", "group_norm",
-    "hardsigmoid", "hardswish", "hardtanh", "huber_loss", "instance_norm", "interpolate", "kl_div", "l1_loss", "layer_norm", "leaky_relu", "linear",
-    "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "max_unpool1d",
-    "max_unpool2d", "max_unpool3d", "mish", "mse_loss", "nll_loss", "normalize", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle",
-    "relu", "relu6", "rms_norm", "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
-    "softsign", "tanh", "unfold",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+    "affine_grid", "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "conv1d",
+    "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "cross_entropy", "ctc_loss", "dropout",
+    "embedding", "embedding_bag", "fold", "gelu", "grid_sample", "group_norm", "hardshrink", "huber_loss", "instance_norm", "interpolate", "kl_div",
+    "l1_loss", "layer_norm", "linear", "log_softmax", "logsigmoid", "lp_pool1d", "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool2d", "max_pool3d",
+    "max_unpool1d", "max_unpool2d", "max_unpool3d", "mse_loss", "nll_loss", "one_hot", "pad", "pixel_shuffle", "pixel_unshuffle",
+    "prelu", "rms_norm", "scaled_dot_product_attention", "sigmoid", "smooth_l1_loss", "softmax", "softplus", "softshrink", "softsign", "tanh",
+    "tanhshrink", "unfold",
 ]  # fmt: skip
+__all__ += distances.__all__
 __all__ += margins.__all__
+__all__ += masks.__all__
+__all__ += pointwise.__all__
+__all__ += spatial.__all__
 
 # These are the operations themselves.
 adaptive_avg_pool1d = tl.adaptive_avg_pool1d
@@ -38,7 +45,6 @@ avg_pool3d = tl.avg_pool3d
 batch_norm = tl.batch_norm
 binary_cross_entropy = tl.binary_cross_entropy
 binary_cross_entropy_with_logits = tl.binary_cross_entropy_with_logits
-celu = tl.celu
 conv1d = tl.conv1d
 conv2d = tl.conv2d
 conv3d = tl.conv3d
@@ -53,9 +59,7 @@ fold = tl.fold
 gelu = tl.gelu
 grid_sample = tl.grid_sample
 group_norm = tl.group_norm
-hardsigmoid = tl.hardsigmoid
-hardswish = tl.hardswish
-hardtanh = tl.hardtanh
+hardshrink = tl.hardshrink
 instance_norm = tl.instance_norm
 interpolate = tl.interpolate
 huber_loss = tl.huber_loss
@@ -74,72 +78,24 @@ max_pool3d = tl.max_pool3d
 max_unpool1d = tl.max_unpool1d
 max_unpool2d = tl.max_unpool2d
 max_unpool3d = tl.max_unpool3d
-mish = tl.mish
 mse_loss = tl.mse_loss
 nll_loss = tl.nll_loss
 one_hot = tl.one_hot
 pad = tl.pad
 pixel_shuffle = tl.pixel_shuffle
 pixel_unshuffle = tl.pixel_unshuffle
-relu6 = tl.relu6
+prelu = tl.prelu
 rms_norm = tl.rms_norm
 scaled_dot_product_attention = tl.scaled_dot_product_attention
-selu = tl.selu
 sigmoid = tl.sigmoid
 smooth_l1_loss = tl.smooth_l1_loss
 softmax = tl.softmax
 softplus = tl.softplus
+softshrink = tl.softshrink
 softsign = tl.softsign
 tanh = tl.tanh
+tanhshrink = tl.tanhshrink
 unfold = tl.unfold
-
-
-# And these take PyTorch's `inplace` besides.
-
-
-def relu(x: Tensor, inplace: bool = False) -> Tensor:
-    """``max(x, 0)``.
-
-    >>> tl.nn.functional.relu(tl.tensor([-1.0, 2.0])).tolist()
-    [0.0, 2.0]
-    """
-    return x.relu_() if inplace else tl.relu(x)
-
-
-def silu(x: Tensor, inplace: bool = False) -> Tensor:
-    """``x * sigmoid(x)``."""
-    return x.copy_(tl.silu(x)) if inplace else tl.silu(x)
-
-
-def elu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """`x` where it is positive, else ``alpha * (exp(x) - 1)``."""
-    out = tl.elu(x, alpha)
-    return x.copy_(out) if inplace else out
-
-
-def leaky_relu(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    """`x` where it is positive, else ``negative_slope * x``."""
-    out = tl.leaky_relu(x, negative_slope)
-    return x.copy_(out) if inplace else out
-
-
-def normalize(x: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
-    """`x` divided by its norm along `dim`, which counts as at least `eps`.
-
-    >>> [round(v, 4) for v in tl.nn.functional.normalize(tl.tensor([3.0, 4.0]), dim=0).tolist()]
-    [0.6, 0.8]
-    """
-    return x / x.norm(p, dim, keepdim=True).clamp_min(eps)
-
-
-def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """The cosine of the angle between `x1` and `x2` along `dim`; each norm counts as at least `eps`.
-
-    >>> tl.nn.functional.cosine_similarity(tl.tensor([[1.0, 0.0]]), tl.tensor([[0.0, 2.0]])).item()
-    0.0
-    """
-    unit1, unit2 = (x / x.norm(2, dim, keepdim=True).clamp_min(eps) for x in (x1, x2))
-    return (unit1 * unit2).sum(dim)
 
 
 # This one takes ragged batches besides.

@@ -8,8 +8,8 @@ import tensorlib as tl
 from tensorlib import Tensor
 
 __all__ = [
-    "calculate_gain", "constant_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_", "orthogonal_", "trunc_normal_",
-    "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
+    "calculate_gain", "constant_", "dirac_", "eye_", "kaiming_normal_", "kaiming_uniform_", "normal_", "ones_", "orthogonal_", "sparse_",
+    "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
 ]  # fmt: skip
 
 _GAINS = {
@@ -81,9 +81,8 @@ def trunc_normal_(
     True
     """
     low, high = (math.erf((v - mean) / (std * math.sqrt(2.0))) for v in (a, b))
-    with tl.no_grad():
-        tensor.uniform_(low, high, generator=generator)
-        return tensor.copy_((tl.erfinv(tensor) * (std * math.sqrt(2.0)) + mean).clamp(a, b))
+    drawn = tl.empty(tensor.shape, dtype=tl.float64, device=tensor.device).uniform_(low, high, generator=generator)
+    return _assign(tensor, (tl.erfinv(drawn) * (std * math.sqrt(2.0)) + mean).clamp(a, b))
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
@@ -115,6 +114,51 @@ def eye_(tensor: Tensor) -> Tensor:
     if tensor.ndim != 2:
         raise ValueError(f"eye_: expected a matrix, got shape {tensor.shape}.")
     return _assign(tensor, tl.eye(*tensor.shape, dtype=tensor.dtype))
+
+
+def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
+    """The identity for a convolution: in each group, output channel i is input channel i, as far as there are both.
+
+    Shapes:
+        tensor: (C_out, C_in / groups, *kernel) with 1 to 3 lengths of a kernel
+
+    >>> tl.nn.init.dirac_(tl.empty(2, 2, 3)).tolist()
+    [[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
+    """
+    if tensor.ndim not in (3, 4, 5):
+        raise ValueError(
+            f"dirac_: expected the weight of a convolution, of 3 to 5 dimensions, got shape {tensor.shape}."
+        )
+    if groups < 1 or tensor.shape[0] % groups:
+        raise ValueError(f"dirac_: {groups} groups do not divide dimension 0 of shape {tensor.shape}.")
+    per_group = tensor.shape[0] // groups
+    channel = tl.arange(min(per_group, tensor.shape[1]))
+    middle = tuple(n // 2 for n in tensor.shape[2:])
+    with tl.no_grad():
+        tensor.zero_()
+        for group in range(groups):
+            place = (channel + group * per_group, channel, *middle)
+            tensor[place] = 1.0
+    return tensor
+
+
+def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: tl.Generator | None = None) -> Tensor:
+    """A matrix in whose every column the share `sparsity` of elements (rounded up) is zero, the others normal.
+
+    Reference: Martens 2010.
+
+    >>> (tl.nn.init.sparse_(tl.empty(4, 3), 0.5) == 0).sum(0).tolist()
+    [2, 2, 2]
+    """
+    if tensor.ndim != 2:
+        raise ValueError(f"sparse_: expected a matrix, got shape {tensor.shape}.")
+    if not 0 <= sparsity <= 1:
+        raise ValueError(f"sparse_: sparsity must be in [0, 1], got {sparsity}.")
+    normal_(tensor, 0.0, std, generator)
+    order = tl.rand(tensor.shape, generator=generator, device=tensor.device).argsort(0)
+    zeros = math.ceil(sparsity * tensor.shape[0])
+    with tl.no_grad():
+        return tensor.scatter_(0, order[:zeros], 0.0)
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: tl.Generator | None = None) -> Tensor:

@@ -14,9 +14,8 @@ from tensorlib import Tensor
 from tensorlib.nn import functional as F, init
 from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
-from tensorlib.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
-__all__ = ["Dropout", "Embedding", "EmbeddingBag", "Flatten", "Identity", "Linear", "Unflatten", "VariationalDropout"]
+__all__ = ["Embedding", "EmbeddingBag", "Flatten", "Identity", "Linear", "Unflatten"]
 
 _linear = tl.linear
 
@@ -188,70 +187,6 @@ class EmbeddingBag(Module):
         return f"{self.num_embeddings}, {self.embedding_dim}, mode={self.mode!r}" + (
             "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         )
-
-
-class Dropout(Module):
-    """In training, zero each element with probability `p` and scale the others by ``1 / (1 - p)``; in evaluation, do nothing.
-
-    Reference: Srivastava et al. 2014.
-
-    >>> tl.nn.Dropout(0.5).eval()(tl.ones(3)).tolist()
-    [1.0, 1.0, 1.0]
-    """
-
-    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
-        super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: p must be a probability in [0, 1], got {p}.")
-        self.p, self.inplace = p, inplace
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, self.training, self.inplace)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}"
-
-
-class VariationalDropout(Dropout):
-    """Dropout with one mask for all steps of a sequence: between recurrent layers, a feature is dropped for the whole sequence or not at all.
-
-    Args:
-        p: the probability of zero; in training, all else is scaled by ``1 / (1 - p)``.
-        batch_first: tensors come as (B, T, D).
-
-    Shapes:
-        x: (T, B, D), or (B, T, D) with `batch_first`, or (T, D); a PackedSequence; or a list of tensors (L_i, D)  ->  out: in the same form
-
-    All forms of one batch get the same masks.
-
-    Reference: Gal and Ghahramani 2016.
-
-    >>> out = tl.nn.VariationalDropout(0.5)(tl.ones(9, 2, 3))
-    >>> bool((out == out[0]).all())
-    True
-    """
-
-    def __init__(self, p: float = 0.5, batch_first: bool = False) -> None:
-        super().__init__(p)
-        self.batch_first = batch_first
-
-    def forward(self, x: Any) -> Any:
-        if isinstance(x, (list, tuple)):
-            return unpack_sequence(self.forward(pack_sequence(x, enforce_sorted=False)))
-        if not self.training or self.p == 0:
-            return x
-        if isinstance(x, PackedSequence):
-            return x.with_data(x.data * x.broadcast(self._mask((len(x.lengths), *x.shape[1:]), x)).data)
-        if x.ndim < 2:
-            raise tl.ShapeError(f"VariationalDropout: expected (T, B, D) or (T, D), got shape {x.shape}.")
-        time = 1 if self.batch_first and x.ndim > 2 else 0
-        return x * self._mask((*x.shape[:time], 1, *x.shape[time + 1 :]), x)
-
-    def _mask(self, shape: tuple[int, ...], x: Any) -> Tensor:
-        return F.dropout(tl.ones(shape, dtype=x.dtype, device=x.device), self.p)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}" + (", batch_first=True" if self.batch_first else "")
 
 
 class Flatten(Module):

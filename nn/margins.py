@@ -10,10 +10,11 @@ from collections.abc import Callable
 
 import tensorlib as tl
 from tensorlib import Tensor
+from tensorlib.nn.distances import pairwise_distance
 
 __all__ = [
     "cosine_embedding_loss", "gaussian_nll_loss", "hinge_embedding_loss", "margin_ranking_loss", "multi_margin_loss", "multilabel_margin_loss",
-    "multilabel_soft_margin_loss", "pairwise_distance", "poisson_nll_loss", "soft_margin_loss", "triplet_margin_loss",
+    "multilabel_soft_margin_loss", "poisson_nll_loss", "soft_margin_loss", "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
 ]  # fmt: skip
 
@@ -72,18 +73,6 @@ def margin_ranking_loss(
 
 
 # ---- distances between vectors ----
-
-
-def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
-    """The p-norm of ``x1 - x2 + eps`` over the last dimension.
-
-    Shapes:
-        x1: (..., D), x2: (..., D)  ->  out: (...), or (..., 1) with keepdim
-
-    >>> round(tl.nn.functional.pairwise_distance(tl.tensor([[0.0, 0.0]]), tl.tensor([[3.0, 4.0]])).item(), 4)
-    5.0
-    """
-    return (x1 - x2 + eps).norm(p, -1, keepdim=keepdim)
 
 
 def cosine_embedding_loss(

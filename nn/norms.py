@@ -15,8 +15,8 @@ from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 
 __all__ = [
-    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d",
-    "LayerNorm", "RMSNorm",
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "CrossMapLRN2d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d",
+    "LayerNorm", "LocalResponseNorm", "RMSNorm",
 ]  # fmt: skip
 
 
@@ -345,3 +345,39 @@ class RMSNorm(_Affine):
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}" + ("" if self.elementwise_affine else ", no weight")
+
+
+class LocalResponseNorm(Module):
+    """``x`` divided by ``(k + alpha * mean of squares over `size` channels around) ** beta``.
+
+    Shapes:
+        x: (N, C, ...)  ->  out: as x
+
+    Reference: Krizhevsky et al. 2012.
+
+    >>> tl.nn.LocalResponseNorm(2)(tl.zeros(1, 3, 4)).shape
+    (1, 3, 4)
+    """
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class CrossMapLRN2d(LocalResponseNorm):
+    """LocalResponseNorm of images (N, C, H, W), under its older name.
+
+    An even `size` spans one channel less, though it divides the sum. (PyTorch's counts channel 0 for all channels beyond the first window.)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:
+            raise tl.ShapeError(f"CrossMapLRN2d: expected (N, C, H, W), got shape {x.shape}.")
+        span = self.size - 1 + self.size % 2
+        return F.local_response_norm(x, span, self.alpha * span / self.size, self.beta, self.k)

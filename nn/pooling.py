@@ -14,8 +14,8 @@ from tensorlib.nn.module import Module
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d",
-    "AdaptiveMaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d", "LPPool1d", "LPPool2d", "LPPool3d", "MaxPool1d",
-    "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",
+    "AdaptiveMaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d", "FractionalMaxPool2d", "FractionalMaxPool3d", "LPPool1d",
+    "LPPool2d", "LPPool3d", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",
 ]  # fmt: skip
 
 Sizes = int | Sequence[int]
@@ -391,3 +391,62 @@ class LPPool3d(_LPPool):
 
     def forward(self, x: Tensor) -> Any:
         return F.lp_pool3d(x, *self._settings())
+
+
+class _FractionalMaxPool(Module):
+    _random_samples: Tensor | None
+
+    def __init__(
+        self,
+        kernel_size: Sizes,
+        output_size: Sizes | None = None,
+        output_ratio: float | Sequence[float] | None = None,
+        return_indices: bool = False,
+        _random_samples: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if (output_size is None) == (output_ratio is None):
+            raise ValueError(
+                f"{name}: expected output_size or output_ratio, got {'both' if output_size else 'neither'}."
+            )
+        ratios = output_ratio if isinstance(output_ratio, Sequence) else () if output_ratio is None else (output_ratio,)
+        if not all(0 < ratio < 1 for ratio in ratios):
+            raise ValueError(f"{name}: output_ratio must be between 0 and 1, got {output_ratio}.")
+        self.kernel_size, self.output_size, self.output_ratio = kernel_size, output_size, output_ratio
+        self.return_indices = return_indices
+        self.register_buffer("_random_samples", _random_samples)
+
+    def _settings(self) -> tuple[Any, ...]:
+        return self.kernel_size, self.output_size, self.output_ratio, self.return_indices, self._random_samples
+
+    def extra_repr(self) -> str:
+        return _listed(self, "kernel_size", "output_size", "output_ratio")
+
+
+class FractionalMaxPool2d(_FractionalMaxPool):
+    """The largest element of windows at random places; see `functional.fractional_max_pool2d`.
+
+    Shapes:
+        x: (N, C, H, W) or (C, H, W)  ->  out: (N, C, H', W') or (C, H', W')
+
+    >>> tl.nn.FractionalMaxPool2d(2, output_ratio=0.7)(tl.zeros(1, 3, 9, 9)).shape
+    (1, 3, 6, 6)
+    """
+
+    def forward(self, x: Tensor) -> Any:
+        return F.fractional_max_pool2d(x, *self._settings())
+
+
+class FractionalMaxPool3d(_FractionalMaxPool):
+    """The largest element of windows at random places; see `functional.fractional_max_pool3d`.
+
+    Shapes:
+        x: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W')
+
+    >>> tl.nn.FractionalMaxPool3d(2, output_size=4)(tl.zeros(1, 3, 6, 6, 6)).shape
+    (1, 3, 4, 4, 4)
+    """
+
+    def forward(self, x: Tensor) -> Any:
+        return F.fractional_max_pool3d(x, *self._settings())

@@ -17,7 +17,7 @@ from tensorlib.nn.module import Module
 from tensorlib.nn.parameter import Parameter
 from tensorlib.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell"]
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 _States = tuple[Tensor, ...]  # the state, and for LSTM the cell
@@ -297,19 +297,20 @@ class LSTM(RNNBase):
 
 # ---- one step ----
 class RNNCellBase(Module):
-    """What the cells have in common: the weights of one layer, and its step."""
+    """What the cells have in common: the weights of `num_chunks` gates, and their step."""
 
     bias_ih: Parameter | None
     bias_hh: Parameter | None
+    _mode = "RNN_TANH"
 
     def __init__(
-        self, mode: str, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
-    ) -> None:  # fmt: skip
+        self, input_size: int, hidden_size: int, bias: bool, num_chunks: int, device: Any = None, dtype: Any = None
+    ) -> None:
         super().__init__()
         if hidden_size < 1:
             raise ValueError(f"{type(self).__name__}: hidden_size must be positive, got {hidden_size}.")
-        self.input_size, self.hidden_size, self.bias, self._mode = input_size, hidden_size, bias, mode
-        rows = _GATES[mode] * hidden_size
+        self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
+        rows = num_chunks * hidden_size
         self.weight_ih = Parameter(tl.empty((rows, input_size), device=device, dtype=dtype))
         self.weight_hh = Parameter(tl.empty((rows, hidden_size), device=device, dtype=dtype))
         for name in ("bias_ih", "bias_hh"):
@@ -362,8 +363,8 @@ class RNNCell(RNNCellBase):
     ) -> None:  # fmt: skip
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"RNNCell: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}.")
-        self.nonlinearity = nonlinearity
-        super().__init__(f"RNN_{nonlinearity.upper()}", input_size, hidden_size, bias, device, dtype)
+        super().__init__(input_size, hidden_size, bias, 1, device, dtype)
+        self.nonlinearity, self._mode = nonlinearity, f"RNN_{nonlinearity.upper()}"
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         return self._step(input, None if hx is None else (hx,))[0]
@@ -376,10 +377,12 @@ class GRUCell(RNNCellBase):
     (2, 5)
     """
 
+    _mode = "GRU"
+
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
     ) -> None:
-        super().__init__("GRU", input_size, hidden_size, bias, device, dtype)
+        super().__init__(input_size, hidden_size, bias, 3, device, dtype)
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         return self._step(input, None if hx is None else (hx,))[0]
@@ -396,10 +399,12 @@ class LSTMCell(RNNCellBase):
     ((2, 5), (2, 5))
     """
 
+    _mode = "LSTM"
+
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
     ) -> None:
-        super().__init__("LSTM", input_size, hidden_size, bias, device, dtype)
+        super().__init__(input_size, hidden_size, bias, 4, device, dtype)
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         h, c = self._step(input, hx)

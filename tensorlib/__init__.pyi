@@ -35,19 +35,11 @@ from tensorlib.errors import MemoryLimitError as MemoryLimitError
 from tensorlib.errors import ReadOnlyError as ReadOnlyError
 from tensorlib.errors import ShapeError as ShapeError
 from tensorlib.errors import TensorlibError as TensorlibError
-from tensorlib.ops.activations import celu as celu
-from tensorlib.ops.activations import elu as elu
 from tensorlib.ops.activations import gelu as gelu
-from tensorlib.ops.activations import hardsigmoid as hardsigmoid
-from tensorlib.ops.activations import hardswish as hardswish
-from tensorlib.ops.activations import hardtanh as hardtanh
-from tensorlib.ops.activations import leaky_relu as leaky_relu
 from tensorlib.ops.activations import logit as logit
 from tensorlib.ops.activations import logsigmoid as logsigmoid
 from tensorlib.ops.activations import mish as mish
 from tensorlib.ops.activations import relu as relu
-from tensorlib.ops.activations import relu6 as relu6
-from tensorlib.ops.activations import selu as selu
 from tensorlib.ops.activations import sigmoid as sigmoid
 from tensorlib.ops.activations import silu as silu
 from tensorlib.ops.activations import softplus as softplus
@@ -208,6 +200,20 @@ from tensorlib.ops.patches import fold as fold
 from tensorlib.ops.patches import pixel_shuffle as pixel_shuffle
 from tensorlib.ops.patches import pixel_unshuffle as pixel_unshuffle
 from tensorlib.ops.patches import unfold as unfold
+from tensorlib.ops.piecewise import celu as celu
+from tensorlib.ops.piecewise import elu as elu
+from tensorlib.ops.piecewise import hardshrink as hardshrink
+from tensorlib.ops.piecewise import hardsigmoid as hardsigmoid
+from tensorlib.ops.piecewise import hardswish as hardswish
+from tensorlib.ops.piecewise import hardtanh as hardtanh
+from tensorlib.ops.piecewise import leaky_relu as leaky_relu
+from tensorlib.ops.piecewise import prelu as prelu
+from tensorlib.ops.piecewise import relu6 as relu6
+from tensorlib.ops.piecewise import rrelu as rrelu
+from tensorlib.ops.piecewise import selu as selu
+from tensorlib.ops.piecewise import softshrink as softshrink
+from tensorlib.ops.piecewise import tanhshrink as tanhshrink
+from tensorlib.ops.piecewise import threshold as threshold
 from tensorlib.ops.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
 from tensorlib.ops.pooling import adaptive_avg_pool2d as adaptive_avg_pool2d
 from tensorlib.ops.pooling import adaptive_avg_pool3d as adaptive_avg_pool3d
@@ -599,6 +605,7 @@ __all__ = [
     "gru_layer",
     "gt",
     "half",
+    "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
@@ -726,6 +733,7 @@ __all__ = [
     "polygamma",
     "positive",
     "pow",
+    "prelu",
     "prod",
     "promote_types",
     "rad2deg",
@@ -752,6 +760,7 @@ __all__ = [
     "rot90",
     "round",
     "row_stack",
+    "rrelu",
     "rsqrt",
     "rsub",
     "scalar_tensor",
@@ -778,6 +787,7 @@ __all__ = [
     "smooth_l1_loss",
     "softmax",
     "softplus",
+    "softshrink",
     "softsign",
     "sort",
     "split",
@@ -797,9 +807,11 @@ __all__ = [
     "take_along_dim",
     "tan",
     "tanh",
+    "tanhshrink",
     "tensor",
     "tensor_split",
     "tensordot",
+    "threshold",
     "tile",
     "topk",
     "trace",

@@ -33,6 +33,7 @@ from tensorlib.ops import (
     padding,
     pairs,
     patches,
+    piecewise,
     pooling,
     positions,
     rearrange,
@@ -57,8 +58,8 @@ from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
     activations, attention, bags, channel_norms, comparison, conv, convolution, creation, ctc, einsum, elementwise, epilogues, extremes, fused,
-    gather, indexing, joins, linalg, losses, norms, padding, pairs, patches, pooling, positions, rearrange, recurrent, reductions, resample,
-    sampling, scaled, scans, selection, shape, sorting, special, transcendental, trees, unpooling, views,
+    gather, indexing, joins, linalg, losses, norms, padding, pairs, patches, piecewise, pooling, positions, rearrange, recurrent, reductions,
+    resample, sampling, scaled, scans, selection, shape, sorting, special, transcendental, trees, unpooling, views,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Activations, elementwise. Those without a kernel of their own are written in operations that have one."""
+"""Smooth activations, and relu; those with other kinks are in piecewise.py."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from tensorlib.ops import rules, special
-from tensorlib.ops.comparison import ge, gt, le
+from tensorlib.ops.comparison import gt, le
 from tensorlib.ops.declare import composite, elementwise
-from tensorlib.ops.elementwise import abs, mul, numeric, square, where
-from tensorlib.ops.selection import clamp, clamp_max
+from tensorlib.ops.elementwise import abs, numeric, square, where
+from tensorlib.ops.selection import clamp
 from tensorlib.ops.table import Sample, unary
 from tensorlib.ops.transcendental import erf, exp, expm1, log, log1p, tanh
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
 
-__all__ = [
-    "celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logit", "logsigmoid", "mish", "relu", "relu6", "selu", "sigmoid",
-    "silu", "softplus", "softsign",
-]  # fmt: skip
+__all__ = ["gelu", "logit", "logsigmoid", "mish", "relu", "sigmoid", "silu", "softplus", "softsign"]
 METHODS = ("logit", "relu", "sigmoid")
 INPLACE = METHODS
 
@@ -91,6 +88,19 @@ softsign = _activation(
     """,
     unary(-4.0, 4.0, special=(0.0, -0.0, 1e30)),
 )
+mish = _activation(
+    "mish",
+    lambda xp, x: x * xp.tanh(_log1pexp(xp, x)),
+    lambda x, g: g * _mish_slope(x),
+    """``x * tanh(softplus(x))``.
+
+    Reference: Misra 2019.
+
+    >>> tl.mish(tl.tensor([0.0])).tolist()
+    [0.0]
+    """,
+    unary(-5.0, 5.0, special=(0.0, 30.0, -30.0, 100.0, -100.0, _INF, _NAN)),
+)
 _softplus = _activation("softplus", _log1pexp, lambda x: sigmoid(x))
 _gelu = _activation(
     "gelu",
@@ -111,6 +121,11 @@ _gelu_tanh = _activation(
 def _silu_slope(x: Tensor) -> Tensor:
     s = sigmoid(x)
     return s * (1 + x * (1 - s))
+
+
+def _mish_slope(x: Tensor) -> Tensor:
+    t = tanh(_softplus(x))
+    return t + x * sigmoid(x) * (1 - square(t))
 
 
 def _gelu_tanh_slope(x: Tensor) -> Tensor:
@@ -145,21 +160,6 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 
 @composite(
-    "mish",
-    inputs=("x",),
-    ref=lambda xp, x: x * xp.tanh(_log1pexp(xp, x)),
-    samples=unary(-5.0, 5.0, special=(0.0, 30.0, -30.0)),
-)
-def mish(x: Tensor) -> Tensor:
-    """``x * tanh(softplus(x))``.
-
-    >>> tl.mish(tl.tensor([0.0])).tolist()
-    [0.0]
-    """
-    return x * tanh(_softplus(x))
-
-
-@composite(
     "logit",
     inputs=("x",),
     attrs=("eps",),
@@ -181,7 +181,7 @@ def _logit_ref(xp: Any, x: Any) -> Any:
     return xp.log(x / (1 - x))
 
 
-# ---- piecewise: the gradient at a kink is PyTorch's ----
+# ---- and one with a kink ----
 
 relu = elementwise(
     "relu",
@@ -195,124 +195,3 @@ relu = elementwise(
     [0.0, 2.0]
     """,
 )
-_KINKED = unary(-5.0, 5.0, special=(0.0, -0.0, 1.0, -1.0, 3.0, -3.0, 6.0, _INF, -_INF, _NAN))
-
-
-@composite(
-    "hardtanh",
-    inputs=("x",),
-    attrs=("min_val", "max_val"),
-    ref=lambda xp, x, *, min_val, max_val: xp.clip(x, min_val, max_val),
-    samples=_with(_KINKED, {"min_val": -1.0, "max_val": 1.0}),
-)
-def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    """`x` limited to [min_val, max_val]; the gradient is 0 at both ends.
-
-    >>> tl.hardtanh(tl.tensor([-2.0, 0.5])).tolist()
-    [-1.0, 0.5]
-    """
-    return where(ge(x, max_val), max_val, where(le(x, min_val), min_val, x))
-
-
-@composite("relu6", inputs=("x",), ref=lambda xp, x: xp.clip(x, 0, 6), samples=_KINKED)
-def relu6(x: Tensor) -> Tensor:
-    """`x` limited to [0, 6].
-
-    >>> tl.relu6(tl.tensor([-1.0, 8.0])).tolist()
-    [0.0, 6.0]
-    """
-    return where(ge(x, 6), 6, relu(x))
-
-
-@composite("hardsigmoid", inputs=("x",), ref=lambda xp, x: xp.clip(x + 3, 0, 6) / 6, samples=_KINKED)
-def hardsigmoid(x: Tensor) -> Tensor:
-    """``relu6(x + 3) / 6``: a piecewise linear sigmoid.
-
-    >>> tl.hardsigmoid(tl.tensor([-3.0, 0.0, 3.0])).tolist()
-    [0.0, 0.5, 1.0]
-    """
-    return relu6(x + 3) / 6
-
-
-@composite(
-    "hardswish",
-    inputs=("x",),
-    ref=lambda xp, x: x * (xp.clip(x + 3, 0, 6) / 6),
-    samples=unary(-5.0, 5.0, special=(3.0, -3.0, 0.0)),
-)
-def hardswish(x: Tensor) -> Tensor:
-    """``x * hardsigmoid(x)``.
-
-    >>> tl.hardswish(tl.tensor([-1.5, 0.0, 3.0])).tolist()
-    [-0.375, 0.0, 3.0]
-    """
-    return x * hardsigmoid(x)
-
-
-@composite(
-    "leaky_relu",
-    inputs=("x",),
-    attrs=("negative_slope",),
-    ref=lambda xp, x, *, negative_slope: xp.where(x > 0, x, x * negative_slope),
-    samples=_with(unary(special=_SPECIAL), {"negative_slope": 0.01}, {"negative_slope": 0.2}),
-)
-def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
-    """`x` where it is positive, else ``negative_slope * x``.
-
-    >>> tl.leaky_relu(tl.tensor([-1.0, 2.0]), 0.5).tolist()
-    [-0.5, 2.0]
-    """
-    return where(gt(x, 0), x, mul(x, negative_slope))
-
-
-@composite(
-    "elu",
-    inputs=("x",),
-    attrs=("alpha",),
-    ref=lambda xp, x, *, alpha: xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))),
-    samples=_with(unary(-4.0, 4.0, special=(*_SPECIAL, 100.0)), {"alpha": 1.0}, {"alpha": 0.5}),
-)
-def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """`x` where it is positive, else ``alpha * (exp(x) - 1)``.
-
-    >>> tl.elu(tl.tensor([0.0, 2.0])).tolist()
-    [0.0, 2.0]
-    """
-    below = expm1(clamp_max(x, 0))
-    return where(gt(x, 0), x, below if alpha == 1 else below * alpha)
-
-
-_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
-
-
-@composite(
-    "selu",
-    inputs=("x",),
-    ref=lambda xp, x: _SELU_SCALE * xp.where(x > 0, x, _SELU_ALPHA * xp.expm1(xp.minimum(x, 0))),
-    samples=unary(-4.0, 4.0, special=(*_SPECIAL, 100.0)),
-)
-def selu(x: Tensor) -> Tensor:
-    """`elu` with the scale and alpha that keep mean 0 and variance 1 from layer to layer.
-
-    Reference: Klambauer et al. 2017.
-
-    >>> round(tl.selu(tl.tensor(1.0)).item(), 4)
-    1.0507
-    """
-    return elu(x, _SELU_ALPHA) * _SELU_SCALE
-
-
-@composite(
-    "celu",
-    inputs=("x",),
-    attrs=("alpha",),
-    ref=lambda xp, x, *, alpha: xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0) / alpha)),
-    samples=_with(unary(-4.0, 4.0, special=(*_SPECIAL, 100.0)), {"alpha": 1.0}, {"alpha": 0.5}),
-)
-def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """`elu` of ``x / alpha``, times `alpha`: its slope is continuous for every alpha.
-
-    >>> tl.celu(tl.tensor([0.0, 2.0]), 0.5).tolist()
-    [0.0, 2.0]
-    """
-    return where(gt(x, 0), x, expm1(clamp_max(x, 0) / alpha) * alpha)

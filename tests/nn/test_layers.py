@@ -228,6 +228,32 @@ def test_other_initial_values() -> None:
     assert nn.init.normal_(tl.empty(3), generator=own.manual_seed(5)).tolist() == first
 
 
+def test_sparse_and_dirac() -> None:
+    w = nn.init.sparse_(tl.empty(50, 400), 0.33, std=2.0)
+    assert set((w == 0).sum(0).tolist()) == {17} and abs(w[w != 0].std().item() - 2) < 0.1
+    assert len({tuple(row) for row in (w == 0).T.tolist()}) == 400  # each column has zeros of its own
+    seeded = [nn.init.sparse_(tl.empty(9, 9), 0.5, generator=tl.Generator().manual_seed(3)).tolist() for _ in range(2)]
+    assert seeded[0] == seeded[1]
+    x = tl.randn(2, 4, 5, 6)
+    weight = nn.init.dirac_(tl.empty(4, 2, 3, 3), groups=2)
+    assert F.conv2d(x, weight, padding=1, groups=2).tolist() == x.tolist()
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        ("sparse_: expected a matrix", lambda: nn.init.sparse_(tl.empty(3), 0.1)),
+        ("sparse_: sparsity must be in", lambda: nn.init.sparse_(tl.empty(3, 3), 1.5)),
+        ("dirac_: expected the weight of a convolution", lambda: nn.init.dirac_(tl.empty(3, 3))),
+        ("dirac_: 2 groups do not divide", lambda: nn.init.dirac_(tl.empty(3, 3, 3), 2)),
+    ],
+    ids=["sparse shape", "sparsity", "dirac shape", "dirac groups"],
+)
+def test_initial_values_refuse(message: str, call: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
 def with_gradients(*values: list[float]) -> list[nn.Parameter]:
     parameters = [nn.Parameter(tl.zeros(len(v))) for v in values]
     for p, v in zip(parameters, values, strict=True):
