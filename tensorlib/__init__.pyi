@@ -412,6 +412,7 @@ __version__: str
 bool: DType
 double: DType
 float: DType
+def fork_stream(names: Any) -> Any: ...
 half: DType
 int: DType
 def is_tensor(x: Any) -> Any: ...
@@ -583,6 +584,7 @@ __all__ = [
     "fmin",
     "fmod",
     "fold",
+    "fork_stream",
     "frac",
     "from_dlpack",
     "from_numpy",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ from tensorlib.status import DECLINE, raise_status
 from tensorlib.tensor import Tensor, wrap
 
 __all__ = [
-    "Generator", "bernoulli", "default_generator", "get_rng_state", "initial_seed", "manual_seed", "multinomial", "normal", "rand", "rand_like",
-    "randint", "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state",
+    "Generator", "bernoulli", "default_generator", "fork_stream", "get_rng_state", "initial_seed", "manual_seed", "multinomial", "normal",
+    "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "seed", "set_rng_state",
 ]  # fmt: skip
 UNIFORM, NORMAL, RANDINT, BERNOULLI = range(4)
 _MASK = 2**64 - 1
@@ -100,6 +101,7 @@ class Generator:
 
 _default = Generator().manual_seed(0)
 _default.seed()
+_own = threading.local()  # .generator: this thread's default, inside fork_stream
 
 
 def default_generator() -> Generator:
@@ -108,7 +110,45 @@ def default_generator() -> Generator:
     >>> tl.default_generator().initial_seed() == tl.initial_seed()
     True
     """
-    return _default
+    own: Generator | None = getattr(_own, "generator", None)
+    return _default if own is None else own
+
+
+@contextmanager
+def fork_stream(*names: int) -> Iterator[Generator]:
+    """Draw from a stream of its own, which the integers `names` decide, in this thread and until the block ends; the outer one does not move.
+
+    What is drawn for an example (its augmentation, say) so depends on the example's name alone, not on what was drawn before it.
+
+    >>> with tl.random.fork_stream(seed := 0, epoch := 3, example := 17):
+    ...     a = tl.rand(2)
+    >>> with tl.random.fork_stream(0, 3, 17):
+    ...     bool((tl.rand(2) == a).all())
+    True
+    """
+    outer = getattr(_own, "generator", None)
+    _own.generator = Generator().manual_seed(mixed(*names))
+    try:
+        yield _own.generator
+    finally:
+        _own.generator = outer
+
+
+def mixed(*names: int) -> int:
+    """One seed of 64 bits from several integers: near ones give unrelated seeds.
+
+    Source: the finalizer of splitmix64, Steele, Lea and Flood 2014.
+
+    >>> tl.random.mixed(1, 2) == tl.random.mixed(2, 1)
+    False
+    """
+    seed = 0
+    for name in names:
+        seed = (seed + int(name) + 0x9E3779B97F4A7C15) & _MASK
+        seed = ((seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+        seed = ((seed ^ (seed >> 27)) * 0x94D049BB133111EB) & _MASK
+        seed ^= seed >> 31
+    return seed
 
 
 def manual_seed(seed: int) -> Generator:
@@ -119,7 +159,7 @@ def manual_seed(seed: int) -> Generator:
     >>> bool((a == tl.rand(2)).all())
     True
     """
-    return _default.manual_seed(seed)
+    return default_generator().manual_seed(seed)
 
 
 def seed() -> int:
@@ -128,7 +168,7 @@ def seed() -> int:
     >>> tl.seed() == tl.initial_seed()
     True
     """
-    return _default.seed()
+    return default_generator().seed()
 
 
 def initial_seed() -> int:
@@ -137,7 +177,7 @@ def initial_seed() -> int:
     >>> tl.manual_seed(3).initial_seed()
     3
     """
-    return _default.initial_seed()
+    return default_generator().initial_seed()
 
 
 def get_rng_state() -> Tensor:
@@ -146,7 +186,7 @@ def get_rng_state() -> Tensor:
     >>> tl.get_rng_state().shape
     (16,)
     """
-    return _default.get_state()
+    return default_generator().get_state()
 
 
 def set_rng_state(state: Tensor) -> None:
@@ -154,7 +194,7 @@ def set_rng_state(state: Tensor) -> None:
 
     >>> tl.set_rng_state(tl.get_rng_state())
     """
-    _default.set_state(state)
+    default_generator().set_state(state)
 
 
 # ---- drawing ----
@@ -188,7 +228,7 @@ def _draw(
         n *= size
     if generator is not None and not isinstance(generator, Generator):
         raise TypeError(f"{name}: generator is a {type(generator).__name__}, expected a Generator.")
-    key, counter = (generator or _default).next(n, _words_each(kind, dtype))
+    key, counter = (generator or default_generator()).next(n, _words_each(kind, dtype))
     if where.type == "cpu":
         handle = lib.tl_random(kind, key, counter, dtype.number, len(dims), dims, a, b)
         if handle:

@@ -8,18 +8,83 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib.dtypes import float64
 from tensorlib.errors import ShapeError
-from tensorlib.ops.creation import tensor
+from tensorlib.ops.creation import as_tensor, tensor
 from tensorlib.ops.joins import split, stack as stack_tensors
 from tensorlib.tensor import Tensor
 
-__all__ = ["ragged_collate"]
+__all__ = ["default_collate", "default_convert", "ragged_collate"]
 
 _NUMBERS, _LISTS, _ARRAYS = (bool, int, float, np.number, np.bool_), (list,), (Tensor, np.ndarray)
 _RECORDS = ((tuple,), (Mapping,))
 _KINDS: tuple[tuple[type, ...], ...] = (*_RECORDS, _NUMBERS, _LISTS, _ARRAYS)
 _Path = tuple[Any, ...]  # the fields that lead to the values
 _Pack = Callable[[list[Tensor]], Any]
+
+
+def default_collate(batch: Sequence[Any]) -> Any:
+    """A batch of examples of one shape: a new first dimension of B examples, field by field.
+
+    ==========================================  =================================================================
+    what an example holds                       what the batch holds
+    ==========================================  =================================================================
+    a tensor or NumPy array (...)               a tensor (B, ...)
+    a number                                    a tensor (B,): int64, float64 or bool
+    a string or bytes                           the list of them
+    a dict, a named tuple, a tuple or list      the same of the batches of its fields (a list for tuples and lists)
+    ==========================================  =================================================================
+
+    Raises:
+        ShapeError: where shapes or sizes differ, naming the example; `ragged_collate` takes such.
+        TypeError: for anything else.
+
+    >>> tl.data.default_collate([(tl.tensor([1.0, 2.0]), 0), (tl.tensor([3.0, 4.0]), 1)])
+    [tensor([[1., 2.],
+            [3., 4.]]), tensor([0, 1])]
+    """
+    examples = list(batch)
+    if not examples:
+        raise ValueError("default_collate: got no examples.")
+    return _stacked(examples, ())
+
+
+def _stacked(values: list[Any], path: _Path) -> Any:
+    first = values[0]
+    if isinstance(first, _ARRAYS):
+        made = [as_tensor(v) for v in values]
+        _check_shapes(made, 0, path, "default_collate")
+        return stack_tensors(made)
+    if isinstance(first, _NUMBERS):
+        return tensor(values, dtype=float64 if isinstance(first, float) else None)
+    if isinstance(first, (str, bytes)):
+        return values
+    if isinstance(first, Mapping):
+        return {name: _stacked([v[name] for v in values], (*path, name)) for name in first}
+    if isinstance(first, (tuple, list)):
+        for i, v in enumerate(values):
+            if len(v) != len(first):
+                raise ShapeError(
+                    f"default_collate: example {i} has {len(v)} fields{_at(path)}, example 0 {len(first)}."
+                )
+        fields = [_stacked([v[k] for v in values], (*path, k)) for k in range(len(first))]
+        return type(first)(*fields) if hasattr(first, "_fields") else fields
+    raise TypeError(f"default_collate: no batch can be made of {type(first).__name__}{_at(path)}: give a collate_fn.")
+
+
+def default_convert(data: Any) -> Any:
+    """NumPy arrays and scalars as tensors, at any depth; all else as it is.
+
+    >>> tl.data.default_convert({"x": np.arange(2), "name": "a"})
+    {'x': tensor([0, 1]), 'name': 'a'}
+    """
+    if isinstance(data, (np.ndarray, np.generic)):
+        return as_tensor(data)
+    if isinstance(data, Mapping):
+        return {name: default_convert(v) for name, v in data.items()}
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*map(default_convert, data))
+    return [default_convert(v) for v in data] if isinstance(data, (tuple, list)) else data
 
 
 def ragged_collate(examples: Sequence[Any], pack: _Pack | None = None, stack: Collection[int | str] = ()) -> Any:
@@ -97,13 +162,13 @@ def _hold_numbers(lists: list[list[Any]]) -> bool:
     return all(isinstance(x, (*_NUMBERS, list)) for x in chain.from_iterable(lists))
 
 
-def _check_shapes(tensors: list[Tensor], own: int, path: _Path) -> None:
+def _check_shapes(tensors: list[Tensor], own: int, path: _Path, what: str = "ragged_collate") -> None:
     """Dtypes and sizes, but for the first `own` ones, are those of example 0."""
     first = tensors[0]
     for i, t in enumerate(tensors):
         if t.ndim != first.ndim or t.shape[own:] != first.shape[own:] or t.dtype is not first.dtype:
             raise ShapeError(
-                f"ragged_collate: example {i} has {t.dtype.name} of shape {t.shape}{_at(path)}, example 0 "
+                f"{what}: example {i} has {t.dtype.name} of shape {t.shape}{_at(path)}, example 0 "
                 f"{first.dtype.name} of shape {first.shape}{'; only the first sizes may differ' if own else ''}."
             )
 
