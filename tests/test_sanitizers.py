@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.sources import ROOT, build_wheel, run
 
-MINUTES = 20
+TESTS = ("tests/ops", "tests/native")
+MINUTES = 30
 COMPILER = shutil.which("gcc")
 pytestmark = [
     pytest.mark.slow,
@@ -64,17 +68,26 @@ def test_the_build_is_sanitized(site: Path) -> None:
     assert b"__asan_init" in extension.read_bytes()
 
 
-@pytest.mark.parametrize("isa", ["base", "avx2", "avx512"])
-def test_operations_are_clean(site: Path, isa: str) -> None:
-    """Every test of tests/ops and tests/native, each on one of the instruction sets that this CPU has."""
+@pytest.fixture(scope="module")
+def parts(site: Path) -> Iterator[dict[str, Future[str]]]:
+    """The runs of `TESTS`, each of them on one of the instruction sets that this CPU has; as many at a time as there are cores."""
     code = "from tensorlib.native import ffi, lib; print(ffi.string(lib.tl_isa_available()).decode())"
     available = run(sys.executable, "-c", code, cwd=site, env=environment(site)).strip().split(",")
-    if isa not in available:
-        pytest.skip(f"this CPU has {', '.join(available)}")
-    part = {"TENSORLIB_ISA": isa, "TENSORLIB_TEST_PART": f"{available.index(isa)}/{len(available)}"}
-    run(
-        *(sys.executable, "-m", "pytest", "-q", "--maxfail=5", "-p", "no:cacheprovider", "tests/ops", "tests/native"),
-        cwd=site,
-        env={**environment(site), **part},
-        timeout=60 * MINUTES,
-    )
+
+    def part(number: int, isa: str) -> str:
+        return run(
+            *(sys.executable, "-m", "pytest", "-q", "--maxfail=5", "-p", "no:cacheprovider", *TESTS),
+            cwd=site,
+            env={**environment(site), "TENSORLIB_ISA": isa, "TENSORLIB_TEST_PART": f"{number}/{len(available)}"},
+            timeout=60 * MINUTES,
+        )
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {isa: pool.submit(part, number, isa) for number, isa in enumerate(available)}
+
+
+@pytest.mark.parametrize("isa", ["base", "avx2", "avx512"])
+def test_operations_are_clean(parts: dict[str, Future[str]], isa: str) -> None:
+    if isa not in parts:
+        pytest.skip(f"this CPU has {', '.join(parts)}")
+    parts[isa].result()
