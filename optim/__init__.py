@@ -6,6 +6,7 @@ if __name__ != "tensorlib.optim":
         f"this package is tensorlib.optim, not {__name__}: write `import tensorlib as tl` and `tl.optim`, or `from tensorlib import optim`."
     )
 
+from tensorlib.optim import lr_scheduler, swa_utils
 from tensorlib.optim.adadelta import Adadelta
 from tensorlib.optim.adafactor import Adafactor
 from tensorlib.optim.adagrad import Adagrad
@@ -21,8 +22,9 @@ from tensorlib.optim.radam import RAdam
 from tensorlib.optim.rmsprop import RMSprop
 from tensorlib.optim.rprop import Rprop
 from tensorlib.optim.sgd import SGD
+from tensorlib.optim.swap import swap_in_optimizer_params_and_state
 
 __all__ = [
     "ASGD", "LAMB", "LARS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Muon", "NAdam", "Optimizer",
-    "RAdam", "RMSprop", "Rprop",
+    "RAdam", "RMSprop", "Rprop", "lr_scheduler", "swa_utils", "swap_in_optimizer_params_and_state",
 ]  # fmt: skip
