@@ -154,6 +154,7 @@ bool tl_grad_fixed_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_linear_act(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_layer_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_rms_norm(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_ctc(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_cross_entropy(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_nll(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_pair(const tl_node *, const tl_tensor *, tl_tensor **);
@@ -189,6 +190,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_conv_grad_input] = tl_grad_conv_grad_input,
     [TL_OP_conv_grad_weight] = tl_grad_conv_grad_weight,
     [TL_OP_convolution] = tl_grad_convolution,
+    [TL_OP_ctc_loss] = tl_grad_ctc,
     [TL_OP_cumsum] = tl_grad_cumsum,
     [TL_OP_cross_entropy] = tl_grad_cross_entropy,
     [TL_OP_cross_entropy_soft] = tl_grad_cross_entropy,

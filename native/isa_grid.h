@@ -1,4 +1,5 @@
 /* Images and sequences: pooling, normalisation over channels, resampling, scans, sorting. Included by isa.h, once per instruction set. */
+#include "ctc.inc.c"
 #include "direct.inc.c"
 #include "grid.inc.c"
 #include "resample.inc.c"

@@ -617,6 +617,23 @@ typedef struct {
 typedef struct { tl_range_fn max[2], max_grad[2], average[2], average_grad[2]; } tl_pool_kernels;
 TL_KERNELS(tl_pool_kernels, pool_kernels, tl_pool_k);
 
+/* ---- ctc.inc.c, driven by ctc.c: the loss of labels without places, in double throughout ---- */
+/* Scratch of a sequence, in rows of tl_ctc_width(labels) + 8 doubles: TL_CTC_OWN rows, and four for every step and one more (without slopes: for two). */
+enum { TL_CTC_OWN = 10 };
+static inline int64_t tl_ctc_width(int64_t labels) { return labels / 8 * 8 + 8; }
+/* Integers have been checked: steps and targets are in range, no target is the blank. */
+typedef struct {
+    double *losses;                  /* (batch) */
+    void *slopes;                    /* (steps, batch, classes) of x's type: the gradient of losses * scale; NULL: not wanted */
+    const void *x;                   /* (steps, batch, classes), strides in elements */
+    int64_t strides[3], steps, batch, classes, longest, blank;
+    const int64_t *targets, *inputs, *counts; /* (batch, longest), (batch), (batch) */
+    const double *scale;             /* (batch) */
+    bool is_double, zero_infinity;
+} tl_ctc_task;
+typedef struct { void (*sequence)(const tl_ctc_task *p, int64_t b, double *scratch); } tl_ctc_kernels;
+TL_KERNELS(tl_ctc_kernels, ctc_kernels, tl_ctc_k);
+
 /* ---- scan.inc.c and sort_type.inc.c, driven by sort.c. Arrays are contiguous; by type: [0] float, [1] double, [2] int64 ---- */
 enum { TL_SCAN_TILE = 512 };  /* columns of one task */
 /* (outer, n, inner): out is the sum (product) of everything so far, element by element; float runs in double. reverse: from the end. */

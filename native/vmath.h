@@ -73,14 +73,20 @@ TL_INLINE vf_exp_parts vf_exp_open2(float c, vf hi, vf lo)
     vf r = vf_fma(n, vf_splat(0x1.bd0106p-13f / c), vf_fma(n, vf_splat(-0x1.63p-1f / c), hi)) + lo;
     return (vf_exp_parts){r * vf_fma(vf_exp_q(r, c), r, vf_splat(c)), n};
 }
+TL_INLINE vd vd_exp_n(vd x) { return vd_fma(x, vd_splat(0x1.71547652b82fep+0), vd_splat(0x1.8p52)) - 0x1.8p52; }
+TL_INLINE vd vd_exp_r(vd x, vd n) { return vd_fma(n, vd_splat(-0x1.a39ef35793c76p-33), vd_fma(n, vd_splat(-0x1.62e42feep-1), x)); }
+/* exp(r) - 1 */
+TL_INLINE vd vd_exp_p(vd r)
+{
+    vd q = POLY9(r, 0.500000000000000104, 0.166666666666666675, 0.0416666666666234768, 0.00833333333333001176, 0.00138888889175382958,
+                 0.000198412698633032233, 2.48015207925726928e-05, 2.75572680728900983e-06, 2.76203274282682382e-07, 2.51005692758136826e-08);
+    return vd_fma(q, r * r, r);
+}
 TL_INLINE vd_exp_parts vd_exp_open(vd x)
 {
     x = vd_max(vd_splat(-760), vd_min(vd_splat(710), x));
-    vd n = vd_fma(x, vd_splat(0x1.71547652b82fep+0), vd_splat(0x1.8p52)) - 0x1.8p52;
-    vd r = vd_fma(n, vd_splat(-0x1.a39ef35793c76p-33), vd_fma(n, vd_splat(-0x1.62e42feep-1), x));
-    vd q = POLY9(r, 0.500000000000000104, 0.166666666666666675, 0.0416666666666234768, 0.00833333333333001176, 0.00138888889175382958,
-                 0.000198412698633032233, 2.48015207925726928e-05, 2.75572680728900983e-06, 2.76203274282682382e-07, 2.51005692758136826e-08);
-    return (vd_exp_parts){vd_fma(q, r * r, r), n};
+    vd n = vd_exp_n(x);
+    return (vd_exp_parts){vd_exp_p(vd_exp_r(x, n)), n};
 }
 TL_INLINE vf vf_exp(vf x)
 {

@@ -18,6 +18,7 @@ import numpy as np
 
 from tensorlib.dtypes import bfloat16, float16, float32
 from tensorlib.errors import DeviceError, DTypeError, IndexRangeError, ShapeError
+from tensorlib.native import lib
 from tensorlib.ops import (
     creation,
     elementwise,
@@ -30,9 +31,10 @@ from tensorlib.ops import (
     transcendental,
 )
 from tensorlib.ops.declare import structured
-from tensorlib.ops.pairs import check_reduction, floats_only, reduced
+from tensorlib.ops.fused import SLOW, caller
+from tensorlib.ops.pairs import REDUCTION_NAMES, REDUCTIONS, check_reduction, floats_only, reduced
 from tensorlib.ops.table import Draw, error, sample
-from tensorlib.tensor import Tensor
+from tensorlib.tensor import Tensor, wrap
 
 __all__ = ["ctc_loss"]
 METHODS: tuple[str, ...] = ()
@@ -117,9 +119,10 @@ class _Tensors:
 
 
 # ---- the definition ----
-def _labels(f: Any, targets: Any, blank: int) -> Any:
-    """(K, B): the label of each state."""
+def _labels(f: Any, targets: Any, target_lengths: Any, blank: int) -> Any:
+    """(K, B): the label of each state, the blank for those behind the end."""
     batch, count = targets.shape
+    targets = f.where(f.arange(count, targets) < target_lengths[:, None], targets, blank)
     blanks = f.full((count, 1, batch), blank, targets)
     return f.cat([f.cat([blanks, targets.T[:, None]], 1).reshape(2 * count, batch), f.full((1, batch), blank, targets)])
 
@@ -168,7 +171,7 @@ def _counted(f: Any, target_lengths: Any, like: Any) -> Any:
 def _losses(
     f: Any, log_probs: Any, targets: Any, input_lengths: Any, target_lengths: Any, *, blank: int, reduction: str, zero_infinity: bool
 ) -> Any:  # fmt: skip
-    labels = _labels(f, targets, blank)
+    labels = _labels(f, targets, target_lengths, blank)
     logs, _ = _logs(f, log_probs, labels)
     paths = _paths(f, logs, labels, 0 * input_lengths, 0 * input_lengths)
     total, never = _ends(f, paths, input_lengths, target_lengths)
@@ -181,7 +184,7 @@ def _slopes(
     blank: int, reduction: str, zero_infinity: bool,
 ) -> Any:  # fmt: skip
     """(T, B, C): minus the chance that a path has the class at the step, times g."""
-    labels = _labels(f, targets, blank)
+    labels = _labels(f, targets, target_lengths, blank)
     logs, place = _logs(f, log_probs, labels)
     steps, states, batch = logs.shape
     inside = (f.arange(states, logs)[:, None] <= 2 * target_lengths) & (
@@ -205,13 +208,13 @@ def _slopes(
 def _samples() -> list[Any]:
     def one(
         steps: int, classes: int, targets: list[list[int]], inputs: list[int], blank: int = 0, reduction: str = "mean",
-        zero_infinity: bool = False, smooth: bool = True,
+        zero_infinity: bool = False, smooth: bool = True, special: tuple[float, ...] = (),
     ) -> Any:  # fmt: skip
-        longest = max(len(t) for t in targets)
-        padded = [x for t in targets for x in t + [blank] * (longest - len(t))]
+        longest, filler = max(len(t) for t in targets), (blank + 1) % classes
+        padded = [x for t in targets for x in t + [filler] * (longest - len(t))]
         lengths = [Draw((len(n),), dtype="int64", values=n) for n in (inputs, [len(t) for t in targets])]
         return sample(
-            Draw((steps, len(targets), classes), -3.0, 0.0), Draw((len(targets), longest), dtype="int64", values=padded), *lengths,
+            Draw((steps, len(targets), classes), -3.0, 0.0, special=special), Draw((len(targets), longest), dtype="int64", values=padded), *lengths,
             blank=blank, reduction=reduction, zero_infinity=zero_infinity, smooth=smooth,
         )  # fmt: skip
 
@@ -222,6 +225,9 @@ def _samples() -> list[Any]:
     made.append(one(3, 3, [[1, 2], [], []], [3, 0, 2], reduction="sum"))
     made.append(one(4, 3, [[1, 1, 1], [1], [2]], [4, 4, 0], reduction="none", zero_infinity=True))
     made.append(one(4, 3, [[1, 1, 1], [1], [2]], [4, 4, 0], reduction="none", smooth=False))
+    made.append(one(5, 3, [[1, 2], [2]], [5, 4], special=(-math.inf, -1.0, -1e9)))
+    long = [1 + k % 4 for k in range(17)]  # where vectors end
+    made.append(one(24, 5, [long, long[1:9], [2, 2, 2, 3, 3, 1, 1], long[:16]], [24, 20, 11, 23]))
     return made
 
 
@@ -263,6 +269,11 @@ def _errors() -> list[Any]:
     ]  # fmt: skip
 
 
+def _native(line: int, *operands: Tensor, blank: int, reduction: str, zero_infinity: bool) -> Any:
+    handles = (x._array for x in operands)
+    return lib.tl_ctc_loss(*handles, blank, REDUCTIONS[reduction], zero_infinity, line)
+
+
 _ctc_loss = structured(
     "ctc_loss",
     autocast="float32",
@@ -272,6 +283,12 @@ _ctc_loss = structured(
     ref=lambda xp, *operands, **how: _losses(_Arrays(xp), *operands, **how),
     composite=lambda *operands, **how: _losses(_Tensors(), *operands, **how),
     vjp=(_gradient, None, None, None),
+    native=_native,
+    decode=lambda node: {
+        "blank": lib.tl_node_int(node, 0),
+        "reduction": REDUCTION_NAMES[lib.tl_node_int(node, 1)],
+        "zero_infinity": bool(lib.tl_node_int(node, 2)),
+    },
     samples=_samples,
     errors=_errors,
 )
@@ -324,6 +341,14 @@ def ctc_loss(
     >>> round(tl.ctc_loss(even, tl.tensor([[1]]), [2], [1]).exp().item(), 4)  # 3 of 4 paths: 11, 1_, _1
     1.3333
     """
+    given: tuple[Any, ...] = (log_probs, targets, input_lengths, target_lengths)
+    try:
+        handles = (x._array for x in given)
+        made = lib.tl_ctc_loss(*handles, blank, REDUCTIONS[reduction], bool(zero_infinity), caller())
+        if made:
+            return wrap(made)
+    except SLOW:
+        pass
     check_reduction("ctc_loss", reduction)
     if log_probs.ndim not in (2, 3):
         raise ShapeError(f"ctc_loss: log_probs must have shape (T, B, C) or (T, C), got {log_probs.shape}.")
@@ -337,13 +362,13 @@ def ctc_loss(
     inputs = _lengths("input_lengths", input_lengths, batch, steps)
     counts = _lengths("target_lengths", target_lengths, batch, targets.shape[-1] if targets.ndim else 0)
     padded = _padded(targets if sizes or targets.ndim != 1 else targets.unsqueeze(0), counts, classes, blank)
-    given = log_probs if sizes else log_probs.unsqueeze(1)
+    batched = log_probs if sizes else log_probs.unsqueeze(1)
     half = log_probs.dtype in (float16, bfloat16)
     integers = [creation.tensor(x, device=log_probs.device) for x in (padded, inputs, counts)]
     how = {"blank": int(blank), "reduction": reduction, "zero_infinity": bool(zero_infinity)}
-    made: Tensor = _ctc_loss(given.to(float32) if half else given, *integers, **how)
-    made = made.to(log_probs.dtype) if half else made
-    return made if sizes or reduction != "none" else made.squeeze(0)
+    loss: Tensor = _ctc_loss(batched.to(float32) if half else batched, *integers, **how)
+    loss = loss.to(log_probs.dtype) if half else loss
+    return loss if sizes or reduction != "none" else loss.squeeze(0)
 
 
 def _lengths(name: str, given: Any, batch: int, most: int) -> np.ndarray[Any, Any]:

@@ -13,6 +13,7 @@ import tensorlib as tl
 import tensorlib.nn.functional as F
 from tensorlib import nn
 from tensorlib.nn.utils import rnn
+from tensorlib.ops import ctc
 
 TARGETS = [[1, 2], [1, 1], [], [2, 1, 1], [2]]
 
@@ -123,6 +124,25 @@ def test_classes_that_never_occur() -> None:
     assert g.isfinite().all() and gg.isfinite().all()
     np.testing.assert_allclose(g.sum(1).detach().numpy(), -1)
     assert F.ctc_loss(x, tl.tensor([2]), 4, 1, reduction="sum").item() == math.inf
+
+
+@pytest.mark.parametrize("spread", [1.0, 60.0, 1e5])
+def test_chances_far_below_the_smallest_number(spread: float) -> None:
+    """Of many steps, and of paths that long seem hopeless; beside the definition, which keeps logarithms."""
+    steps, counts = 300, [60, 150, 1]
+    x = tl.log_softmax(spread * tl.randn(steps, 3, 20, dtype=tl.float64), -1)
+    x[:, 1, 0] = -1e-9  # what is sure, and wrong
+    targets, lengths = tl.randint(1, 20, (3, 150)), [300, 299, 40]
+    arrays = [x.numpy(), targets.numpy(), np.array(lengths), np.array(counts)]
+    want = ctc._ctc_loss.op.ref(np, *arrays, blank=0, reduction="none", zero_infinity=False)
+    slopes = ctc._ctc_slopes.op.ref(np, np.ones(3), *arrays, blank=0, reduction="none", zero_infinity=False)
+    for dtype, rtol in ((tl.float64, 1e-12), (tl.float32, 1e-6)):
+        given = x.detach().to(dtype).requires_grad_()
+        losses = F.ctc_loss(given, targets, tl.tensor(lengths), tl.tensor(counts), reduction="none")
+        losses.sum().backward()
+        np.testing.assert_allclose(losses.detach().numpy(), want, rtol=rtol)
+        if dtype is tl.float64 or spread == 1.0:  # float32 can not tell which of two hopeless paths is the better one
+            np.testing.assert_allclose(given.grad.numpy(), slopes, atol=3e3 * rtol)
 
 
 def test_halves() -> None:
