@@ -186,6 +186,7 @@ tl_tensor *tl_border_pad(tl_tensor *x, const int64_t *dims, const int64_t *runs,
 int tl_get_num_threads(void);
 void tl_set_num_threads(int n);
 uint64_t tl_shared_loops(void);
+bool tl_set_flush_denormal(bool on);
 int64_t tl_memory_figure(int i);
 void tl_memory_reset_peak(void);
 void tl_memory_set_cap(int64_t bytes);

@@ -31,6 +31,7 @@ typedef struct {
     _Atomic int64_t next;       /* chunk to hand out */
     _Atomic int active;         /* workers inside */
     int seats;                  /* workers that may still join; under pool.lock */
+    bool flush;                 /* the caller's mode, which holds for all of the loop */
 } loop;
 
 static struct {
@@ -119,6 +120,34 @@ void tl_set_num_threads(int n)
     pthread_mutex_unlock(&pool.lock);
 }
 
+/* ---- denormal numbers: a mode of each thread; what a loop computes depends on its caller's, whichever thread runs it ---- */
+#if defined(__x86_64__)
+enum { FLUSH = 0x8040 };        /* MXCSR: results that are denormal become 0, and operands */
+static unsigned float_mode(void) { return __builtin_ia32_stmxcsr(); }
+static void set_float_mode(unsigned mode) { __builtin_ia32_ldmxcsr(mode); }
+#elif defined(__aarch64__)
+enum { FLUSH = 1 << 24 };       /* FPCR: both */
+static uint64_t float_mode(void)
+{
+    uint64_t mode;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
+static void set_float_mode(uint64_t mode) { __asm__ __volatile__("msr fpcr, %0" : : "r"(mode)); }
+#else
+enum { FLUSH = 0 };
+static unsigned float_mode(void) { return 0; }
+static void set_float_mode(unsigned mode) { (void)mode; }
+#endif
+
+static bool flushes(void) { return FLUSH != 0 && (float_mode() & FLUSH) == FLUSH; }
+
+bool tl_set_flush_denormal(bool on)
+{
+    if (FLUSH != 0 && flushes() != on) set_float_mode(on ? float_mode() | FLUSH : float_mode() & ~FLUSH);
+    return FLUSH != 0;
+}
+
 /* ---- waiting ---- */
 
 static inline void relax(void)
@@ -184,6 +213,7 @@ static void *worker(void *unused)
         } else l = NULL;
         pthread_mutex_unlock(&pool.lock);
         if (!l) continue;
+        tl_set_flush_denormal(l->flush);
         run_chunks(l);
         leave(l);
     }
@@ -248,7 +278,7 @@ void tl_parallel_for(tl_range_fn body, void *arg, int64_t n, int64_t grain)
         return;
     }
     if (grain < 1) grain = 1;
-    loop l = {.body = body, .arg = arg, .n = n, .grain = grain, .chunks = n / grain + (n % grain != 0)};
+    loop l = {.body = body, .arg = arg, .n = n, .grain = grain, .chunks = n / grain + (n % grain != 0), .flush = flushes()};
     int threads = tl_get_num_threads();
     if (threads == 1 || pthread_mutex_trylock(&pool.owner) != 0) {
         run_chunks(&l);

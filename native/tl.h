@@ -65,6 +65,7 @@ void tl_parallel_for(tl_range_fn body, void *arg, int64_t n, int64_t grain);
 int tl_get_num_threads(void);
 void tl_set_num_threads(int n);
 uint64_t tl_shared_loops(void); /* how many loops were shared with workers so far */
+bool tl_set_flush_denormal(bool on); /* for this thread and the loops that it runs; false: not possible here */
 /* Call around work above about 20 us. Between the pair nothing touches a count or the tape. Hooks are set by the binding. */
 extern void *(*tl_gil_save)(void);
 extern void (*tl_gil_restore)(void *);

@@ -406,6 +406,7 @@ from tensorlib.random import seed as seed
 from tensorlib.random import set_rng_state as set_rng_state
 from tensorlib.tensor import Tensor as Tensor
 from tensorlib.threads import get_num_threads as get_num_threads
+from tensorlib.threads import set_flush_denormal as set_flush_denormal
 from tensorlib.threads import set_num_threads as set_num_threads
 
 __version__: str
@@ -775,6 +776,7 @@ __all__ = [
     "select",
     "selu",
     "set_default_dtype",
+    "set_flush_denormal",
     "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",

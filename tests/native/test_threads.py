@@ -58,6 +58,31 @@ def test_several_python_threads_at_once() -> None:
     assert not wrong
 
 
+def small_numbers() -> int:
+    """How many of SIZE denormal results are not 0."""
+    return int((tl.full((SIZE,), 2e-38) / 10).count_nonzero())
+
+
+@pytest.mark.skipif(not tl.set_flush_denormal(False), reason="the CPU has no such mode")
+def test_denormal_numbers_are_flushed_for_the_thread_that_asks() -> None:
+    tl.set_num_threads(3)
+    asked, seen = threading.Event(), []
+    other = threading.Thread(target=lambda: (asked.wait(), seen.append(small_numbers())))
+    other.start()
+    try:
+        assert all(
+            tl.set_flush_denormal(mode) and small_numbers() == (0 if mode else SIZE) for mode in (True, False, True)
+        )
+        x = tl.ones(SIZE, requires_grad=True)
+        (x * 0.1).backward(tl.full((SIZE,), 2e-38))
+        assert not x.grad.count_nonzero()
+    finally:
+        asked.set()
+        other.join()
+        tl.set_flush_denormal(False)
+    assert seen == [SIZE] and small_numbers() == SIZE
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_starts_a_pool_of_its_own() -> None:
