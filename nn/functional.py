@@ -86,7 +86,6 @@ pixel_shuffle = tl.pixel_shuffle
 pixel_unshuffle = tl.pixel_unshuffle
 prelu = tl.prelu
 rms_norm = tl.rms_norm
-scaled_dot_product_attention = tl.scaled_dot_product_attention
 sigmoid = tl.sigmoid
 smooth_l1_loss = tl.smooth_l1_loss
 softmax = tl.softmax
@@ -98,7 +97,32 @@ tanhshrink = tl.tanhshrink
 unfold = tl.unfold
 
 
-# This one takes ragged batches besides.
+# These take ragged batches besides.
+
+
+def scaled_dot_product_attention(
+    query: Any, key: Any, value: Any, attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:  # fmt: skip
+    """`tl.scaled_dot_product_attention`; of PackedSequences, attention within each sequence.
+
+    Shapes:
+        PackedSequences: rows (D,), or (H, D) for H heads  ->  such rows; there is no attn_mask
+
+    >>> packed = tl.nn.utils.rnn.pack_sequence([tl.tensor([[1.0], [3.0]]), tl.tensor([[5.0]])])
+    >>> tl.nn.functional.scaled_dot_product_attention(packed * 0, packed * 0, packed).data.tolist()
+    [[2.0], [5.0], [2.0]]
+    """
+    if not isinstance(query, PackedSequence):
+        return tl.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    if attn_mask is not None or enable_gqa:
+        raise ValueError(
+            "scaled_dot_product_attention: attn_mask and enable_gqa are for tensors, not for PackedSequences."
+        )
+    heads = query.shape[1] if query.ndim == 3 else 1
+    flat = [x.with_data(x.data.flatten(1)) for x in (query, key, value)]
+    made = flat[0].attend(flat[1], flat[2], heads, is_causal, dropout_p, scale)
+    return made if query.ndim == 2 else made.with_data(made.data.unflatten(-1, (heads, -1)))
 
 
 def ctc_loss(

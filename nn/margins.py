@@ -11,6 +11,7 @@ from collections.abc import Callable
 import tensorlib as tl
 from tensorlib import Tensor
 from tensorlib.nn.distances import pairwise_distance
+from tensorlib.nn.utils.rnn import by_rows
 
 __all__ = [
     "cosine_embedding_loss", "gaussian_nll_loss", "hinge_embedding_loss", "margin_ranking_loss", "multi_margin_loss", "multilabel_margin_loss",
@@ -35,6 +36,7 @@ def _same_shape(name: str, **operands: Tensor) -> None:
 # ---- labels of 1 and -1 ----
 
 
+@by_rows
 def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """``log(1 + exp(-target * input))`` for targets of 1 and -1.
 
@@ -45,6 +47,7 @@ def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> 
     return _reduced("soft_margin_loss", tl.softplus(-target * input), reduction)
 
 
+@by_rows
 def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, reduction: str = "mean") -> Tensor:
     """`input`, a distance, where target is 1; ``max(0, margin - input)`` where it is -1.
 
@@ -56,6 +59,7 @@ def hinge_embedding_loss(input: Tensor, target: Tensor, margin: float = 1.0, red
     return _reduced("hinge_embedding_loss", far + near, reduction)
 
 
+@by_rows
 def margin_ranking_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
@@ -75,6 +79,7 @@ def margin_ranking_loss(
 # ---- distances between vectors ----
 
 
+@by_rows
 def cosine_embedding_loss(
     input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
@@ -100,6 +105,7 @@ def cosine_embedding_loss(
     return _reduced("cosine_embedding_loss", near + far, reduction)
 
 
+@by_rows
 def triplet_margin_loss(
     anchor: Tensor,
     positive: Tensor,
@@ -130,6 +136,7 @@ def triplet_margin_loss(
     return _triplet("triplet_margin_loss", distance, anchor, positive, negative, margin, swap, reduction)
 
 
+@by_rows
 def triplet_margin_with_distance_loss(
     anchor: Tensor,
     positive: Tensor,
@@ -193,6 +200,7 @@ def _check_range(name: str, target: Tensor, low: int, classes: int) -> None:
         )
 
 
+@by_rows
 def multi_margin_loss(
     input: Tensor,
     target: Tensor,
@@ -226,6 +234,7 @@ def multi_margin_loss(
     return _reduced(name, loss if input.ndim == 2 else loss.squeeze(0), reduction)
 
 
+@by_rows
 def multilabel_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """``sum over labels y and other classes c of max(0, 1 - input[y] + input[c]) / C``.
 
@@ -248,6 +257,7 @@ def multilabel_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean
     return _reduced(name, loss if input.ndim == 2 else loss.squeeze(0), reduction)
 
 
+@by_rows
 def multilabel_soft_margin_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -269,6 +279,7 @@ def multilabel_soft_margin_loss(
 # ---- likelihoods ----
 
 
+@by_rows
 def poisson_nll_loss(
     input: Tensor,
     target: Tensor,
@@ -292,6 +303,7 @@ def poisson_nll_loss(
     return _reduced("poisson_nll_loss", loss, reduction)
 
 
+@by_rows
 def gaussian_nll_loss(
     input: Tensor,
     target: Tensor,

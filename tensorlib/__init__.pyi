@@ -282,6 +282,7 @@ from tensorlib.ops.reductions import sum as sum
 from tensorlib.ops.reductions import var as var
 from tensorlib.ops.reductions import var_mean as var_mean
 from tensorlib.ops.resample import interpolate as interpolate
+from tensorlib.ops.rows import RowMethods as RowMethods
 from tensorlib.ops.sampling import affine_grid as affine_grid
 from tensorlib.ops.sampling import grid_sample as grid_sample
 from tensorlib.ops.scaled import addbmm as addbmm
@@ -429,6 +430,7 @@ __all__ = [
     "IndexRangeError",
     "MemoryLimitError",
     "ReadOnlyError",
+    "RowMethods",
     "ShapeError",
     "Tensor",
     "TensorlibError",

@@ -1,5 +1,5 @@
 """Writes the two stubs that type checkers need, because what they describe is made from the table when the library is imported:
-`tensorlib/methods.pyi`, the methods that operations install on Tensor, and `tensorlib/__init__.pyi`, the public names.
+`tensorlib/methods.pyi`, the methods that operations install on Tensor and on RowMethods, and `tensorlib/__init__.pyi`, the public names.
 
     python -m tests.stubs        after an operation came, went, or changed its signature; tests/test_stubs.py tells
 """
@@ -74,6 +74,16 @@ def installed() -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
+def of_rows() -> str:
+    """The methods of `tl.RowMethods` that the table gives it: as Tensor's, but rows come where tensors do."""
+    made = []
+    for name, value in sorted(vars(tl.RowMethods).items()):
+        if inspect.isfunction(value) and value.__module__ != tl.RowMethods.__module__:
+            more = "other: object" if name in COMPARISONS else "*args: Any, **kwargs: Any"
+            made.append(f"    def {name}(self, {more}) -> Any: ...")
+    return "\n".join(made)
+
+
 def methods_stub() -> str:
     body = "\n".join(method(name, value) for name, value in installed())
     aliases = (
@@ -101,7 +111,7 @@ def methods_stub() -> str:
     imports = "".join(
         f"from {module} import {name}\n" for name, module in sorted(known.items(), key=lambda item: item[::-1])
     )
-    return f"{HEAD}import builtins\n{imports}\n{aliases}\nclass Methods:\n{body}\n"
+    return f"{HEAD}import builtins\n{imports}\n{aliases}\nclass Methods:\n{body}\n\nclass ByRows:\n{of_rows()}\n"
 
 
 def home(name: str, value: Any) -> str | None:

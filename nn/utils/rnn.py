@@ -9,55 +9,73 @@ Dimension letters: B sequences, T the longest one's length, L the length of one,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial, wraps
+from operator import index as as_integer
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
 import tensorlib as tl
 from tensorlib import Tensor
+from tensorlib.nn.utils.states import detach_states, select_states
 
 __all__ = [
-    "PackedSequence", "detach_states", "invert_permutation", "pack_padded_sequence", "pack_sequence", "packed_collate", "pad_packed_sequence",
-    "pad_sequence", "select_states", "unpack_sequence", "unpad_sequence",
+    "PackedSequence", "by_rows", "detach_states", "invert_permutation", "pack_padded_sequence", "pack_sequence", "packed_collate",
+    "pad_packed_sequence", "pad_sequence", "select_states", "unpack_sequence", "unpad_sequence",
 ]  # fmt: skip
 
-_ELEMENTWISE = frozenset((
-    "abs", "bool", "clamp", "double", "erf", "exp", "expm1", "float", "half", "log", "log1p", "log_softmax", "long", "neg", "pow", "reciprocal",
-    "relu", "round", "rsqrt", "sigmoid", "sign", "sqrt", "square", "tanh", "type_as",
-))  # fmt: skip
+_Array = np.ndarray[Any, Any]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class _Layout:
-    """Where the rows of a packed batch come from: sequences by falling length (0 at the end, maybe), found out once and shared."""
+    """Where the rows of a packed batch come from, found out once and shared.
 
-    def __init__(self, batch_sizes: np.ndarray[Any, Any], batch: int) -> None:
-        self.sizes, self.batch = batch_sizes, batch
-        self.starts = np.concatenate([[0], np.cumsum(batch_sizes)])
-        self.lengths = (batch_sizes[None, :] > np.arange(batch)[:, None]).sum(1)
-        self.steps = len(batch_sizes)
+    `sizes` (T,): sequences with a step t; `starts` (T + 1,): the first row of each step; `lengths` (batch,): by falling length, maybe 0 at the end;
+    `order` (batch,): which of the given sequences comes first, second ...; None: they were given so.
+    """
 
-    def sequence_of_row(self) -> np.ndarray[Any, Any]:
-        return np.arange(self.starts[-1]) - np.repeat(self.starts[:-1], self.sizes)
+    def __init__(self, sizes: _Array, batch: int, order: _Array | None) -> None:
+        self.sizes, self.batch, self.order = sizes, batch, order
+        self.starts = np.concatenate([[0], np.cumsum(sizes)])
+        self.lengths = (sizes[None, :] > np.arange(batch)[:, None]).sum(1)
+        self.steps, self.rows = len(sizes), int(self.starts[-1])
 
-    def rows_by_sequence(self) -> np.ndarray[Any, Any]:
-        """The rows of the longest sequence, then those of the next ..."""
-        sequence = np.repeat(np.arange(self.batch), self.lengths)
-        step = np.arange(len(sequence)) - np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
-        return np.asarray(self.starts[step] + sequence)
+    def given(self, by_length: _Array) -> _Array:
+        """(B, ...) by falling length, in the order in which the sequences were given."""
+        return by_length if self.order is None else by_length[np.argsort(self.order)]
+
+    def place_of_row(self) -> _Array:
+        """(N,): the sequence of each row, as a place in the order by falling length."""
+        return np.arange(self.rows) - np.repeat(self.starts[:-1], self.sizes)
+
+    def sequence_of_row(self) -> _Array:
+        """(N,): the sequence of each row, as they were given."""
+        place = self.place_of_row()
+        return place if self.order is None else self.order[place]
+
+    def step_of_row(self) -> _Array:
+        return np.repeat(np.arange(self.steps), self.sizes)
+
+    def rows_by_sequence(self) -> _Array:
+        """(N,): the rows of the longest sequence, then those of the next ..."""
+        place = np.repeat(np.arange(self.batch), self.lengths)
+        step = np.arange(len(place)) - np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
+        return cast("_Array", self.starts[step] + place)
 
 
-class PackedSequence:
+class PackedSequence(tl.RowMethods):
     """A batch of sequences of different lengths, as `pack_sequence` and `pack_padded_sequence` make it.
 
     Attributes:
         data: (N, ...) all elements, in order of time
-        batch_sizes: (T,) int64, how many sequences have a step t
+        batch_sizes: (T,) int64 on the CPU, how many sequences have a step t
         sorted_indices: (B,) int64, which of the given sequences comes first, second ... by falling length; None where they were given so
         unsorted_indices: its inverse
 
-    Sums, means and the like over each sequence are methods, and come in the order in which the sequences were given.
+    It has the methods and operators of a tensor that take each row by itself (`tl.RowMethods`). Sums, means and the like over each sequence are
+    methods too; their results are tensors in the order in which the sequences were given.
 
     >>> packed = tl.nn.utils.rnn.pack_sequence([tl.tensor([1.0]), tl.tensor([2.0, 4.0])], enforce_sorted=False)
     >>> packed.data.tolist(), packed.batch_sizes.tolist()
@@ -71,27 +89,27 @@ class PackedSequence:
     def __init__(
         self, data: Tensor, batch_sizes: Tensor | None = None, sorted_indices: Tensor | None = None, unsorted_indices: Tensor | None = None
     ) -> None:  # fmt: skip
-        if batch_sizes is None:
-            raise ValueError("PackedSequence: batch_sizes is missing.")
+        if not isinstance(batch_sizes, Tensor):
+            raise TypeError(f"PackedSequence: batch_sizes must be a tensor, got {type(batch_sizes).__name__}.")
         if batch_sizes.device.type != "cpu" or batch_sizes.ndim != 1 or batch_sizes.dtype is not tl.int64:
             raise tl.ShapeError(
                 f"PackedSequence: batch_sizes must be a 1-d int64 tensor on the CPU, got {batch_sizes.dtype.name} of shape {batch_sizes.shape}."
             )
-        if unsorted_indices is None and sorted_indices is not None:
-            unsorted_indices = invert_permutation(sorted_indices)
         sizes = batch_sizes.numpy()
         if (sizes < 1).any() or (np.diff(sizes) > 0).any() or sizes.sum() != data.shape[0]:
             raise tl.ShapeError(
                 f"PackedSequence: batch_sizes must be positive, never rise, and add up to the {data.shape[0]} rows of data, got {sizes.tolist()[:8]}."
             )
+        order = None if sorted_indices is None else sorted_indices.cpu().numpy()
         batch = int(sizes[0]) if len(sizes) else 0
-        self._set(
-            data,
-            batch_sizes,
-            sorted_indices,
-            unsorted_indices,
-            _Layout(sizes, batch if sorted_indices is None else len(sorted_indices)),
-        )
+        if order is not None and (len(order) < batch or (np.sort(order) != np.arange(len(order))).any()):
+            raise tl.ShapeError(
+                f"PackedSequence: sorted_indices must be a permutation of at least {batch} sequences, got {order.tolist()[:8]}."
+            )
+        if unsorted_indices is None:
+            unsorted_indices = invert_permutation(sorted_indices)
+        layout = _Layout(sizes, batch if order is None else len(order), order)
+        self._set(data, batch_sizes, sorted_indices, unsorted_indices, layout)
 
     def _set(
         self, data: Tensor, batch_sizes: Tensor, sorted_indices: Tensor | None, unsorted_indices: Tensor | None, layout: _Layout
@@ -105,8 +123,11 @@ class PackedSequence:
             raise tl.ShapeError(
                 f"PackedSequence: expected {self.data.shape[0]} rows, got a tensor of shape {data.shape}."
             )
+        order, back = self.sorted_indices, self.unsorted_indices
+        if order is not None and back is not None and order.device != data.device:
+            order, back = order.to(data.device), back.to(data.device)
         made = PackedSequence.__new__(type(self))
-        made._set(data, self.batch_sizes, self.sorted_indices, self.unsorted_indices, self._layout)
+        made._set(data, self.batch_sizes, order, back, self._layout)
         return made
 
     def with_padded(self, padded: Tensor) -> PackedSequence:
@@ -115,7 +136,7 @@ class PackedSequence:
             raise tl.ShapeError(
                 f"PackedSequence: expected ({self._layout.batch}, {self._layout.steps}, ...) elements, got {padded.shape}."
             )
-        return self.with_data(_packed_rows(padded.index_select(0, self._sorted()), self._layout))
+        return self.with_data(_packed_rows(padded, self._layout, batch_first=True))
 
     # ---- as a tensor of rows ----
 
@@ -145,31 +166,54 @@ class PackedSequence:
 
     @property
     def lengths(self) -> Tensor:
-        """(B,) int64, in the order in which the sequences were given."""
-        return self._given(tl.tensor(self._layout.lengths))
+        """(B,) int64 on the CPU, in the order in which the sequences were given."""
+        return tl.tensor(self._layout.given(self._layout.lengths))
+
+    def numel(self) -> int:
+        return self.data.numel()
+
+    def detach(self) -> PackedSequence:
+        return self.with_data(self.data.detach())
 
     def map_rows(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What `function` makes of the rows: packed arguments go in as their data, results with as many rows come out packed."""
-        for x in (*args, *kwargs.values()):
-            if (
-                isinstance(x, PackedSequence)
-                and x._layout is not self._layout
-                and not np.array_equal(x._layout.sizes, self._layout.sizes)
-            ):
-                raise tl.ShapeError(
-                    f"PackedSequence: sequences of lengths {self.lengths.tolist()[:8]} and {x.lengths.tolist()[:8]} do not fit together."
-                )
-        rows = [x.data if isinstance(x, PackedSequence) else x for x in args]
-        made = function(*rows, **{k: x.data if isinstance(x, PackedSequence) else x for k, x in kwargs.items()})
-        return tuple(self._packed(t) for t in made) if isinstance(made, tuple) else self._packed(made)
+        """What `function` makes of the rows: packed arguments go in as their data, results with as many rows come out packed.
+
+        Raises:
+            ShapeError: where sequences of two arguments differ in length.
+
+        >>> packed = tl.nn.utils.rnn.pack_sequence([tl.ones(2, 3), tl.zeros(1, 3)])
+        >>> packed.map_rows(lambda a, b: (a - b).square().sum(-1), packed, packed * 2).data.shape
+        (3,)
+        """
+        made = function(*map(self._rows, args), **{k: self._rows(x) for k, x in kwargs.items()})
+        return tuple(map(self._packed, made)) if isinstance(made, tuple) else self._packed(made)
+
+    def _rows(self, x: Any) -> Any:
+        if isinstance(x, PackedSequence):
+            self.check_lengths(x)
+            return x.data
+        return [self._rows(part) for part in x] if isinstance(x, list) else x
 
     def _packed(self, made: Any) -> Any:
         fits = isinstance(made, Tensor) and made.ndim and made.shape[0] == self.data.shape[0]
         return self.with_data(made) if fits else made
 
+    def check_lengths(self, other: PackedSequence, name: str = "PackedSequence") -> None:
+        """Raise a ShapeError that begins with `name` unless the sequences of `other` are as long as these, one by one."""
+        own, theirs = self._layout, other._layout
+        if own is theirs:
+            return
+        here, there = own.given(own.lengths), theirs.given(theirs.lengths)
+        if len(here) != len(there):
+            raise tl.ShapeError(f"{name}: batches of {len(here)} and of {len(there)} sequences do not fit together.")
+        for i in np.flatnonzero(here != there):
+            raise tl.ShapeError(
+                f"{name}: sequence {i} has length {here[i]} in one batch and {there[i]} in the other; they do not fit together."
+            )
+        if not np.array_equal(own.sequence_of_row(), theirs.sequence_of_row()):
+            raise tl.ShapeError(f"{name}: the sequences lie in different orders; pack both batches in the same way.")
+
     def __getattr__(self, name: str) -> Any:
-        if name in _ELEMENTWISE:
-            return lambda *args, **kwargs: self.map_rows(getattr(Tensor, name), self, *args, **kwargs)
         raise AttributeError(f"PackedSequence has no attribute {name!r}; its elements are the rows of `.data`.")
 
     def __iter__(self) -> Iterator[Any]:
@@ -180,15 +224,6 @@ class PackedSequence:
         return (
             f"PackedSequence({self._layout.batch} sequences, lengths {self.lengths.tolist()[:8]}, data={self.data!r})"
         )
-
-    def to(self, *args: Any, **kwargs: Any) -> PackedSequence:
-        return self.with_data(self.data.to(*args, **kwargs))
-
-    def cpu(self) -> PackedSequence:
-        return self.to("cpu")
-
-    def detach(self) -> PackedSequence:
-        return self.with_data(self.data.detach())
 
     def broadcast(self, values: Tensor) -> PackedSequence:
         """(B, ...) values, one for each of the sequences as they were given: each element gets its sequence's.
@@ -201,159 +236,194 @@ class PackedSequence:
             raise tl.ShapeError(
                 f"PackedSequence.broadcast: expected values of {self._layout.batch} sequences, got shape {values.shape}."
             )
-        of_row = self._layout.sequence_of_row()
-        given = of_row if self.sorted_indices is None else self.sorted_indices.numpy()[of_row]
-        return self.with_data(values.index_select(0, tl.tensor(given)))
+        return self.with_data(_rows_of(values, self._layout.sequence_of_row()))
 
     # ---- over each sequence ----
 
-    def _given(self, by_length: Tensor) -> Tensor:
-        """(B, ...) by falling length, in the order in which the sequences were given."""
-        return by_length if self.unsorted_indices is None else by_length.index_select(0, self.unsorted_indices)
+    def sum(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Any:
+        """(B, ...): the sum of each sequence; zeros of an empty one. With a `dim`, that of each element instead, packed.
 
-    def _sequence(self) -> Tensor:
-        return tl.tensor(self._layout.sequence_of_row())
+        >>> packed = tl.nn.utils.rnn.pack_sequence([tl.ones(2, 3), tl.ones(1, 3)])
+        >>> packed.sum().tolist(), packed.sum(-1).data.tolist()
+        ([[2.0, 2.0, 2.0], [1.0, 1.0, 1.0]], [3.0, 3.0, 3.0])
+        """
+        if dim is not None:
+            return tl.sum(cast("Tensor", self), dim, keepdim)
+        counts = not (self.dtype.is_floating_point or self.dtype.is_complex)
+        data = self.data.to(tl.int64) if counts else self.data
+        zeros = tl.zeros((self._layout.batch, *data.shape[1:]), dtype=data.dtype, device=data.device)
+        return zeros.index_add(0, tl.tensor(self._layout.sequence_of_row(), device=data.device), data)
 
-    def _sums(self, data: Tensor) -> Tensor:
-        zeros = tl.zeros((self._layout.batch, *data.shape[1:]), dtype=data.dtype)
-        return zeros.index_add(0, self._sequence(), data)
-
-    def _per_sequence(self, values: np.ndarray[Any, Any]) -> Tensor:
-        return tl.tensor(values, dtype=self.data.dtype).reshape(-1, *[1] * (self.data.ndim - 1))
-
-    def sum(self) -> Tensor:
-        """(B, ...): the sum of each sequence; zeros of an empty one."""
-        return self._given(self._sums(self.data))
-
-    def mean(self) -> Tensor:
-        """(B, ...): the mean of each sequence; NaN of an empty one."""
-        return self._given(self._sums(self.data) / self._per_sequence(self._layout.lengths))
-
-    def _extreme(self, worst: float, take: Callable[[Tensor], Tensor]) -> Tensor:
-        return take(pad_packed_sequence(self, batch_first=True, padding_value=worst)[0])
+    def mean(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Any:
+        """(B, ...): the mean of each sequence; NaN of an empty one. With a `dim`, that of each element instead, packed."""
+        if dim is not None:
+            return tl.mean(cast("Tensor", self), dim, keepdim)
+        lengths = self.lengths.to(self.device, self.dtype if self.dtype.is_floating_point else None)
+        return self.sum() / lengths.reshape(-1, *[1] * (self.ndim - 1))
 
     def max(self) -> Tensor:
-        """(B, ...): the largest element of each sequence; -inf of an empty one."""
-        return self._extreme(-np.inf, lambda padded: padded.amax(1))
+        """(B, ...): the largest element of each sequence; of an empty one -inf, or the dtype's smallest integer."""
+        return self._padded(largest=False).amax(1)
 
     def min(self) -> Tensor:
-        """(B, ...): the smallest element of each sequence; inf of an empty one."""
-        return self._extreme(np.inf, lambda padded: padded.amin(1))
+        """(B, ...): the smallest element of each sequence; of an empty one inf, or the dtype's largest integer."""
+        return self._padded(largest=True).amin(1)
 
-    def _ends(self, steps: np.ndarray[Any, Any], name: str) -> Tensor:
-        if (self._layout.lengths == 0).any():
-            raise tl.ShapeError(f"PackedSequence.{name}: sequence {int(self.lengths.argmin())} is empty.")
-        return self._given(
-            self.data.index_select(0, tl.tensor(self._layout.starts[steps] + np.arange(self._layout.batch)))
-        )
+    def _padded(self, largest: bool) -> Tensor:
+        """(B, T, ...), and at least one step, filled up with the dtype's largest or smallest value."""
+        filling: float = np.inf if largest else -np.inf
+        if self.dtype is tl.bool:
+            filling = largest
+        elif not self.dtype.is_floating_point:
+            limits = np.iinfo(self.dtype.np)
+            filling = limits.max if largest else limits.min
+        return pad_packed_sequence(self, True, filling, max(self._layout.steps, 1))[0]
 
     def first(self) -> Tensor:
         """(B, ...): the first element of each sequence."""
-        return self._ends(self._layout.lengths * 0, "first")
+        return self._ends("first", self._layout.lengths * 0)
 
     def last(self) -> Tensor:
         """(B, ...): the last element of each sequence."""
-        return self._ends(self._layout.lengths - 1, "last")
+        return self._ends("last", self._layout.lengths - 1)
 
-    def softmax(self) -> PackedSequence:
-        """Each element's softmax among those of its sequence, at its place in the row."""
-        e = self.with_data((self.data - self.broadcast(self.detach().max()).data).exp())
-        return e.with_data(e.data / self.broadcast(e.sum()).data)
+    def _ends(self, name: str, steps: _Array) -> Tensor:
+        layout = self._layout
+        if (layout.lengths == 0).any():
+            raise tl.ShapeError(
+                f"PackedSequence.{name}: sequence {layout.given(layout.lengths).argmin()} is empty, of {layout.batch}."
+            )
+        return _rows_of(self.data, layout.given(layout.starts[steps] + np.arange(layout.batch)))
 
-    def _sorted(self) -> Tensor:
-        return tl.arange(self._layout.batch) if self.sorted_indices is None else self.sorted_indices
+    def softmax(self, dim: int | None = None) -> PackedSequence:
+        """Each element's softmax among those of its sequence, at its place in the row. With a `dim`, that within each row instead."""
+        if dim is not None:
+            return cast("PackedSequence", tl.softmax(cast("Tensor", self), dim))
+        e = self._below_max().exp()
+        return cast("PackedSequence", e / self.broadcast(e.sum()))
+
+    def log_softmax(self, dim: int | None = None) -> PackedSequence:
+        """The logarithm of `softmax`."""
+        if dim is not None:
+            return cast("PackedSequence", tl.log_softmax(cast("Tensor", self), dim))
+        below = self._below_max()
+        return cast("PackedSequence", below - self.broadcast(below.exp().sum().log()))
+
+    def _below_max(self) -> Any:
+        return self - self.broadcast(self.detach().max())
 
     def attend(
-        self, key: PackedSequence, value: PackedSequence, num_heads: int = 1, is_causal: bool = False
-    ) -> PackedSequence:
-        """Attention within each sequence: this batch's elements are the queries, (N, heads * D); those of `key` and `value` alike.
+        self, key: PackedSequence, value: PackedSequence, num_heads: int = 1, is_causal: bool = False, dropout_p: float = 0.0,
+        scale: float | None = None,
+    ) -> PackedSequence:  # fmt: skip
+        """Attention within each sequence: this batch's elements are the queries, (N, heads * D); those of `key` and `value` alike. `key` and
+        `value` may be other sequences than the queries, as many of them.
 
         >>> packed = tl.nn.utils.rnn.pack_sequence([tl.ones(3, 4), tl.zeros(1, 4)])
         >>> packed.attend(packed, packed, num_heads=2).data.shape
         (4, 4)
         """
-        padded = [
+        key.check_lengths(value, "PackedSequence.attend: key and value")
+        if key._layout.batch != self._layout.batch:
+            raise tl.ShapeError(
+                f"PackedSequence.attend: got queries of {self._layout.batch} sequences, but keys of {key._layout.batch}."
+            )
+        for name, x in (("query", self), ("key", key), ("value", value)):
+            if x.ndim != 2 or x.shape[1] % num_heads:
+                raise tl.ShapeError(
+                    f"PackedSequence.attend: expected rows of {num_heads} heads, got {name} of shape {x.shape}."
+                )
+        q, k, v = (
             pad_packed_sequence(x, batch_first=True)[0].unflatten(-1, (num_heads, -1)).transpose(1, 2)
             for x in (self, key, value)
-        ]
-        seen = tl.arange(key._layout.steps) < key.lengths.unsqueeze(-1)
-        q, k, v = padded
-        made = tl.scaled_dot_product_attention(q, k, v, attn_mask=seen[:, None, None, :], is_causal=is_causal)
+        )
+        seen = tl.arange(k.shape[2]) < key.lengths.unsqueeze(-1)
+        mask = seen[:, None, None, :].to(self.device)
+        made = tl.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal, scale)
         return self.with_padded(made.transpose(1, 2).flatten(2))
 
 
-def _binary(name: str) -> Callable[..., PackedSequence]:
-    def call(self: PackedSequence, *other: Any) -> Any:
-        return self.map_rows(getattr(Tensor, name), self, *other)
+def by_rows(function: _Function) -> _Function:
+    """The same function, which takes packed sequences for tensors whose rows it treats one by one; other results than these rows are plain.
 
-    call.__name__ = call.__qualname__ = name
-    return call
+    >>> @tl.nn.utils.rnn.by_rows
+    ... def distance(a, b):
+    ...     return (a - b).abs().amax(-1)
+    >>> packed = tl.nn.utils.rnn.pack_sequence([tl.ones(2, 3), tl.zeros(1, 3)])
+    >>> distance(packed, packed * 3).data.tolist()
+    [2.0, 0.0, 2.0]
+    """
 
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        for x in (*args, *kwargs.values()):
+            if isinstance(x, PackedSequence):
+                return x.map_rows(function, *args, **kwargs)
+        return function(*args, **kwargs)
 
-for _name in ("add", "sub", "mul", "truediv", "pow"):
-    setattr(PackedSequence, f"__{_name}__", _binary(f"__{_name}__"))
-    setattr(PackedSequence, f"__r{_name}__", _binary(f"__r{_name}__"))
-for _name in ("neg", "abs", "matmul", "lt", "le", "gt", "ge"):
-    setattr(PackedSequence, f"__{_name}__", _binary(f"__{_name}__"))
+    return cast("_Function", call)
 
 
 # ---- packing ----
-def invert_permutation(permutation: Tensor) -> Tensor:
-    """The permutation that undoes this one.
+
+
+def invert_permutation(permutation: Tensor | None) -> Tensor | None:
+    """The permutation that undoes this one; None of None.
 
     >>> tl.nn.utils.rnn.invert_permutation(tl.tensor([2, 0, 1])).tolist()
     [1, 2, 0]
     """
-    return tl.tensor(np.argsort(permutation.numpy(), kind="stable"))
+    return None if permutation is None else tl.argsort(permutation)
 
 
-def _checked_lengths(name: str, lengths: Any, count: int, longest: int | None) -> np.ndarray[Any, Any]:
-    listed = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
+def _rows_of(x: Tensor, rows: _Array) -> Tensor:
+    return x.index_select(0, tl.tensor(rows, device=x.device))
+
+
+def _checked_lengths(name: str, lengths: Any, count: int, longest: int) -> _Array:
+    listed = lengths.tolist() if isinstance(lengths, (Tensor, np.ndarray)) else list(lengths)
     if len(listed) != count:
         raise tl.ShapeError(f"{name}: got {len(listed)} lengths for {count} sequences.")
     for i, n in enumerate(listed):
-        if not isinstance(n, int) or n < 0 or (longest is not None and n > longest):
-            raise ValueError(
-                f"{name}: sequence {i} has length {n}, expected an integer in [0, {'...' if longest is None else longest}]."
-            )
+        if not hasattr(n, "__index__") or not 0 <= as_integer(n) <= longest:
+            raise ValueError(f"{name}: sequence {i} has length {n}, expected an integer in [0, {longest}].")
     return np.asarray(listed, np.int64)
 
 
-def _order(
-    name: str, lengths: np.ndarray[Any, Any], enforce_sorted: bool
-) -> tuple[np.ndarray[Any, Any] | None, _Layout]:
-    """The sequences by falling length (None: as they are), and their layout."""
+def _layout_of(name: str, lengths: _Array, enforce_sorted: bool) -> _Layout:
     order = None
-    if enforce_sorted:
-        rising = np.flatnonzero(np.diff(lengths) > 0)
-        if len(rising):
-            i = int(rising[0])
-            raise ValueError(
-                f"{name}: sequence {i + 1} (length {lengths[i + 1]}) is longer than sequence {i} (length {lengths[i]}), "
-                "and enforce_sorted promises falling lengths; pass enforce_sorted=False."
-            )
-    else:
+    if not enforce_sorted:
         order = np.argsort(-lengths, kind="stable")
         lengths = lengths[order]
-    longest = int(lengths[0]) if len(lengths) else 0
-    sizes = (lengths[None, :] > np.arange(longest)[:, None]).sum(1).astype(np.int64)
+    for i in np.flatnonzero(np.diff(lengths) > 0):
+        raise ValueError(
+            f"{name}: sequence {i + 1} (length {lengths[i + 1]}) is longer than sequence {i} (length {lengths[i]}), "
+            "and enforce_sorted promises falling lengths; pass enforce_sorted=False."
+        )
     if order is None and len(lengths) and lengths[-1] == 0:
         order = np.arange(len(lengths))  # the sizes do not tell that there are empty sequences
-    return order, _Layout(sizes, len(lengths))
+    longest = int(lengths[0]) if len(lengths) else 0
+    sizes = (lengths[None, :] > np.arange(longest)[:, None]).sum(1).astype(np.int64)
+    return _Layout(sizes, len(lengths), order)
 
 
-def _made(data: Tensor, order: np.ndarray[Any, Any] | None, layout: _Layout) -> PackedSequence:
+def _made(data: Tensor, layout: _Layout) -> PackedSequence:
+    order = back = None
+    if layout.order is not None:
+        order = tl.tensor(layout.order, device=data.device)
+        back = tl.tensor(np.argsort(layout.order), device=data.device)
     made = PackedSequence.__new__(PackedSequence)
-    given = None if order is None else tl.tensor(order)
-    made._set(data, tl.tensor(layout.sizes), given, None if order is None else tl.tensor(np.argsort(order)), layout)
+    made._set(data, tl.tensor(layout.sizes), order, back, layout)
     return made
 
 
-def _packed_rows(padded: Tensor, layout: _Layout) -> Tensor:
-    """(B, T, ...), sequences by falling length -> (N, ...)"""
-    step = np.repeat(np.arange(layout.steps), layout.sizes)
+def _packed_rows(padded: Tensor, layout: _Layout, batch_first: bool) -> Tensor:
+    """(B, T, ...) with `batch_first`, else (T, B, ...)  ->  (N, ...)"""
+    outer, inner = layout.step_of_row(), layout.sequence_of_row()
+    if batch_first:
+        outer, inner = inner, outer
     flat = padded.reshape(padded.shape[0] * padded.shape[1], *padded.shape[2:])
-    return flat.index_select(0, tl.tensor(layout.sequence_of_row() * padded.shape[1] + step))
+    return _rows_of(flat, outer * padded.shape[1] + inner)
 
 
 def pack_padded_sequence(
@@ -365,34 +435,44 @@ def pack_padded_sequence(
         input: (T, B, ...), or (B, T, ...) with `batch_first`; lengths: B integers in [0, T], falling unless `enforce_sorted` is off
 
     Raises:
+        ShapeError: where there are more or fewer lengths than sequences.
         ValueError: where a length is out of range, or rises though `enforce_sorted` promised that none does.
 
     >>> tl.nn.utils.rnn.pack_padded_sequence(tl.tensor([[1, 2, 3], [4, 0, 0]]), [3, 1], batch_first=True).data.tolist()
     [1, 4, 2, 3]
     """
-    if input.ndim < 2:
-        raise tl.ShapeError(f"pack_padded_sequence: expected (T, B, ...), got shape {input.shape}.")
-    padded = input if batch_first else input.transpose(0, 1)
-    known = _checked_lengths("pack_padded_sequence", lengths, padded.shape[0], padded.shape[1])
-    order, layout = _order("pack_padded_sequence", known, enforce_sorted)
-    if order is not None:
-        padded = padded.index_select(0, tl.tensor(order))
-    return _made(_packed_rows(padded, layout), order, layout)
+    steps, batch = _padded_sizes("pack_padded_sequence", input, batch_first)
+    known = _checked_lengths("pack_padded_sequence", lengths, batch, steps)
+    layout = _layout_of("pack_padded_sequence", known, enforce_sorted)
+    return _made(_packed_rows(input, layout, batch_first), layout)
+
+
+def _padded_sizes(name: str, padded: Tensor, batch_first: bool) -> tuple[int, int]:
+    """(T, B)"""
+    if padded.ndim < 2:
+        raise tl.ShapeError(
+            f"{name}: expected {'(B, T, ...)' if batch_first else '(T, B, ...)'}, got shape {padded.shape}."
+        )
+    steps, batch = padded.shape[:2]
+    return (batch, steps) if batch_first else (steps, batch)
 
 
 def pack_sequence(sequences: Sequence[Tensor], enforce_sorted: bool = True) -> PackedSequence:
     """Pack a list of tensors of shapes (L_i, ...), which may be empty.
 
+    Raises:
+        ShapeError, DTypeError: where a sequence does not fit the first one, naming it.
+        ValueError: where there is no sequence, or lengths rise though `enforce_sorted` promised that none does.
+
     >>> tl.nn.utils.rnn.pack_sequence([tl.tensor([1, 2, 3]), tl.tensor([4])]).batch_sizes.tolist()
     [2, 1, 1]
     """
     listed = _sequences("pack_sequence", sequences)
-    order, layout = _order("pack_sequence", np.asarray([len(s) for s in listed], np.int64), enforce_sorted)
-    by_length = listed if order is None else [listed[i] for i in order.tolist()]
-    joined = by_length[0] if len(by_length) == 1 else tl.cat(by_length)
-    if layout.batch > 1:
-        joined = joined.index_select(0, tl.tensor(np.argsort(layout.rows_by_sequence())))
-    return _made(joined, order, layout)
+    layout = _layout_of("pack_sequence", np.asarray([len(s) for s in listed], np.int64), enforce_sorted)
+    by_length = listed if layout.order is None else [listed[i] for i in layout.order.tolist()]
+    if layout.batch == 1:
+        return _made(by_length[0], layout)
+    return _made(_rows_of(tl.cat(by_length), np.argsort(layout.rows_by_sequence())), layout)
 
 
 def _sequences(name: str, sequences: Sequence[Tensor]) -> list[Tensor]:
@@ -401,11 +481,12 @@ def _sequences(name: str, sequences: Sequence[Tensor]) -> list[Tensor]:
         raise ValueError(f"{name}: got no sequences.")
     for i, s in enumerate(listed):
         if not isinstance(s, Tensor) or s.ndim == 0:
-            raise tl.ShapeError(
-                f"{name}: sequence {i} is {'0-d' if isinstance(s, Tensor) else type(s).__name__}, expected a tensor of shape (L, ...)."
-            )
-        if s.shape[1:] != listed[0].shape[1:] or s.dtype is not listed[0].dtype:
-            raise tl.ShapeError(
+            got = "0-d" if isinstance(s, Tensor) else f"a {type(s).__name__}"
+            raise tl.ShapeError(f"{name}: sequence {i} is {got}, expected a tensor of shape (L, ...).")
+        fits = s.shape[1:] == listed[0].shape[1:]
+        if not fits or s.dtype is not listed[0].dtype:
+            error = tl.DTypeError if fits else tl.ShapeError
+            raise error(
                 f"{name}: sequence {i} is {s.dtype.name} of shape {s.shape}, sequence 0 {listed[0].dtype.name} of shape {listed[0].shape}; "
                 "only the first sizes may differ."
             )
@@ -418,7 +499,10 @@ def pad_packed_sequence(
     """A packed batch with padding, and its lengths, in the order in which the sequences were given.
 
     Shapes:
-        returns: (T, B, ...), or (B, T, ...) with `batch_first`, T at least `total_length`; lengths (B,) int64
+        returns: (T, B, ...), or (B, T, ...) with `batch_first`, where T is `total_length` if that is given; lengths (B,) int64
+
+    Raises:
+        ValueError: where a sequence is longer than `total_length`.
 
     >>> packed = tl.nn.utils.rnn.pack_sequence([tl.tensor([1, 2, 3]), tl.tensor([4])])
     >>> tl.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)[0].tolist()
@@ -430,15 +514,15 @@ def pad_packed_sequence(
         raise ValueError(
             f"pad_packed_sequence: total_length is {total_length}, but the longest sequence has length {layout.steps}."
         )
-    row = np.full((steps, layout.batch), data.shape[0])
-    step = np.repeat(np.arange(layout.steps), layout.sizes)
-    row[step, layout.sequence_of_row()] = np.arange(data.shape[0])
-    if sequence.unsorted_indices is not None:
-        row = row[:, sequence.unsorted_indices.numpy()]
-    row = row.T if batch_first else row
-    filling = tl.full((1, *data.shape[1:]), padding_value, dtype=data.dtype, device=data.device)
-    made = tl.cat([data, filling]).index_select(0, tl.tensor(row.ravel()))
-    return made.reshape(*row.shape, *data.shape[1:]), sequence.lengths
+    row = np.full((steps, layout.batch), layout.rows)
+    row[layout.step_of_row(), layout.sequence_of_row()] = np.arange(layout.rows)
+    return _padded(data, [data], row.T if batch_first else row, padding_value), sequence.lengths
+
+
+def _padded(like: Tensor, parts: Sequence[Tensor], rows: _Array, padding_value: float) -> Tensor:
+    """The given rows of the joined parts, one beyond the last being padding."""
+    filling = tl.full((1, *like.shape[1:]), padding_value, dtype=like.dtype, device=like.device)
+    return _rows_of(tl.cat([*parts, filling]), rows.ravel()).reshape(*rows.shape, *like.shape[1:])
 
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
@@ -449,20 +533,24 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
     [[4], [1, 2, 3]]
     """
     layout, data = packed_sequences._layout, packed_sequences.data
-    if layout.batch != 1:
-        data = data.index_select(0, tl.tensor(layout.rows_by_sequence()))
-    parts = list(data.split(layout.lengths.tolist())) if layout.batch else []
-    order = packed_sequences.unsorted_indices
-    return parts if order is None else [parts[i] for i in order.tolist()]
+    if layout.batch == 0:
+        return []
+    if layout.batch > 1:
+        data = _rows_of(data, layout.rows_by_sequence())
+    parts = data.split(layout.lengths.tolist())
+    return [parts[i] for i in layout.given(np.arange(layout.batch)).tolist()]
 
 
 def pad_sequence(
     sequences: Sequence[Tensor], batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right"
 ) -> Tensor:
-    """A list of tensors of shapes (L_i, ...) as one, filled up with `padding_value`.
+    """A list of tensors of shapes (L_i, ...) as one, filled up with `padding_value` on the `padding_side`, "right" or "left".
 
     Shapes:
         returns: (T, B, ...), or (B, T, ...) with `batch_first`
+
+    Raises:
+        ShapeError, DTypeError: where a sequence does not fit the first one, naming it.
 
     >>> tl.nn.utils.rnn.pad_sequence([tl.tensor([1, 2]), tl.tensor([3])], batch_first=True).tolist()
     [[1, 2], [3, 0]]
@@ -471,27 +559,27 @@ def pad_sequence(
     if padding_side not in ("left", "right"):
         raise ValueError(f"pad_sequence: padding_side must be 'left' or 'right', got {padding_side!r}.")
     lengths = np.asarray([len(s) for s in listed])
-    longest = int(lengths.max())
-    step = np.arange(longest)[None, :] - (0 if padding_side == "right" else (longest - lengths)[:, None])
-    row = np.where(
-        (step >= 0) & (step < lengths[:, None]), step + (np.cumsum(lengths) - lengths)[:, None], lengths.sum()
-    )
-    row = row if batch_first else row.T
-    filling = tl.full((1, *listed[0].shape[1:]), padding_value, dtype=listed[0].dtype, device=listed[0].device)
-    return tl.cat([*listed, filling]).index_select(0, tl.tensor(row.ravel())).reshape(*row.shape, *listed[0].shape[1:])
+    step = np.arange(lengths.max()) - (0 if padding_side == "right" else (lengths.max() - lengths)[:, None])
+    there = (step >= 0) & (step < lengths[:, None])
+    row = np.where(there, step + (np.cumsum(lengths) - lengths)[:, None], lengths.sum())
+    return _padded(listed[0], listed, row if batch_first else row.T, padding_value)
 
 
 def unpad_sequence(
     padded_sequences: Tensor, lengths: Tensor | Sequence[int], batch_first: bool = False
 ) -> list[Tensor]:
-    """The list of sequences of a padded batch.
+    """The list of sequences of a padded batch, as views of it; the opposite of `pad_sequence`.
+
+    Shapes:
+        padded_sequences: (T, B, ...), or (B, T, ...) with `batch_first`; lengths: B integers in [0, T]
 
     >>> [s.tolist() for s in tl.nn.utils.rnn.unpad_sequence(tl.tensor([[1, 2], [3, 0]]), [2, 1], batch_first=True)]
     [[1, 2], [3]]
     """
-    padded = padded_sequences if batch_first else padded_sequences.transpose(0, 1)
-    known = _checked_lengths("unpad_sequence", lengths, padded.shape[0], padded.shape[1])
-    return [padded[i, :n] for i, n in enumerate(known.tolist())]
+    steps, batch = _padded_sizes("unpad_sequence", padded_sequences, batch_first)
+    known = _checked_lengths("unpad_sequence", lengths, batch, steps)
+    by_sequence = padded_sequences if batch_first else padded_sequences.transpose(0, 1)
+    return [by_sequence[i, :n] for i, n in enumerate(known.tolist())]
 
 
 def packed_collate(examples: Sequence[Any], stack: Collection[int | str] = ()) -> Any:
@@ -502,58 +590,3 @@ def packed_collate(examples: Sequence[Any], stack: Collection[int | str] = ()) -
     ([1, 3], [1, 0])
     """
     return tl.data.ragged_collate(examples, partial(pack_sequence, enforce_sorted=False), stack)
-
-
-# ---- states: nested tuples, named or not, lists and dicts of tensors ----
-
-
-def _map_states(function: Callable[[Any, Any], Any], states: Any, along: Any = None) -> Any:
-    """The same nest, with what `function` makes of each tensor and its part of `along`, a nest of the same form or one value for all."""
-    if isinstance(states, (Tensor, PackedSequence)):
-        return function(states, along)
-    if not isinstance(states, (tuple, list, Mapping)):
-        return states
-    keys = list(states) if isinstance(states, Mapping) else list(range(len(states)))
-    each = isinstance(along, (tuple, list, Mapping))
-    made = {k: _map_states(function, states[k], along[k] if each else along) for k in keys}
-    if isinstance(states, Mapping):
-        return made
-    return type(states)(*made.values()) if hasattr(states, "_fields") else type(states)(made.values())
-
-
-def detach_states(states: Any) -> Any:
-    """The states without their past, for truncated backpropagation: each part of a long sequence starts where the one before it ended, and
-    gradients stop there.
-
-    Args:
-        states: a tensor or PackedSequence, or nested tuples, lists and dicts of them; anything else in there stays as it is.
-
-    >>> lstm, x, states = tl.nn.LSTM(3, 5), tl.randn(100, 2, 3), None
-    >>> for part in x.split(25):
-    ...     out, states = lstm(part, tl.nn.utils.rnn.detach_states(states))
-    ...     out.square().mean().backward()
-    """
-    return _map_states(lambda t, _: t.detach(), states)
-
-
-def select_states(states: Any, index: Tensor, dim: Any = 0) -> Any:
-    """The states of some sequences of a batch, in any order and number, as a beam search needs them.
-
-    Args:
-        states: a tensor, or nested tuples, lists and dicts of tensors; anything else in there stays as it is.
-        index: (n,) integer, the sequences to take.
-        dim: where the batch lies: one number, or a nest of them in the form of `states` or of its outer part: ``(1, 0)`` for ``((h, c), memory)``.
-
-    >>> h, memory = tl.nn.utils.rnn.select_states((tl.zeros(1, 2, 5), tl.zeros(2, 7)), tl.tensor([0, 0, 1]), dim=(1, 0))
-    >>> h.shape, memory.shape
-    ((1, 3, 5), (3, 7))
-    """
-
-    def select(t: Any, dim: int) -> Any:
-        if isinstance(t, PackedSequence):
-            raise TypeError(
-                "select_states: a PackedSequence has no dimension of sequences; keep a padded tensor and its lengths instead."
-            )
-        return t.index_select(dim, index)
-
-    return _map_states(select, states, dim)

@@ -40,6 +40,7 @@ from tensorlib.ops import (
     recurrent,
     reductions,
     resample,
+    rows,
     sampling,
     scaled,
     scans,
@@ -59,7 +60,7 @@ from tensorlib.tensor import Tensor
 MODULES: tuple[ModuleType, ...] = (
     activations, attention, bags, channel_norms, comparison, conv, convolution, creation, ctc, einsum, elementwise, epilogues, extremes, fused,
     gather, indexing, joins, linalg, losses, norms, padding, pairs, patches, piecewise, pooling, positions, rearrange, recurrent, reductions,
-    resample, sampling, scaled, scans, selection, shape, sorting, special, transcendental, trees, unpooling, views,
+    resample, rows, sampling, scaled, scans, selection, shape, sorting, special, transcendental, trees, unpooling, views,
 )  # fmt: skip
 
 
@@ -101,8 +102,13 @@ def _install() -> None:
     for module in MODULES:
         for name in getattr(module, "METHODS", ()):
             setattr(Tensor, name, getattr(module, name))
+            rows.give(name, getattr(module, name))
         for name in getattr(module, "INPLACE", ()):
-            setattr(Tensor, name + "_", _inplace(name, getattr(module, name)))
+            function = getattr(module, name)
+            setattr(Tensor, name + "_", _inplace(name, function))
+            if rows.is_elementwise(function):
+                rows.give_mapped(name + "_", getattr(Tensor, name + "_"), in_place=True)
+    rows.give_mapped("copy_", Tensor.copy_, in_place=True)
 
 
 _OPERATORS = {
@@ -135,6 +141,16 @@ def _install_operators() -> None:
     Tensor.__setitem__ = indexing.setitem  # type: ignore[assignment, method-assign]
 
 
+def _install_operators_of_rows() -> None:
+    sides = [f"{side}{python}" for side in ("", "r") for python in _OPERATORS]
+    for name in (*sides, *_COMPARISONS, "neg", "pos", "abs", "invert"):
+        rows.give_mapped(f"__{name}__", getattr(Tensor, f"__{name}__"))
+    for python in _OPERATORS:
+        rows.give_mapped(f"__i{python}__", getattr(Tensor, f"__i{python}__"), in_place=True)
+    rows.give("__matmul__", linalg.matmul)
+
+
 _install()
 _install_operators()
+_install_operators_of_rows()
 from tensorlib.ops import conversion  # noqa: E402, F401  methods that need all of the above

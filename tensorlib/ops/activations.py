@@ -10,7 +10,7 @@ from tensorlib.ops.comparison import gt, le
 from tensorlib.ops.declare import composite, elementwise
 from tensorlib.ops.elementwise import abs, numeric, square, where
 from tensorlib.ops.selection import clamp
-from tensorlib.ops.table import Sample, unary
+from tensorlib.ops.table import BATCH, Sample, sample, unary
 from tensorlib.ops.transcendental import erf, exp, expm1, log, log1p, tanh
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     attrs=("eps",),
     ref=lambda xp, x, *, eps: _logit_ref(xp, x if eps is None else xp.clip(x, eps, 1 - eps)),
     samples=_with(unary(0.1, 0.9, special=(0.0, 1.0, 0.5, -0.1, 1.1, _NAN)), {"eps": None}, {"eps": 0.05}),
+    rowwise=[sample((BATCH, 67), eps=None)],
 )
 def logit(x: Tensor, eps: float | None = None) -> Tensor:
     """The inverse of `sigmoid`, ``log(x / (1 - x))``; `x` is first clamped to [eps, 1 - eps] where `eps` is given.

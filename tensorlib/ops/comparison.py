@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tensorlib.errors import DTypeError
 from tensorlib.ops import rules
 from tensorlib.ops.declare import composite, elementwise
-from tensorlib.ops.table import Draw, Sample, binary, error, sample, unary
+from tensorlib.ops.table import BATCH, Draw, Sample, binary, error, sample, unary
 from tensorlib.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -213,7 +213,13 @@ signbit = elementwise(
 )
 
 
-@composite("isposinf", inputs=("x",), ref=lambda xp, x: xp.equal(x, math.inf), samples=unary(special=_SPECIAL))
+@composite(
+    "isposinf",
+    inputs=("x",),
+    ref=lambda xp, x: xp.equal(x, math.inf),
+    samples=unary(special=_SPECIAL),
+    rowwise=[sample((BATCH, 67))],
+)
 def isposinf(x: Tensor) -> Tensor:
     """True where `x` is +infinity.
 
@@ -223,7 +229,13 @@ def isposinf(x: Tensor) -> Tensor:
     return eq(x, math.inf)
 
 
-@composite("isneginf", inputs=("x",), ref=lambda xp, x: xp.equal(x, -math.inf), samples=unary(special=_SPECIAL))
+@composite(
+    "isneginf",
+    inputs=("x",),
+    ref=lambda xp, x: xp.equal(x, -math.inf),
+    samples=unary(special=_SPECIAL),
+    rowwise=[sample((BATCH, 67))],
+)
 def isneginf(x: Tensor) -> Tensor:
     """True where `x` is -infinity.
 

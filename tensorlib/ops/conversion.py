@@ -13,6 +13,7 @@ from tensorlib.ops import rules
 from tensorlib.ops.creation import _from_array
 from tensorlib.ops.declare import structured, to_dtype
 from tensorlib.ops.recording import record
+from tensorlib.ops.rows import give_mapped
 from tensorlib.ops.table import TABLE
 from tensorlib.tensor import Tensor
 
@@ -89,7 +90,6 @@ _NAMED = {
     "long": dtypes.int64, "short": dtypes.int16, "char": dtypes.int8, "byte": dtypes.uint8, "bool": dtypes.bool_,
     "cfloat": dtypes.complex64, "cdouble": dtypes.complex128,
 }  # fmt: skip
-for _name, _dtype in _NAMED.items():
-    setattr(Tensor, _name, _named(_name, _dtype))
-for _method in (to, type_as, cpu, cuda):
+for _method in (*(_named(name, dtype) for name, dtype in _NAMED.items()), to, type_as, cpu, cuda):
     setattr(Tensor, _method.__name__, _method)
+    give_mapped(_method.__name__, _method)

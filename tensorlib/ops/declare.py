@@ -21,6 +21,7 @@ from tensorlib.lines import KNOWN, here
 from tensorlib.native import ffi, lib
 from tensorlib.ops import rules
 from tensorlib.ops.recording import record
+from tensorlib.ops.rows import RowMethods, run_by_rows
 from tensorlib.ops.table import NATIVE_NUMBERS, TABLE, Op, register
 from tensorlib.status import DECLINE, INFERENCE, NOMEM, OK, checked, raise_status
 from tensorlib.tensor import Tensor, wrap
@@ -278,9 +279,9 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
     line = line or here(_frame(1))
     if lib.tl_status() not in (OK, DECLINE):
         _raise_if_final(op, inputs)
-    ragged = next((x for x in inputs if hasattr(type(x), "map_rows")), None)
+    ragged = next((x for x in inputs if isinstance(x, RowMethods)), None)
     if ragged is not None:
-        return _by_rows(op, ragged, inputs, attrs)
+        return run_by_rows(op, ragged, inputs, attrs)
     if op.autocast and lib.tl_autocast_dtype():
         from tensorlib.ops.precision import autocasted
 
@@ -318,16 +319,6 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
     if handle:
         return wrap(handle)
     return _reference(op, operands, attrs, result, where, line)
-
-
-def _by_rows(op: Op, ragged: Any, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
-    """The operation on the rows of a ragged batch (nn.utils.rnn.PackedSequence), where every row stands for itself."""
-    if (op.kind != "elementwise" and not op.rowwise) or attrs.get("dim") == 0:
-        raise DTypeError(
-            f"{op.name}: got a {type(ragged).__name__}, whose rows are elements of several sequences; expected a Tensor.",
-            hint="use its .data, its methods over each sequence, or pad_packed_sequence",
-        )
-    return ragged.map_rows(op.call, *inputs, **attrs)
 
 
 def _raise_if_final(op: Op, inputs: tuple[Any, ...]) -> None:

@@ -11,7 +11,7 @@ from tensorlib.errors import DTypeError
 from tensorlib.ops import rules
 from tensorlib.ops.comparison import integral
 from tensorlib.ops.declare import composite, elementwise
-from tensorlib.ops.table import Draw, binary, error, sample, unary
+from tensorlib.ops.table import BATCH, Draw, binary, error, sample, unary
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -273,7 +273,12 @@ def positive(x: Tensor) -> Tensor:
 
 
 @composite(
-    "deg2rad", inputs=("x",), ref=lambda xp, x: xp.multiply(x, math.pi / 180), samples=unary(), dtype=rules.floating
+    "deg2rad",
+    inputs=("x",),
+    ref=lambda xp, x: xp.multiply(x, math.pi / 180),
+    samples=unary(),
+    dtype=rules.floating,
+    rowwise=[sample((BATCH, 67))],
 )
 def deg2rad(x: Tensor) -> Tensor:
     """Degrees to radians.
@@ -285,7 +290,12 @@ def deg2rad(x: Tensor) -> Tensor:
 
 
 @composite(
-    "rad2deg", inputs=("x",), ref=lambda xp, x: xp.multiply(x, 180 / math.pi), samples=unary(), dtype=rules.floating
+    "rad2deg",
+    inputs=("x",),
+    ref=lambda xp, x: xp.multiply(x, 180 / math.pi),
+    samples=unary(),
+    dtype=rules.floating,
+    rowwise=[sample((BATCH, 67))],
 )
 def rad2deg(x: Tensor) -> Tensor:
     """Radians to degrees.
@@ -536,7 +546,9 @@ def round(x: Tensor, *, decimals: int = 0) -> Tensor:
     return _round(x / 10.0**-decimals) * 10.0**-decimals
 
 
-@composite("frac", inputs=("x",), ref=lambda xp, x: x - xp.trunc(x), samples=unary(-4.0, 4.0))
+@composite(
+    "frac", inputs=("x",), ref=lambda xp, x: x - xp.trunc(x), samples=unary(-4.0, 4.0), rowwise=[sample((BATCH, 67))]
+)
 def frac(x: Tensor) -> Tensor:
     """The part of `x` behind the point, with its sign: ``x - trunc(x)``.
 

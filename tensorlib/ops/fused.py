@@ -16,6 +16,7 @@ from tensorlib.lines import KNOWN, here
 from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import structured
+from tensorlib.ops.rows import RowMethods
 from tensorlib.ops.shape import normalize_dim
 from tensorlib.ops.table import BATCH, NATIVE_NUMBERS, Draw, error, sample
 from tensorlib.tensor import wrap
@@ -293,7 +294,9 @@ _embedding = structured(
         sample((7, 3), Draw((0, 2), dtype="int64", values=[]), padding_idx=-1),
         sample((5, 70), Draw((3,), dtype="int64", values=[4, 0, 4]), padding_idx=0, smooth=False),
     ],
-    rowwise=lambda: [sample((50, 33), Draw((BATCH, 7), 0, 50, dtype="int64"), padding_idx=-1)],
+    rowwise=lambda: [
+        sample((50, 33), Draw((BATCH, *more), 0, 50, dtype="int64"), padding_idx=-1) for more in [(), (7,)]
+    ],
     errors=[
         error(Draw((2,), dtype="int64", values=[0, 7]), (7, 3), raises=IndexError, match="index 7 is out of range"),
         error(Draw((2,), dtype="int64", values=[0, -1]), (7, 3), raises=IndexError, match="index -1 is out of range"),
@@ -339,6 +342,8 @@ def embedding(
             raise IndexRangeError(f"embedding: padding_idx {padding_idx} is out of range for {rows} rows.")
         padding = padding_idx % rows
     if max_norm is not None:
+        if isinstance(input, RowMethods):
+            return cast("Tensor", input.map_rows(embedding, input, weight, padding_idx, max_norm, norm_type))
         _shrink_rows(weight, input, max_norm, norm_type)
     return _embedding(weight, input, padding_idx=padding)
 
@@ -411,8 +416,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         raise ValueError(f"dropout: p must be a probability in [0, 1], got {p}.")
     if not training or p == 0:
         return input
-    if (rows := getattr(input, "map_rows", None)) is not None:  # a ragged batch
-        return cast("Tensor", rows(dropout, input, p))
+    if isinstance(input, RowMethods):
+        return cast("Tensor", input.map_rows(dropout, input, p, training, inplace))
     key, counter = next_draw(input.numel())
     out = _dropout(input, p=float(p), key=key, counter=counter)
     return input.copy_(out) if inplace else out

@@ -6,12 +6,13 @@ import builtins
 import itertools
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-from tensorlib.errors import IndexRangeError, ShapeError
+from tensorlib.errors import DTypeError, IndexRangeError, ShapeError
 from tensorlib.lines import KNOWN, here
 from tensorlib.native import lib
 from tensorlib.ops.declare import composite, structured
+from tensorlib.ops.rows import RowMethods
 from tensorlib.ops.shape import normalize_dim, select, slice_dim, unsqueeze
 from tensorlib.ops.table import error, sample
 from tensorlib.tensor import Tensor, wrap
@@ -62,7 +63,14 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     >>> tl.cat([tl.zeros(2), tl.ones(1)])
     tensor([0., 0., 1.])
     """
-    parts = _listed("cat", tensors)
+    parts = list(tensors)
+    if ragged := [x for x in parts if isinstance(x, RowMethods)]:
+        if dim not in (0, -ragged[0].ndim):
+            return cast("Tensor", ragged[0].map_rows(cat, parts, dim))
+        raise DTypeError(
+            f"cat: got a {type(ragged[0]).__name__}, whose rows can not be joined; expected another dim than 0, or Tensors."
+        )
+    parts = _listed("cat", parts)
     some = [x for x in parts if x.ndim != 1 or x.numel()] or parts  # PyTorch lets empty 1-d tensors pass
     first = some[0].shape
     if not first:

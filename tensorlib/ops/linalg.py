@@ -17,6 +17,7 @@ from tensorlib.lines import KNOWN, here
 from tensorlib.native import lib
 from tensorlib.ops import elementwise, rearrange, reductions, rules, shape
 from tensorlib.ops.declare import OPERANDS, composite, run, structured
+from tensorlib.ops.rows import RowMethods
 from tensorlib.ops.shape import normalize_dim
 from tensorlib.ops.table import BATCH, Draw, error, sample
 from tensorlib.tensor import Tensor, wrap
@@ -68,7 +69,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     except AttributeError:
         handle = 0
         for x in (a, b):
-            if not isinstance(x, OPERANDS):
+            if not isinstance(x, (*OPERANDS, RowMethods)):
                 raise DTypeError(f"matmul: got a {type(x).__name__}, expected a Tensor.") from None
     return wrap(handle) if handle else run(_matmul.op, (a, b), {}, line)
 

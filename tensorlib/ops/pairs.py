@@ -141,7 +141,9 @@ def _pair(
         native=native,
         decode=decode,
         samples=samples,
-        rowwise=lambda: [_as_rows(next(s for s in samples() if s.attrs["reduction"] == "none"))],
+        rowwise=lambda: [
+            _as_rows(next(s for s in samples() if s.attrs["reduction"] == "none"), *more) for more in [(67,), ()]
+        ],
         errors=errors,
         autocast="float32",
     )
@@ -165,8 +167,8 @@ def _samples(
     return make
 
 
-def _as_rows(s: Sample) -> Sample:
-    return replace(s, args=tuple(replace(d, shape=(BATCH, 67)) if isinstance(d, Draw) else d for d in s.args))
+def _as_rows(s: Sample, *more: int) -> Sample:
+    return replace(s, args=tuple(replace(d, shape=(BATCH, *more)) if isinstance(d, Draw) else d for d in s.args))
 
 
 _SAME = error((3,), (4,), raises=ValueError, match=r"target has shape \(4,\)")

@@ -325,6 +325,7 @@ def _need_mask(name: str, mask: Tensor) -> None:
         sample(s, Draw(m, dtype="bool"), value=-1.5)
         for s, m in [((3, 4), (3, 4)), ((3, 4), (4,)), ((4,), (3, 1)), ((), ()), ((0, 3), (3,))]
     ],
+    rowwise=lambda: [sample((BATCH, 67), Draw((BATCH, 67), dtype="bool"), value=-1.5)],
     errors=[error((3,), (3,), value=0, raises=TypeError, match="masked_fill: mask must be bool")],
 )
 def masked_fill(x: Tensor, mask: Tensor, value: Tensor | Scalar) -> Tensor:

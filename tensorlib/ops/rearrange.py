@@ -13,7 +13,7 @@ from tensorlib.errors import DTypeError, IndexRangeError, ShapeError
 from tensorlib.ops import joins, rules, shape
 from tensorlib.ops.declare import composite, structured
 from tensorlib.ops.shape import normalize_dim, normalize_dims
-from tensorlib.ops.table import Draw, Sample, error, sample
+from tensorlib.ops.table import BATCH, Draw, Sample, error, sample
 from tensorlib.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -610,6 +610,7 @@ _one_hot = structured(
     dtype=rules.index,
     ref=_one_hot_ref,
     samples=_one_hot_samples,
+    rowwise=lambda: [sample(Draw((BATCH,), 0, 5, dtype="int64"), num_classes=5)],
     errors=[
         error(
             Draw((3,), dtype="int64", values=[0, 4, 1]),

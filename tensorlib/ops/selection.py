@@ -9,7 +9,8 @@ from tensorlib.ops import rules
 from tensorlib.ops.comparison import eq, ge, gt, isfinite, isnan, logical_or, lt
 from tensorlib.ops.declare import composite, elementwise
 from tensorlib.ops.elementwise import Scalar, numeric, where
-from tensorlib.ops.table import Draw, Sample, binary, sample, unary
+from tensorlib.ops.rows import RowMethods
+from tensorlib.ops.table import BATCH, Draw, Sample, binary, sample, unary
 from tensorlib.tensor import Tensor
 
 __all__ = ["clamp", "clamp_max", "clamp_min", "clip", "fmax", "fmin", "heaviside", "maximum", "minimum", "nan_to_num"]
@@ -135,6 +136,14 @@ def clamp(x: Tensor, min: Tensor | Scalar | None = None, max: Tensor | Scalar | 
     raise TypeError("clamp: expected min, max or both, got neither.")
 
 
+@composite(
+    "clamp_min",
+    inputs=("x",),
+    attrs=("min",),
+    ref=lambda xp, x, *, min: xp.maximum(x, x.dtype.type(min)),
+    samples=lambda: [Sample(s.args, {"min": 1}) for s in unary()()],
+    rowwise=[sample((BATCH, 67), min=0.5)],
+)
 def clamp_min(x: Tensor, min: Tensor | Scalar) -> Tensor:
     """`x`, but at least `min`.
 
@@ -144,6 +153,14 @@ def clamp_min(x: Tensor, min: Tensor | Scalar) -> Tensor:
     return clamp(x, min=min)
 
 
+@composite(
+    "clamp_max",
+    inputs=("x",),
+    attrs=("max",),
+    ref=lambda xp, x, *, max: xp.minimum(x, x.dtype.type(max)),
+    samples=lambda: [Sample(s.args, {"max": 1}) for s in unary()()],
+    rowwise=[sample((BATCH, 67), max=0.5)],
+)
 def clamp_max(x: Tensor, max: Tensor | Scalar) -> Tensor:
     """`x`, but at most `max`.
 
@@ -154,7 +171,9 @@ def clamp_max(x: Tensor, max: Tensor | Scalar) -> Tensor:
 
 
 def _is_float(*operands: Any) -> bool:
-    return any(isinstance(o, float) or (isinstance(o, Tensor) and o.dtype.is_floating_point) for o in operands)
+    return any(
+        isinstance(o, float) or (isinstance(o, (Tensor, RowMethods)) and o.dtype.is_floating_point) for o in operands
+    )
 
 
 clip = clamp
@@ -194,6 +213,7 @@ def nan_to_num(x: Tensor, nan: float | None = 0.0, posinf: float | None = None, 
     inputs=("x", "values"),
     ref=lambda xp, x, values: xp.where(x == 0, values, (x > 0).astype(values.dtype)),
     samples=binary(special=(0.0, 1.0, -1.0)),
+    rowwise=[sample((BATCH, 67), (67,))],
 )
 def heaviside(x: Tensor, values: Tensor) -> Tensor:
     """The step function: 0 for negative `x`, 1 for positive, `values` at 0.

@@ -14,7 +14,7 @@ from tensorlib.lines import describe
 from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import structured, to_dtype
-from tensorlib.ops.table import sample
+from tensorlib.ops.table import BATCH, sample
 from tensorlib.tensor import wrap
 
 __all__: list[str] = []
@@ -176,7 +176,7 @@ _view_write = structured(
 
 clone = structured(
     "clone", inputs=("x",), ref=lambda xp, x: xp.array(x), vjp=(lambda g: g,), dtype=rules.as_is, native=lambda line, x: lib.tl_clone(x._array, line),
-    samples=lambda: [sample((3, 4)), sample(())],
+    samples=lambda: [sample((3, 4)), sample(())], rowwise=[sample((BATCH, 67))],
 )  # fmt: skip
 _fill = structured(
     "fill", inputs=("x",), ref=lambda xp, x: xp.zeros_like(x), vjp=(None,), dtype=rules.as_is, private=True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +13,10 @@ import pytest
 import tensorlib as tl
 import tensorlib.nn.functional as F
 from tensorlib import nn
+from tensorlib.nn import losses
 from tensorlib.nn.utils import rnn
+from tensorlib.ops.table import Sample, entries, samples_of
+from tests.cases import Case, takes
 
 LENGTHS = (3, 5, 0, 1, 5)
 
@@ -76,6 +82,109 @@ def test_by_rows() -> None:
     assert 0 < (dropped.data == 0).sum().item() < dropped.data.numel()
 
 
+def elementwise_methods() -> Iterator[Any]:
+    """Those of one operand or of two of one shape, by the table, on operands of 14 rows."""
+    for op in entries():
+        method = getattr(tl.Tensor, op.name, None)
+        if op.kind != "elementwise" or getattr(method, "op", None) is not op:  # or with an argument that is no operand
+            continue
+        like = next((s for s in samples_of(op) if {getattr(d, "shape", None) for d in s.args} == {(3, 4)}), None)
+        if like is not None:
+            rows = tuple(replace(d, shape=(14, 8), special=(), values=None) for d in like.args)
+            case = Case(op, Sample(rows, like.attrs), tl.float32)
+            yield pytest.param(op.name, case if takes(case) else replace(case, dtype=tl.int64), id=op.name)
+
+
+@pytest.mark.parametrize(("name", "case"), list(elementwise_methods()))
+def test_elementwise_methods_and_their_twins_in_place(name: str, case: Case) -> None:
+    first, *others = case.args()
+    x, *more = (rnn.PackedSequence(t, tl.tensor([4, 3, 3, 2, 2])) for t in (first, *others))
+    want = getattr(first, name)(*others, **case.sample.attrs)
+    for given in (more, others):
+        got = getattr(x, name)(*given, **case.sample.attrs)
+        assert isinstance(got, rnn.PackedSequence)
+        assert got.dtype is want.dtype
+        np.testing.assert_array_equal(got.data.numpy(), want.numpy())
+    if hasattr(tl.Tensor, name + "_") and want.dtype is first.dtype:
+        assert getattr(x, name + "_")(*more, **case.sample.attrs) is x
+        np.testing.assert_array_equal(first.numpy(), want.numpy())
+
+
+def test_operators() -> None:
+    x, _ = packed(8)
+    n = x.with_data((x.data * 4).long() + 9)
+    some = tl.arange(8) + 1
+    for op in (
+        operator.mod,
+        operator.floordiv,
+        operator.and_,
+        operator.xor,
+        operator.lshift,
+        operator.eq,
+        operator.ne,
+        operator.add,
+    ):
+        for a, b in ((n, n), (n, 3), (3, n), (n, some), (some, n)):
+            got = op(a, b)
+            assert isinstance(got, rnn.PackedSequence)
+            assert tl.equal(got.data, op(*(t.data if isinstance(t, rnn.PackedSequence) else t for t in (a, b))))
+    assert tl.equal((~(x > 0)).data, ~(x.data > 0))
+    before, data = x.data.clone(), x.data
+    x *= 2
+    x += x
+    assert x.data is data
+    assert tl.equal(data, before * 4)
+    assert tl.equal((np.full(8, 2, np.float32) * x).data, data * 2)
+    with pytest.raises(ValueError, match="neither true nor false"):
+        bool(x == 1)
+
+
+def test_other_operations_of_rows() -> None:
+    x, _ = packed(8)
+    words = x.with_data(tl.randint(0, 5, (len(x.data),)))
+    table = nn.Embedding(5, 3, max_norm=1.0)
+    for got, want in [
+        (x.amax(-1), x.data.amax(-1)), (x.log_softmax(-1), x.data.log_softmax(-1)), (x.softmax(1), x.data.softmax(1)),
+        (x.norm(2, 1), x.data.norm(2, 1)),
+        (x.sum(-1, True), x.data.sum(-1, True)), (x.mean((1,)), x.data.mean(1)), (x.cumsum(-1), x.data.cumsum(-1)), (x.double(), x.data.double()),
+        (x.clone(), x.data), (x.masked_fill(x > 0, 1.0), x.data.masked_fill(x.data > 0, 1.0)), (x.clamp_min(0.5), x.data.clamp_min(0.5)),
+        (x @ tl.eye(8)[:, :2], x.data @ tl.eye(8)[:, :2]), (tl.cat([x, x * 2], -1), tl.cat([x.data, x.data * 2], -1)),
+        (tl.where(x > 0, x, 0.0), tl.where(x.data > 0, x.data, 0.0)), (F.normalize(x), F.normalize(x.data)), (table(words), table(words.data)),
+        (F.cosine_similarity(x, x + 1), F.cosine_similarity(x.data, x.data + 1)), (F.one_hot(words, 5), F.one_hot(words.data, 5)),
+        (nn.ReLU(inplace=True)(x.clone()), F.relu(x.data)), (nn.SiLU(inplace=True)(x.clone()), F.silu(x.data)),
+        (nn.ELU(inplace=True)(x.clone()), F.elu(x.data)),
+    ]:  # fmt: skip
+        assert isinstance(got, rnn.PackedSequence)
+        assert tl.equal(got.data, want)
+    values, places = tl.topk(x, 2)
+    assert isinstance(values, rnn.PackedSequence)
+    assert tl.equal(places.data, x.data.topk(2).indices)
+    assert nn.Dropout(0.5, inplace=True)(x).data is x.data
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("kind", [n for n in losses.__all__ if n not in ("CTCLoss", "NLLLoss2d")])
+def test_losses(kind: str, reduction: str) -> None:
+    x, _ = packed(8)
+    n = len(x.data)
+    signs, classes = tl.where(x > 0, 1.0, -1.0), x.with_data(tl.randint(0, 4, (n,)))
+    one, two, ones = (x.with_data(t) for t in (x.data[:, 0], x.data[:, 1], signs.data[:, 2]))
+    operands: dict[str, tuple[Any, ...]] = {
+        "BCELoss": (x.sigmoid(), x > 0), "CosineEmbeddingLoss": (x, x * 2 + 1, ones), "CrossEntropyLoss": (x, classes),
+        "GaussianNLLLoss": (x, x * 2, x.abs() + 1),
+        "HingeEmbeddingLoss": (x, signs), "MarginRankingLoss": (one, two, ones), "MultiLabelMarginLoss": (x, classes.data[:, None].expand(n, 8)),
+        "MultiMarginLoss": (x, classes), "NLLLoss": (x, classes), "SoftMarginLoss": (x, signs), "TripletMarginLoss": (x, x * 2, x * 3 + 1),
+        "TripletMarginWithDistanceLoss": (x, x * 2, x * 3 + 1),
+    }  # fmt: skip
+    given = operands.get(kind, (x, (x > 0).float()))
+    if kind == "BCELoss":
+        given = (given[0], given[1].float())
+    loss = getattr(nn, kind)(reduction=reduction)
+    got, want = loss(*given), loss(*(t.data if isinstance(t, rnn.PackedSequence) else t for t in given))
+    assert isinstance(got, rnn.PackedSequence) == (reduction == "none")
+    assert tl.equal(got.data if reduction == "none" else got, want)
+
+
 def test_variational_dropout_has_one_mask_for_all_steps(seed: int) -> None:
     xs = [tl.ones(n, 200) for n in LENGTHS]
     drop = nn.VariationalDropout(0.25)
@@ -121,8 +230,20 @@ def test_what_mixes_rows_is_refused() -> None:
         F.softmax(x, 0)
     with pytest.raises(TypeError, match="cumsum"):
         tl.cumsum(x, 0)
-    with pytest.raises(ValueError, match="do not fit together"):
+    with pytest.raises(ValueError, match="batches of 5 and of 1 sequences do not fit together"):
         x + rnn.pack_sequence([tl.zeros(len(x.data), 8)])
+    with pytest.raises(ValueError, match="sequence 0 has length 3 in one batch and 5 in the other"):
+        x + rnn.pack_sequence([tl.zeros(n, 8) for n in reversed(LENGTHS)], enforce_sorted=False)
+    with pytest.raises(ValueError, match="lie in different orders"):
+        x + rnn.PackedSequence(x.data, x.batch_sizes, tl.tensor([4, 1, 0, 3, 2]))
+    for mixed in (
+        lambda: tl.sum(x), lambda: tl.sum(x, 0), lambda: x.sum((0, 1)), lambda: tl.mean(x, -2), lambda: tl.amax(x, 0), lambda: x.norm(2, 0),
+        lambda: tl.scaled_dot_product_attention(x, x, x), lambda: tl.ones(3, len(x.data)) @ x, lambda: F.linear(tl.ones(2, 8), x),
+        lambda: F.layer_norm(x, x.shape), lambda: F.embedding(tl.tensor([0]), x), lambda: tl.cat([x, x]), lambda: tl.flip(x, (0,)),
+        lambda: tl.logsumexp(x, 0), lambda: tl.sort(x, 0),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match="got a PackedSequence, whose rows"):
+            mixed()
     with pytest.raises(AttributeError, match=r"rows of `.data`"):
         x.transpose(0, 1)
     with pytest.raises(ValueError, match="sequence 2 is empty"):
@@ -138,9 +259,85 @@ def test_over_each_sequence() -> None:
         (y.min(), [a.min(0) for a in some]), (y.first(), [a[0] for a in some]), (y.last(), [a[-1] for a in some]),
     ]:  # fmt: skip
         np.testing.assert_allclose(got.numpy(), np.stack(want), rtol=1e-6, atol=1e-6)
-    for got, a in zip(rnn.unpack_sequence(x.softmax()), xs, strict=True):
+    for got, logs, a in zip(rnn.unpack_sequence(x.softmax()), rnn.unpack_sequence(x.log_softmax()), xs, strict=True):
         e = np.exp(a)
         np.testing.assert_allclose(got.numpy(), e / e.sum(0), rtol=1e-5)
+        np.testing.assert_allclose(logs.numpy(), np.log(e / e.sum(0)), rtol=1e-5, atol=1e-6)
+
+
+def test_integers_and_truth_over_each_sequence() -> None:
+    x = rnn.pack_sequence([tl.tensor([3, -1]), tl.tensor([5]), tl.tensor([], dtype=tl.int64)])
+    assert x.sum().tolist() == [2, 5, 0]
+    assert x.max().tolist()[:2] == [3, 5]
+    assert x.min().tolist()[:2] == [-1, 5]
+    assert (x > 3).sum().tolist() == [0, 1, 0]
+    assert (x > 3).max().tolist() == [False, True, False]
+    assert x.mean()[:2].tolist() == [1.0, 5.0]
+
+
+def test_batches_of_empty_sequences_alone() -> None:
+    x = rnn.pack_sequence([tl.zeros(0, 2), tl.zeros(0, 2)])
+    assert x.sum().tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert x.max().tolist() == [[-np.inf, -np.inf]] * 2
+    assert rnn.pad_packed_sequence(x)[0].shape == (0, 2, 2)
+    assert [s.shape for s in rnn.unpack_sequence(x.softmax() * 2)] == [(0, 2), (0, 2)]
+    assert x.attend(x, x).shape == (0, 2)
+
+
+def test_index_tensors_lie_where_the_data_lie() -> None:
+    xs = [x.to("reference").requires_grad_() for x in sequences(2)]
+    made = rnn.pack_sequence(xs, enforce_sorted=False)
+    again = rnn.pack_padded_sequence(rnn.pad_sequence(xs), tl.tensor(LENGTHS), enforce_sorted=False)
+    for x in (made, again, made.cpu().to("reference")):
+        assert {str(t.device) for t in (x.data, x.sorted_indices, x.unsorted_indices)} == {"reference"}
+        assert {t.device.type for t in (x.batch_sizes, x.lengths)} == {"cpu"}
+        padded, lengths = rnn.pad_packed_sequence(x)
+        for t in (
+            padded,
+            x.sum(),
+            x.mean(),
+            x.max(),
+            x.softmax(),
+            x.broadcast(x.sum()),
+            x.attend(x, x),
+            *rnn.unpack_sequence(x),
+            x.with_padded(padded.transpose(0, 1)),
+        ):
+            assert str(t.device) == "reference"
+        assert lengths.tolist() == list(LENGTHS)
+    (made.softmax() * made).sum().sum().backward()
+    assert str(xs[0].grad.device) == "reference"
+    assert made.cpu().sorted_indices.device.type == "cpu"
+    rebuilt = rnn.PackedSequence(*made)
+    assert rebuilt.lengths.tolist() == list(LENGTHS)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [LENGTHS, list(LENGTHS), np.asarray(LENGTHS), tl.tensor(LENGTHS), [np.int32(n) for n in LENGTHS]],
+    ids=lambda v: type(v).__name__,
+)
+def test_lengths_may_come_in_any_form(lengths: Any) -> None:
+    padded = tl.randn(6, 5, 2)
+    assert rnn.pack_padded_sequence(padded, lengths, enforce_sorted=False).lengths.tolist() == list(LENGTHS)
+    assert [len(s) for s in rnn.unpad_sequence(padded, lengths)] == list(LENGTHS)
+
+
+def test_attention_by_its_function() -> None:
+    q, _ = packed(8)
+    k, v = q * 2, q + 1
+    assert tl.equal(F.scaled_dot_product_attention(q, k, v, scale=0.3).data, q.attend(k, v, scale=0.3).data)
+    heads = [x.with_data(x.data.unflatten(-1, (2, 4))) for x in (q, k, v)]
+    got = F.scaled_dot_product_attention(*heads, is_causal=True)
+    assert tl.equal(got.data.flatten(1), q.attend(k, v, 2, is_causal=True).data)
+    memory = rnn.pack_sequence([tl.randn(n, 8) for n in (2, 1, 4, 3, 3)], enforce_sorted=False)
+    assert q.attend(memory, memory).lengths.tolist() == list(LENGTHS)
+    with pytest.raises(ValueError, match="attn_mask and enable_gqa are for tensors"):
+        F.scaled_dot_product_attention(q, k, v, tl.ones(1))
+    with pytest.raises(ValueError, match="key and value: sequence 0 has length 2 in one batch and 3"):
+        q.attend(memory, v)
+    with pytest.raises(ValueError, match=r"rows of 3 heads, got query of shape \(14, 8\)"):
+        q.attend(k, v, 3)
 
 
 @pytest.mark.parametrize("causal", [False, True])
