@@ -22,6 +22,7 @@ from tensorlib.nn import (
     norms,
     padding,
     parameter,
+    parameter_containers,
     pooling,
     ragged_attention,
     recurrent,
@@ -42,6 +43,7 @@ from tensorlib.nn.module import Module
 from tensorlib.nn.norms import *
 from tensorlib.nn.padding import *
 from tensorlib.nn.parameter import *
+from tensorlib.nn.parameter_containers import *
 from tensorlib.nn.pooling import *
 from tensorlib.nn.ragged_attention import *
 from tensorlib.nn.recurrent import *
@@ -62,6 +64,7 @@ __all__ += losses.__all__
 __all__ += norms.__all__
 __all__ += padding.__all__
 __all__ += parameter.__all__
+__all__ += parameter_containers.__all__
 __all__ += pooling.__all__
 __all__ += ragged_attention.__all__
 __all__ += recurrent.__all__

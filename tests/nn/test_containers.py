@@ -56,3 +56,54 @@ def test_module_dict() -> None:
     assert len(heads) == 0
     with pytest.raises(KeyError):
         del heads["a"]
+
+
+def test_parameter_list() -> None:
+    held = nn.ParameterList([tl.ones(2), "text", nn.Parameter(tl.zeros(1))])
+    held.append(tl.ones(3)).extend([None])
+    held += (tl.ones(4),)
+    assert len(held) == 6 and [n for n, _ in held.named_parameters()] == ["0", "2", "3", "5"]
+    assert held[1] == "text" and held[4] is None and held[-1].shape == (4,) and isinstance(held[0], nn.Parameter)
+    held[0] = tl.zeros(5)
+    assert next(iter(held)).shape == (5,) and held[1:3][1] is held[2] and type(held[:2]) is nn.ParameterList
+    assert repr(held) == "ParameterList(6 values)"
+    with pytest.raises(IndexError, match="index 6 is out of range for 6 parameters"):
+        held[6]
+    with pytest.raises(TypeError, match="expected a list of values, got Tensor"):
+        held.extend(tl.ones(2))
+
+
+def test_parameter_dict() -> None:
+    held = nn.ParameterDict({"a": tl.ones(2), "b": 5})
+    assert held.setdefault("c", tl.ones(3)) is held["c"] and held.setdefault("b") == 5 and held.get("d", 1) == 1
+    assert list(held) == ["a", "b", "c"] and list(reversed(held)) == ["c", "b", "a"] and len(held) == 3
+    assert [n for n, _ in held.named_parameters()] == ["a", "c"] and dict(held.items())["a"] is held.a
+    both = held | {"b": 6, "e": tl.ones(1)}
+    assert list(both) == ["a", "b", "c", "e"] and both["a"] is held["a"] and held["b"] == 5
+    assert list({"z": 1} | held) == ["z", "a", "b", "c"]
+    held |= [("f", 1)]
+    assert held.popitem() == ("f", 1) and held.pop("b") == 5 and "b" not in held
+    assert list(held.fromkeys(["x", "y"], 0).values()) == [0, 0] and repr(held) == "ParameterDict(a, c)"
+    held.clear()
+    assert not len(held) and not list(held.parameters())
+    for missing in (lambda: held["a"], lambda: held.pop("a"), held.popitem):
+        with pytest.raises(KeyError):
+            missing()
+    with pytest.raises(TypeError, match="a key must be a string, got int"):
+        held[1] = tl.ones(1)
+    with pytest.raises(KeyError, match="already has an attribute `values`"):
+        held["values"] = tl.ones(1)
+
+
+def test_sums_and_repetitions_of_sequentials() -> None:
+    tanh, relu = nn.Tanh(), nn.ReLU()
+    net = nn.Sequential(tanh) + nn.Sequential(relu)
+    assert list(net * 2) == [tanh, relu] * 2 == list(2 * net)
+    net *= 2
+    assert net.pop(-1) is relu and len(net) == 3
+    net += nn.Sequential(tanh)
+    assert len(net) == 4 and nn.ModuleList([tanh]).pop(0) is tanh
+    with pytest.raises(ValueError, match="a positive number of times, got 0"):
+        net * 0
+    with pytest.raises(ValueError, match="only another Sequential can be added, got Tanh"):
+        net + tanh
