@@ -2,13 +2,14 @@
  *
  * By itself each such product writes a gradient as large as the weight, which is then added to the sum: memory traffic, nothing else. So from the
  * second use of a weight in a run on, the rows of both operands are kept, and one product over all of them makes the gradient, when the
- * run ends or enough have come together. The order of its sum is that of the run. Under the GIL. */
+ * run ends or enough have come together. The order of its sum is that of the run. An embedding's rows are added to one table at once. Under the GIL. */
 #include "api.h"
 #include "deferred.h"
 #include "kernels.h"
 #include <stdlib.h>
 
 enum { FEW_ROWS = 64, LEAST = 1 << 10, MOST_ROWS = 2048 }; /* of a use that is kept; elements of its gradient; of all, from where they are multiplied */
+enum { MOST_ADDED = 1 << 15 };                 /* elements that are added to rows of a table by one thread */
 
 typedef struct { tl_tensor *g, *x; int64_t version; } use;  /* x NULL: the gradient is g's sum over its rows */
 typedef struct {
@@ -110,6 +111,19 @@ static bool defers(const tl_edge *e, const tl_tensor *g, const tl_tensor *x)
 bool tl_weight_gradient(const tl_edge *e, const tl_tensor *g, const tl_tensor *x, tl_tensor **to)
 {
     return !e->to || defers(e, g, x) || (*to = x ? arr_linear_grad_weight(g, x) : arr_linear_grad_bias(g));
+}
+
+bool tl_rows_gradient(const tl_edge *e, const tl_tensor *g, const tl_tensor *index, int64_t padding, tl_tensor **to)
+{
+    tl_deferred *d = tl_deferring;
+    int64_t rows = e->meta->dims[0];
+    if (d && e->leaf && padding < 0 && g->numel <= MOST_ADDED && index->numel < rows && ((tl_tensor *)e->to)->dtype == g->dtype) {
+        slot *s = map_find(&d->leaves, e->to);
+        pending *p = s ? s->value : pending_of(d, e->to);
+        if (p && p->sum) return arr_index_put(p->sum, 0, 1, &index, g, true);
+        if (p) return (p->sum = arr_embedding_grad(g, index, rows, padding));
+    }
+    return (*to = arr_embedding_grad(g, index, rows, padding));
 }
 
 bool tl_deferred_take(tl_deferred *d, tl_tensor *leaf, tl_tensor **g)

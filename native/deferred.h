@@ -8,6 +8,8 @@ extern _Thread_local tl_deferred *tl_deferring;             /* of the run whose 
 /* g^T x, or g's sum over its rows (x NULL), where it is a gradient that e (of a node's C gradient) leads to: written to *to, or put off, then it comes
  * there with others, and g and x are kept. */
 bool tl_weight_gradient(const tl_edge *e, const tl_tensor *g, const tl_tensor *x, tl_tensor **to);
+/* The same of rows by number, g added to rows `index` of zeros (arr_embedding_grad): then each use costs its rows, not the table's. Keeps nothing. */
+bool tl_rows_gradient(const tl_edge *e, const tl_tensor *g, const tl_tensor *index, int64_t padding, tl_tensor **to);
 /* *g: what waits for the leaf, now a gradient of it, or NULL. False: status says why. */
 bool tl_deferred_take(tl_deferred *d, tl_tensor *leaf, tl_tensor **g);
 void tl_deferred_free(tl_deferred *d);

@@ -117,7 +117,7 @@ static bool grad_attention(const tl_node *n, const tl_tensor *g, tl_tensor **gin
 
 static bool grad_embedding(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
-    return (gin[0] = arr_embedding_grad(g, tl_saved_input(n, 1), n->edges[0].meta->dims[0], n->ints[0]));
+    return tl_rows_gradient(&n->edges[0], g, tl_saved_input(n, 1), n->ints[0], &gin[0]);
 }
 
 static bool grad_dropout(const tl_node *n, const tl_tensor *g, tl_tensor **gin)

@@ -216,7 +216,7 @@ _linear = structured(
 )
 
 
-_tl_linear = lib.tl_linear
+_tl_linear, _tl_embedding = lib.tl_linear, lib.tl_embedding
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -329,6 +329,12 @@ def embedding(
     >>> tl.embedding(tl.tensor([1, 0]), tl.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
     [[3.0, 4.0], [1.0, 2.0]]
     """
+    if padding_idx is max_norm is None and not (scale_grad_by_freq or sparse):
+        try:
+            if made := _tl_embedding(weight._array, input._array, -1, caller()):
+                return wrap(made)
+        except SLOW:
+            pass
     if scale_grad_by_freq or sparse:
         raise GradError("embedding: scale_grad_by_freq and sparse gradients are not supported; leave both False.")
     if weight.ndim != 2:

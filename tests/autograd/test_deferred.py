@@ -58,6 +58,28 @@ def test_as_one_by_one(layer: Callable[..., tl.Tensor], shapes: list[Shape]) -> 
             np.testing.assert_allclose(p.grad.numpy(), times * want, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("padding", [None, 3])
+@pytest.mark.parametrize("tied", [False, True])
+def test_rows_of_a_table(tied: bool, padding: int | None) -> None:
+    """Words looked up one by one, some of them again, and a use that is larger than the table; tied: the table is the last layer's weight as well."""
+    table = tl.randn(OUT, WIDTH, dtype=tl.float64, requires_grad=True)
+    indices = [tl.tensor(i) for i in (4, 0, OUT - 1, 4, 3)] + [tl.tensor([[3, 4, 4]]), tl.arange(OUT), tl.tensor([7])]
+    want = np.zeros((OUT, WIDTH))
+    total = tl.zeros((), dtype=tl.float64)
+    for index in indices:
+        rows = F.embedding(index, table, padding_idx=padding)
+        seed = tl.randn(*rows.shape, dtype=tl.float64)
+        total = total + (rows * seed).sum()
+        kept = index.numpy().reshape(-1) != (-1 if padding is None else padding)
+        np.add.at(want, index.numpy().reshape(-1)[kept], seed.numpy().reshape(-1, WIDTH)[kept])
+        if tied:
+            x = tl.randn(2, WIDTH, dtype=tl.float64)
+            total = total + F.linear(x, table).sum()
+            want += x.numpy().sum(0)
+    total.backward()
+    np.testing.assert_allclose(table.grad.numpy(), want, rtol=1e-12, atol=1e-12)  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(("width", "out"), [(0, 3), (3, 0), (0, 0)])
 def test_without_elements(width: int, out: int) -> None:
     w, b = tl.zeros(out, width, requires_grad=True), tl.zeros(out, requires_grad=True)
