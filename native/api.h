@@ -92,7 +92,7 @@ tl_tensor *tl_matmul(tl_tensor *a, tl_tensor *b, int line);
 tl_tensor *tl_linear(tl_tensor *x, tl_tensor *w, tl_tensor *b, int line);
 tl_tensor *tl_row(int op, tl_tensor *x, int64_t dim, int line);
 tl_tensor *tl_attend(tl_tensor *q, tl_tensor *k, tl_tensor *v, tl_tensor *mask, double scale, bool causal, bool grouped, double dropout, uint64_t seed, uint64_t counter, int line);
-tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int line);
+tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int how, int line);
 tl_tensor *tl_dropout(tl_tensor *x, double p, uint64_t key, uint64_t counter, int line);
 tl_tensor *tl_random(int kind, uint64_t key, uint64_t counter, int dtype, int ndim, const int64_t *dims, double a, double b);
 bool tl_recurrent_layer(int kind, tl_tensor *const *in, int64_t batch, int line, uintptr_t *outs);
@@ -176,6 +176,10 @@ bool tl_adam(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor
 void tl_clear_grads(int n, tl_tensor *const *params);
 bool tl_sum_of_squares(int n, tl_tensor *const *xs, double *out);
 bool tl_scale(int n, tl_tensor *const *xs, double factor, int line);
+/* sparse.c: rows of values (n, D) by their ids (n); steps return false where a tensor is not what the kernels serve (then nothing was changed) */
+tl_tensor *tl_coalesce(tl_tensor *index, tl_tensor *values, int64_t limit, uintptr_t *ids);
+bool tl_sgd_rows(tl_tensor *param, tl_tensor *index, tl_tensor *values, double lr, int line);
+bool tl_adam_rows(tl_tensor *param, tl_tensor *index, tl_tensor *values, tl_tensor *average, tl_tensor *square, double step, double lr, double beta1, double beta2, double eps, int line);
 /* grid.c */
 tl_tensor *tl_grid_sample(tl_tensor *x, tl_tensor *grid, int mode, int padding, bool align, int line);
 /* resample.c: not recorded */

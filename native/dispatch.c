@@ -158,14 +158,14 @@ tl_tensor *tl_attend(tl_tensor *q, tl_tensor *k, tl_tensor *v, tl_tensor *mask, 
     return out;
 }
 
-/* ints: padding */
-tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int line)
+/* ints: padding, how the gradient comes: 0 C's, 1 sparse, 2 scaled by frequency */
+tl_tensor *tl_embedding(tl_tensor *w, tl_tensor *index, int64_t padding, int how, int line)
 {
     if (tl_elsewhere(w) || tl_elsewhere(index)) return tl_fail(TL_DECLINE);
     tl_tensor *in[2] = {w, index};
     tl_node *node;
     tl_tensor *out = tl_recorded_with(TL_OP_embedding, 2, in, arr_embedding(w, index), line, &node);
-    if (node) node->ints[0] = padding;
+    if (node) node->ints[0] = padding, node->ints[1] = how;
     return out;
 }
 

@@ -114,7 +114,7 @@ enum { ADDED = 1, ADD_FAILED = 0, ADD_ASK = -1 };
 /* *sum += g; consumes g. ADD_ASK: Python adds ask_a and ask_b. */
 static int add_gradient(tl_run *r, tl_tensor **sum, tl_tensor *g)
 {
-    if (!in_c(r, g)) {
+    if (!in_c(r, g) || !in_c(r, *sum)) { /* a sparse gradient may meet a dense one */
         r->ask_sum = sum, r->ask_a = *sum, r->ask_b = g;
         return ADD_ASK;
     }
@@ -342,10 +342,13 @@ static int deliver_node(tl_run *r, tl_node *node, int out_nr, tl_tensor *g)
     return added == ADD_ASK ? ask(r, TL_ASK_ADD) : added;
 }
 
+/* Whether g can be added to the leaf's gradient here. */
+static bool accumulates(const tl_run *r, const tl_tensor *leaf, const tl_tensor *g) { return in_c(r, g) && (!leaf->grad || in_c(r, leaf->grad)); }
+
 static int finish_leaf(tl_run *r, leaf_state *leaf)
 {
     if (!leaf->g || leaf->capture) return DELIVERED;
-    if ((leaf->leaf->flags & TL_HAS_HOOKS) || !in_c(r, leaf->g)) {
+    if ((leaf->leaf->flags & TL_HAS_HOOKS) || !accumulates(r, leaf->leaf, leaf->g)) {
         r->ask_leaf = leaf;
         return ask(r, TL_ASK_LEAF);
     }
@@ -356,7 +359,7 @@ static int finish_leaf(tl_run *r, leaf_state *leaf)
 
 static int deliver_leaf(tl_run *r, tl_tensor *t, tl_tensor *g)
 {
-    if (!r->counting && in_c(r, g) && (!t->grad || in_c(r, t->grad))) return tl_accumulate_grad(t, g);
+    if (!r->counting && accumulates(r, t, g)) return tl_accumulate_grad(t, g);
     if (r->restricted && !map_find(&r->leaves, t)) {
         tl_free(g);
         return DELIVERED;

@@ -117,6 +117,7 @@ static bool grad_attention(const tl_node *n, const tl_tensor *g, tl_tensor **gin
 
 static bool grad_embedding(const tl_node *n, const tl_tensor *g, tl_tensor **gin)
 {
+    if (n->ints[1]) return tl_fail(TL_DECLINE); /* sparse, or scaled: Python's rule */
     return tl_rows_gradient(&n->edges[0], g, tl_saved_input(n, 1), n->ints[0], &gin[0]);
 }
 

@@ -22,9 +22,10 @@ from tensorlib.optim.radam import RAdam
 from tensorlib.optim.rmsprop import RMSprop
 from tensorlib.optim.rprop import Rprop
 from tensorlib.optim.sgd import SGD
+from tensorlib.optim.sparse_adam import SparseAdam
 from tensorlib.optim.swap import swap_in_optimizer_params_and_state
 
 __all__ = [
     "ASGD", "LAMB", "LARS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Muon", "NAdam", "Optimizer",
-    "RAdam", "RMSprop", "Rprop", "lr_scheduler", "swa_utils", "swap_in_optimizer_params_and_state",
+    "RAdam", "RMSprop", "Rprop", "SparseAdam", "lr_scheduler", "swa_utils", "swap_in_optimizer_params_and_state",
 ]  # fmt: skip

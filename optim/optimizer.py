@@ -182,9 +182,12 @@ class Optimizer:
             with tl.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            if group.get("fused", group.get("foreach")) is False or not self.update_group(group):
+            if not self._updated(group):
                 self._update_each(group)
         return loss
+
+    def _updated(self, group: dict[str, Any]) -> bool:
+        return group.get("fused", group.get("foreach")) is not False and self.update_group(group)
 
     def update_group(self, group: dict[str, Any]) -> bool:
         """One native call for the whole group; False, with nothing changed, where there is none that serves it."""
@@ -194,13 +197,25 @@ class Optimizer:
         """Update `p` in place by its gradient `g`: the definition. Runs under no_grad."""
         raise NotImplementedError(f"{type(self).__name__} does not define update_one().")
 
+    def update_sparse(self, p: Tensor, g: tl.SparseTensor, state: State, h: Hyper) -> None:
+        """The same by a row-sparse gradient, for optimizers that take one: rows that it does not hold stay as they are."""
+        raise RuntimeError(
+            f"{type(self).__name__} does not support sparse gradients, please consider SparseAdam instead."
+        )
+
     def _update_each(self, group: dict[str, Any]) -> None:
         h = Hyper(**{key: value.item() if isinstance(value, Tensor) else value for key, value in group.items()})
+        params = group["params"]
+        sparse = [p for p in params if (g := p.grad) is not None and g.is_sparse]
+        if sparse and type(self).update_sparse is Optimizer.update_sparse:
+            self.update_sparse(sparse[0], sparse[0].grad, {}, h)  # says so, before anything is changed
+        if sparse and self._updated({**group, "params": [p for p in params if all(p is not s for s in sparse)]}):
+            params = sparse
         with tl.no_grad():
-            for p in group["params"]:
+            for p in params:
                 if (g := p.grad) is not None:
-                    g = g.detach()
-                    self.update_one(p, -g if group.get("maximize") else g, self.state[p], h)
+                    g = -g.detach() if group.get("maximize") else g.detach()
+                    (self.update_sparse if g.is_sparse else self.update_one)(p, g, self.state[p], h)
 
     # ---- hooks ----
 

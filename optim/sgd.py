@@ -14,6 +14,7 @@ class SGD(Optimizer):
     """Step against the gradient, with momentum if wanted:  v <- momentum v + (1 - dampening) g;  p <- p - lr v.
 
     `nesterov` steps along ``g + momentum v`` instead of ``v``; the first ``v`` is ``g``. `weight_decay` adds its multiple of ``p`` to ``g``.
+    Of a row-sparse gradient, only the rows it holds are stepped; a momentum of it holds the rows met so far.
 
     Reference: Sutskever et al. 2013, in PyTorch's variant.
 
@@ -67,6 +68,20 @@ class SGD(Optimizer):
                 v.mul_(h.momentum).add_(g, alpha=1 - h.dampening)
             g = g.add(v, alpha=h.momentum) if h.nesterov else v
         p.add_(g, alpha=-h.lr)
+
+    def update_sparse(self, p: Tensor, g: tl.SparseTensor, state: State, h: Hyper) -> None:
+        if h.weight_decay:
+            raise RuntimeError("SGD: weight_decay does not go with sparse gradients: it moves every row.")
+        if h.momentum:
+            v = state.get("momentum_buffer")
+            if v is None:
+                v = state["momentum_buffer"] = g.clone()
+            else:
+                v.mul_(h.momentum).add_(g, alpha=1 - h.dampening).coalesce()
+            g = g.add(v, alpha=h.momentum) if h.nesterov else v
+        if h.fused is False or not tl.fused.sgd_rows_(p, g, h.lr):
+            g = g.coalesce()
+            p.index_add_(0, g.indices()[0], g.values(), alpha=-h.lr)
 
     def update_group(self, group: dict[str, Any]) -> bool:
         params, momentum, state = group["params"], group["momentum"], self.state

@@ -32,6 +32,7 @@ from tensorlib.autograd import (
     set_grad_enabled,
 )  # isort: skip
 
+from tensorlib.sparse import SparseTensor, sparse_coo_tensor  # isort: skip
 from tensorlib.ops.precision import autocast, get_autocast_dtype, is_autocast_enabled  # isort: skip
 from tensorlib.random import *  # noqa: F403  # isort: skip
 from tensorlib.ops.guard import guarded as _guarded  # isort: skip
@@ -43,10 +44,10 @@ double, half, long, int = _dtypes.float64, _dtypes.float16, _dtypes.int64, _dtyp
 _LAZY = ("data", "fused", "nn", "optim")
 
 __all__ = [  # noqa: F405  (four are loaded on first use; the operations' names follow below)
-    "DType", "Device", "Tensor", "autocast", "autograd", "bool", "data", "device", "double", "enable_grad", "errors", "float", "fused",
-    "get_autocast_dtype", "get_num_threads", "half", "inference_mode", "int", "is_autocast_enabled", "is_grad_enabled",
-    "is_inference_mode_enabled", "is_tensor", "long", "memory", "nn", "no_grad", "optim", "random", "set_flush_denormal",
-    "set_grad_enabled", "set_num_threads",
+    "DType", "Device", "SparseTensor", "Tensor", "autocast", "autograd", "bool", "data", "device", "double", "enable_grad", "errors", "float",
+    "fused", "get_autocast_dtype", "get_num_threads", "half", "inference_mode", "int", "is_autocast_enabled", "is_grad_enabled",
+    "is_inference_mode_enabled", "is_tensor", "long", "memory", "nn", "no_grad", "optim", "random", "set_flush_denormal", "set_grad_enabled",
+    "set_num_threads", "sparse_coo_tensor",
 ]  # fmt: skip
 __all__ += [*_dtypes.__all__, *errors.__all__, *random.__all__]  # noqa: PLE0604
 for _module in _ops.MODULES:

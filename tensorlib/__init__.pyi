@@ -405,6 +405,8 @@ from tensorlib.random import randn_like as randn_like
 from tensorlib.random import randperm as randperm
 from tensorlib.random import seed as seed
 from tensorlib.random import set_rng_state as set_rng_state
+from tensorlib.sparse import SparseTensor as SparseTensor
+from tensorlib.sparse import sparse_coo_tensor as sparse_coo_tensor
 from tensorlib.tensor import Tensor as Tensor
 from tensorlib.threads import get_num_threads as get_num_threads
 from tensorlib.threads import set_flush_denormal as set_flush_denormal
@@ -432,6 +434,7 @@ __all__ = [
     "ReadOnlyError",
     "RowMethods",
     "ShapeError",
+    "SparseTensor",
     "Tensor",
     "TensorlibError",
     "abs",
@@ -796,6 +799,7 @@ __all__ = [
     "softshrink",
     "softsign",
     "sort",
+    "sparse_coo_tensor",
     "split",
     "sqrt",
     "square",

@@ -13,11 +13,12 @@ from tensorlib.native import ffi, lib
 from tensorlib.ops.epilogues import linear_act
 from tensorlib.ops.recurrent import gru_layer, lstm_layer, rnn_layer
 from tensorlib.ops.trees import tree_lstm
+from tensorlib.sparse import SparseTensor
 from tensorlib.status import DECLINE, raise_status
 from tensorlib.tensor import Tensor
 
 __all__ = [
-    "adam_", "gru_layer", "linear_act", "lstm_layer", "rnn_layer", "scale_", "sgd_", "sum_of_squares", "tree_lstm",
+    "adam_", "adam_rows_", "gru_layer", "linear_act", "lstm_layer", "rnn_layer", "scale_", "sgd_", "sgd_rows_", "sum_of_squares", "tree_lstm",
     "zero_grad_",
 ]  # fmt: skip
 
@@ -113,6 +114,50 @@ def adam_(
         lr, beta1, beta2, eps, weight_decay, decoupled, maximize, lines.here(sys._getframe(1)),
     )  # fmt: skip
     return _done("adam_", served)
+
+
+def _rows(name: str, grad: SparseTensor) -> tuple[Tensor, Tensor]:
+    """Row numbers and values as the kernels read them."""
+    if not isinstance(grad, SparseTensor):
+        raise TypeError(f"{name}: got a {type(grad).__name__}, expected a row-sparse gradient.")
+    return grad._indices().reshape(-1).contiguous(), grad._values().contiguous()
+
+
+def sgd_rows_(param: Tensor, grad: SparseTensor, lr: float) -> bool:
+    """One step of plain stochastic gradient descent on the rows that `grad` holds: to the bit what `sgd_` does to them.
+
+    >>> w, g = tl.ones(3, 1), tl.sparse_coo_tensor(tl.tensor([[2, 2]]), tl.ones(2, 1), (3, 1))
+    >>> tl.fused.sgd_rows_(w, g, lr=0.25), w.tolist()
+    (True, [[1.0], [1.0], [0.5]])
+    """
+    index, values = _rows("sgd_rows_", grad)
+    return _done(
+        "sgd_rows_", lib.tl_sgd_rows(param._array, index._array, values._array, lr, lines.here(sys._getframe(1)))
+    )
+
+
+def adam_rows_(
+    param: Tensor,
+    grad: SparseTensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    step: float,
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-8,
+) -> bool:
+    """One step, the `step`-th, of Adam on the rows that `grad` holds, as `tl.optim.SparseAdam` defines it.
+
+    >>> w, g = tl.ones(2, 1), tl.sparse_coo_tensor(tl.tensor([[1]]), tl.ones(1, 1), (2, 1))
+    >>> tl.fused.adam_rows_(w, g, tl.zeros(2, 1), tl.zeros(2, 1), step=1, lr=0.25), [round(x, 4) for [x] in w.tolist()]
+    (True, [1.0, 0.75])
+    """
+    index, values = _rows("adam_rows_", grad)
+    served = lib.tl_adam_rows(
+        param._array, index._array, values._array, exp_avg._array, exp_avg_sq._array, step, lr, beta1, beta2, eps, lines.here(sys._getframe(1))
+    )  # fmt: skip
+    return _done("adam_rows_", served)
 
 
 def zero_grad_(params: Sequence[Tensor], set_to_none: bool = True) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib import dtypes
-from tensorlib.backends import backend_of, device_of, shape_of, strides_of
+from tensorlib.backends import FOREIGN, backend_of, device_of, shape_of, strides_of
 from tensorlib.dtypes import DType
 from tensorlib.errors import DTypeError, GradError, ShapeError
-from tensorlib.native import drain, lib
+from tensorlib.native import OBJECTS, drain, lib
 from tensorlib.status import checked, raise_status
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Tensor(Methods):
 
     __slots__ = ("__weakref__", "_array", "_grad")
     __array_ufunc__ = None  # NumPy's operators leave mixed operands to ours
+    is_sparse = False  # row-sparse: tensorlib/sparse.py
     __hash__ = object.__hash__
     _array: int
 
@@ -188,7 +189,7 @@ class Tensor(Methods):
                 return held
         except AttributeError:
             pass
-        self._grad: Tensor | None = wrap(lib.tl_grad_of(self._array))
+        self._grad: Tensor | None = wrap_gradient(lib.tl_grad_of(self._array))
         return self._grad
 
     @grad.setter
@@ -237,6 +238,10 @@ class Tensor(Methods):
     @property
     def _version(self) -> int:
         return int(lib.tl_version(self._array))
+
+    def to_dense(self) -> Tensor:
+        """This tensor: a dense one. A row-sparse one gives the whole table."""
+        return self
 
     def detach(self) -> Tensor:
         """A view of the same memory without history."""
@@ -406,6 +411,18 @@ def _no_grad() -> Any:
 def wrap(handle: int) -> Tensor:
     """A Tensor that owns `handle` from now on."""
     t: Tensor = _new(Tensor)
+    t._array = handle
+    return t
+
+
+def wrap_gradient(handle: int) -> Tensor:
+    """The same for a gradient, which may be row-sparse."""
+    kind = (
+        getattr(OBJECTS[lib.tl_storage_token(handle)], "tensor_class", Tensor)
+        if lib.tl_storage_kind(handle) == FOREIGN
+        else Tensor
+    )
+    t: Tensor = _new(kind)
     t._array = handle
     return t
 

@@ -27,7 +27,7 @@ LAYERS = [
         "tensorlib.backends",
     ],
     ["tensorlib.ops.table", "tensorlib.ops.rules", "tensorlib.tensor"],
-    ["tensorlib.ops", "tensorlib.fused", "tensorlib.display"],
+    ["tensorlib.ops", "tensorlib.fused", "tensorlib.display", "tensorlib.sparse"],
     ["tensorlib.autograd", "tensorlib.random", "tensorlib.io", "tensorlib.data"],
     ["tensorlib.nn", "tensorlib.optim", "tensorlib.distributed"],
 ]

@@ -12,8 +12,13 @@ __all__ = ["clip_grad_norm_", "clip_grad_value_", "get_total_norm", "parameters_
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """What there is of gradients: of row-sparse ones the rows, added up."""
     listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-    return [g for p in listed if (g := p.grad) is not None]
+    return _rows_of_sparse([g for p in listed if (g := p.grad) is not None])
+
+
+def _rows_of_sparse(tensors: list[Tensor]) -> list[Tensor]:
+    return [t.coalesce().values() if isinstance(t, tl.SparseTensor) else t for t in tensors]
 
 
 def get_total_norm(
@@ -24,7 +29,7 @@ def get_total_norm(
     >>> tl.nn.utils.get_total_norm([tl.tensor([3.0]), tl.tensor([4.0])]).item()
     5.0
     """
-    listed = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    listed = _rows_of_sparse([tensors] if isinstance(tensors, Tensor) else list(tensors))
     squares = tl.fused.sum_of_squares(listed) if norm_type == 2 else None
     if squares is not None:
         total = tl.tensor(math.sqrt(squares), dtype=listed[0].dtype if listed else None)

@@ -15,8 +15,9 @@ from tensorlib.errors import GradError, ShapeError
 from tensorlib.lines import describe, inherited
 from tensorlib.native import OBJECTS, ffi, lib
 from tensorlib.ops.table import BY_NUMBER, NATIVE_NUMBERS, Op
+from tensorlib.sparse import accumulate_rows
 from tensorlib.status import checked, raise_run_error, raise_status
-from tensorlib.tensor import Tensor, wrap
+from tensorlib.tensor import Tensor, wrap, wrap_gradient
 
 from .node import FUNCTION, Hooks
 
@@ -199,7 +200,7 @@ def _captured(run: int, k: int, t: Tensor) -> Tensor | None:
     if not handle:
         return None
     token = lib.tl_hooks(t._array)  # of a leaf; an interior tensor's hooks ran with its node
-    g = wrap(handle)
+    g = wrap_gradient(handle)
     return OBJECTS[token].run(0, g) if token else g
 
 
@@ -219,7 +220,7 @@ def _serve(run: int, code: int, create_graph: bool) -> None:
     if code == ASK_NODE:
         _serve_node(run)
     elif code == ASK_ADD:
-        both = wrap(lib.tl_run_grad(run, 0)) + wrap(lib.tl_run_grad(run, 1))
+        both = wrap_gradient(lib.tl_run_grad(run, 0)) + wrap_gradient(lib.tl_run_grad(run, 1))
         lib.tl_run_answer(run, both._array)
     elif code == ASK_REDUCE:
         meta = lib.tl_run_meta(run)
@@ -281,7 +282,7 @@ def _run_node_hooks(run: int, node: int) -> None:
     for j in sorted({*hooks.by_output, *hooks.retaining}):
         handle = lib.tl_run_grad(run, j)
         if handle:
-            g = wrap(handle)
+            g = wrap_gradient(handle)
             made = hooks.run(j, g)
             if made is not g:
                 lib.tl_run_set_grad(run, j, made._array)
@@ -289,8 +290,10 @@ def _run_node_hooks(run: int, node: int) -> None:
 
 
 def _gradient(run: int, j: int) -> Tensor | None:
+    """As rules read it: dense."""
     handle = lib.tl_run_grad(run, j)
-    return wrap(handle) if handle else None
+    g = wrap_gradient(handle) if handle else None
+    return g.to_dense() if g is not None and g.is_sparse else g
 
 
 def _rule_gradients(run: int, node: int, op: Op) -> list[Tensor | None]:
@@ -387,6 +390,9 @@ class _Values(dict[str, Any]):
 def accumulate(leaf: Tensor, g: Tensor, *, create_graph: bool = False) -> None:
     """leaf.grad += g, as backward does."""
     held = leaf.grad
+    if not create_graph and (g.is_sparse or (held is not None and held.is_sparse)):
+        accumulate_rows(leaf, g)
+        return
     if held is None and not create_graph and g.requires_grad:
         g = g.detach()
     if held is None:
@@ -415,8 +421,7 @@ def _run_accumulated(leaf: Tensor) -> None:
 
 def _serve_leaf(run: int, create_graph: bool) -> None:
     leaf = wrap(lib.tl_run_leaf(run))
-    handle = lib.tl_run_grad(run, 0)
-    g = wrap(handle)
+    g = wrap_gradient(lib.tl_run_grad(run, 0))
     token = lib.tl_hooks(leaf._array)
     hooks: Hooks | None = OBJECTS[token] if token else None
     if hooks:

@@ -125,6 +125,8 @@ class NativeBackend:
     device, xp = CPU, np
 
     def view(self, handle: int, dtype: DType) -> np.ndarray[Any, Any]:
+        if lib.tl_storage_kind(handle) == FOREIGN:
+            OBJECTS[lib.tl_storage_token(handle)][1]  # a sparse tensor says what it lacks
         if dtype is not dtypes.bfloat16:
             return view_numpy(handle, dtype)
         wide = checked(lib.tl_cast(handle, dtypes.float32.number, 0), "view", ())

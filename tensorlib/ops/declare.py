@@ -114,12 +114,15 @@ def _ternary_scalars(number: int, operands: tuple[Any, ...], line: int) -> int:
 _FAST = {1: _fast_unary, 2: _fast_binary, 3: _fast_ternary}
 
 
+_SPARSE_TOO = ("add", "sub")  # with a row-sparse tensor behind a dense one: that tensor's own
+
+
 def operator(op: Op, *, reverse: bool = False) -> Callable[[Tensor, Any], Any]:
     """The method behind a Python operator: as the function, but foreign operands get their own say (NotImplemented)."""
     fast, number, real = _FAST[2](op) if op.number in BINARY_NUMBERS else None, op.number, REAL | reverse
 
     def slow(a: Tensor, b: Any, line: int) -> Any:
-        if not isinstance(b, OPERANDS):
+        if not isinstance(b, OPERANDS) or (op.name in _SPARSE_TOO and getattr(b, "is_sparse", False)):
             return NotImplemented
         return run(op, (b, a) if reverse else (a, b), {}, line)
 
@@ -269,6 +272,10 @@ def _operand(op: Op, name: str, x: Any) -> Any:
 def _one_device(op: Op, tensors: Sequence[Tensor]) -> Device:
     where = tensors[0].device
     for t in tensors:
+        if t.is_sparse:
+            raise DTypeError(
+                f"{op.name}: got a row-sparse tensor of shape {t.shape}, expected a dense one.", hint="to_dense() it"
+            )
         if t.device != where:
             raise DeviceError(f"{op.name}: operands are on {where} and {t.device}.", hint="move one with .to(device)")
     return where

@@ -19,6 +19,7 @@ from tensorlib.ops.declare import structured
 from tensorlib.ops.rows import RowMethods
 from tensorlib.ops.shape import normalize_dim
 from tensorlib.ops.table import BATCH, NATIVE_NUMBERS, Draw, error, sample
+from tensorlib.sparse import embedding_gradient
 from tensorlib.tensor import wrap
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ def check_linear(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, ndim
 # ---- embedding ----
 
 
-def _embedding_ref(xp: Any, weight: Any, index: Any, *, padding_idx: int) -> Any:
+def _embedding_ref(xp: Any, weight: Any, index: Any, *, padding_idx: int, how: int) -> Any:
     wrong = (index < 0) | (index >= weight.shape[0])
     if bool(wrong.any()):
         raise IndexRangeError(
@@ -269,7 +270,20 @@ def _embedding_ref(xp: Any, weight: Any, index: Any, *, padding_idx: int) -> Any
     return weight[index]
 
 
-def _embedding_grad(g: Tensor, weight_shape: tuple[int, ...], index: Tensor, padding_idx: int) -> Tensor:
+DENSE, SPARSE, BY_FREQUENCY = range(3)  # how the gradient of a table comes
+
+
+def _frequency(index: Tensor, dtype: DType) -> Tensor:
+    """How often each position's row is named, (..., 1)."""
+    _, where, counts = ops.sorting.unique(index.reshape(-1), return_inverse=True, return_counts=True)
+    return counts[where.reshape(-1)].to(dtype).reshape((*index.shape, 1))
+
+
+def _embedding_grad(g: Tensor, weight_shape: tuple[int, ...], index: Tensor, padding_idx: int, how: int) -> Tensor:
+    if how == SPARSE:
+        return embedding_gradient(g, index, weight_shape, padding_idx)
+    if how == BY_FREQUENCY:
+        g = g / _frequency(index, g.dtype)
     if padding_idx >= 0:
         g = g * (index != padding_idx).unsqueeze(-1)
     rows = g.reshape((index.numel(), weight_shape[-1]))
@@ -280,22 +294,26 @@ def _embedding_grad(g: Tensor, weight_shape: tuple[int, ...], index: Tensor, pad
 _embedding = structured(
     "embedding",
     inputs=("weight", "index"),
-    attrs=("padding_idx",),
+    attrs=("padding_idx", "how"),
     dtype=rules.as_is,
     ref=_embedding_ref,
     vjp=(_embedding_grad, None),
-    composite=lambda weight, index, *, padding_idx: _embedding_plain(weight, index, padding_idx),
-    native=lambda line, weight, index, padding_idx: lib.tl_embedding(weight._array, index._array, padding_idx, line),
-    decode=lambda node: {"padding_idx": lib.tl_node_int(node, 0)},
+    composite=lambda weight, index, *, padding_idx, how: _embedding_plain(weight, index, padding_idx, how),
+    native=lambda line, weight, index, padding_idx, how: lib.tl_embedding(
+        weight._array, index._array, padding_idx, how, line
+    ),
+    decode=lambda node: {"padding_idx": lib.tl_node_int(node, 0), "how": lib.tl_node_int(node, 1)},
     samples=lambda: [
-        sample((7, 3), Draw((4,), dtype="int64", values=[0, 6, 2, 2]), padding_idx=-1),
-        sample((7, 3), Draw((2, 2), dtype="int64", values=[0, 6, 2, 2]), padding_idx=2, smooth=False),
-        sample((7, 3), Draw((), dtype="int32", values=[5]), padding_idx=-1),
-        sample((7, 3), Draw((0, 2), dtype="int64", values=[]), padding_idx=-1),
-        sample((5, 70), Draw((3,), dtype="int64", values=[4, 0, 4]), padding_idx=0, smooth=False),
+        sample((7, 3), Draw((4,), dtype="int64", values=[0, 6, 2, 2]), padding_idx=-1, how=DENSE),
+        sample((7, 3), Draw((2, 2), dtype="int64", values=[0, 6, 2, 2]), padding_idx=2, how=DENSE, smooth=False),
+        sample((7, 3), Draw((), dtype="int32", values=[5]), padding_idx=-1, how=DENSE),
+        sample((7, 3), Draw((0, 2), dtype="int64", values=[]), padding_idx=-1, how=DENSE),
+        sample((5, 70), Draw((3,), dtype="int64", values=[4, 0, 4]), padding_idx=0, how=DENSE, smooth=False),
+        sample((7, 3), Draw((2, 2), dtype="int64", values=[0, 6, 2, 2]), padding_idx=0, how=BY_FREQUENCY, smooth=False),
+        sample((7, 3), Draw((0,), dtype="int64", values=[]), padding_idx=-1, how=BY_FREQUENCY, smooth=False),
     ],
     rowwise=lambda: [
-        sample((50, 33), Draw((BATCH, *more), 0, 50, dtype="int64"), padding_idx=-1) for more in [(), (7,)]
+        sample((50, 33), Draw((BATCH, *more), 0, 50, dtype="int64"), padding_idx=-1, how=DENSE) for more in [(), (7,)]
     ],
     errors=[
         error(Draw((2,), dtype="int64", values=[0, 7]), (7, 3), raises=IndexError, match="index 7 is out of range"),
@@ -307,8 +325,10 @@ _embedding = structured(
 )
 
 
-def _embedding_plain(weight: Tensor, index: Tensor, padding_idx: int) -> Tensor:
+def _embedding_plain(weight: Tensor, index: Tensor, padding_idx: int, how: int) -> Tensor:
     rows = ops.positions.index_select(weight, 0, index.reshape(-1)).reshape((*index.shape, weight.shape[1]))
+    if how == BY_FREQUENCY:
+        rows = rows.detach() + (rows - rows.detach()) / _frequency(index, rows.dtype)
     return ops.elementwise.where((index == padding_idx).unsqueeze(-1), rows.detach(), rows)
 
 
@@ -323,20 +343,23 @@ def embedding(
 ) -> Tensor:
     """Rows of a table by integer index. The row `padding_idx` gets no gradient; `max_norm` first shrinks longer rows in place.
 
+    `scale_grad_by_freq` divides a row's gradient by how often it is named. With `sparse`, the gradient of a leaf `weight` holds only the rows
+    that are named (`tl.SparseTensor`); SGD, Adagrad and SparseAdam then touch no others.
+
     Shapes:
         input: (...) integer in [0, V), weight: (V, D)  ->  out: (..., D)
 
     >>> tl.embedding(tl.tensor([1, 0]), tl.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
     [[3.0, 4.0], [1.0, 2.0]]
     """
-    if padding_idx is max_norm is None and not (scale_grad_by_freq or sparse):
+    if padding_idx is max_norm is None and not scale_grad_by_freq:
         try:
-            if made := _tl_embedding(weight._array, input._array, -1, caller()):
+            if made := _tl_embedding(weight._array, input._array, -1, SPARSE if sparse else DENSE, caller()):
                 return wrap(made)
         except SLOW:
             pass
-    if scale_grad_by_freq or sparse:
-        raise GradError("embedding: scale_grad_by_freq and sparse gradients are not supported; leave both False.")
+    if scale_grad_by_freq and sparse:
+        raise GradError("embedding: scale_grad_by_freq does not go with sparse gradients.")
     if weight.ndim != 2:
         raise ShapeError(f"embedding: weight must have shape (V, D), got {weight.shape}.")
     if input.dtype.category != 1:
@@ -351,7 +374,8 @@ def embedding(
         if isinstance(input, RowMethods):
             return cast("Tensor", input.map_rows(embedding, input, weight, padding_idx, max_norm, norm_type))
         _shrink_rows(weight, input, max_norm, norm_type)
-    return _embedding(weight, input, padding_idx=padding)
+    how = SPARSE if sparse else BY_FREQUENCY if scale_grad_by_freq else DENSE
+    return _embedding(weight, input, padding_idx=padding, how=how)
 
 
 def _shrink_rows(weight: Tensor, index: Tensor, max_norm: float, norm_type: float) -> None:
