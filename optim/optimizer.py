@@ -199,16 +199,16 @@ class Optimizer:
 
     def update_sparse(self, p: Tensor, g: tl.SparseTensor, state: State, h: Hyper) -> None:
         """The same by a row-sparse gradient, for optimizers that take one: rows that it does not hold stay as they are."""
-        raise RuntimeError(
-            f"{type(self).__name__} does not support sparse gradients, please consider SparseAdam instead."
-        )
+        raise NotImplementedError(f"{type(self).__name__} does not define update_sparse().")
 
     def _update_each(self, group: dict[str, Any]) -> None:
         h = Hyper(**{key: value.item() if isinstance(value, Tensor) else value for key, value in group.items()})
         params = group["params"]
         sparse = [p for p in params if (g := p.grad) is not None and g.is_sparse]
         if sparse and type(self).update_sparse is Optimizer.update_sparse:
-            self.update_sparse(sparse[0], sparse[0].grad, {}, h)  # says so, before anything is changed
+            raise RuntimeError(
+                f"{type(self).__name__} does not support sparse gradients, please consider SparseAdam instead."
+            )
         if sparse and self._updated({**group, "params": [p for p in params if all(p is not s for s in sparse)]}):
             params = sparse
         with tl.no_grad():

@@ -121,7 +121,7 @@ def test_dense_and_sparse_parameters_share_a_group() -> None:
     assert sparse.grad is None
 
 
-@pytest.mark.parametrize("kind", [optim.Adam, optim.AdamW])
+@pytest.mark.parametrize("kind", [optim.Adam, optim.AdamW, optim.RMSprop, optim.NAdam])
 def test_who_takes_no_sparse_gradient_says_so_and_changes_nothing(kind: Any) -> None:
     dense, sparse = nn.Parameter(tl.ones(2, 2)), nn.Parameter(tl.ones(3, 1))
     optimizer = kind([dense, sparse])
