@@ -104,6 +104,8 @@ from tensorlib.ops.creation import tensor as tensor
 from tensorlib.ops.creation import zeros as zeros
 from tensorlib.ops.creation import zeros_like as zeros_like
 from tensorlib.ops.ctc import ctc_loss as ctc_loss
+from tensorlib.ops.distances import cdist as cdist
+from tensorlib.ops.distances import dist as dist
 from tensorlib.ops.einsum import einsum as einsum
 from tensorlib.ops.elementwise import abs as abs
 from tensorlib.ops.elementwise import absolute as absolute
@@ -511,6 +513,7 @@ __all__ = [
     "bucketize",
     "cartesian_prod",
     "cat",
+    "cdist",
     "ceil",
     "celu",
     "chain_matmul",
@@ -550,6 +553,7 @@ __all__ = [
     "diagonal",
     "diff",
     "digamma",
+    "dist",
     "div",
     "divide",
     "dot",

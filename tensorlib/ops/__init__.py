@@ -19,6 +19,7 @@ from tensorlib.ops import (
     convolution,
     creation,
     ctc,
+    distances,
     einsum,
     elementwise,
     epilogues,
@@ -58,9 +59,9 @@ from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
-    activations, attention, bags, channel_norms, comparison, conv, convolution, creation, ctc, einsum, elementwise, epilogues, extremes, fused,
-    gather, indexing, joins, linalg, losses, norms, padding, pairs, patches, piecewise, pooling, positions, rearrange, recurrent, reductions,
-    resample, rows, sampling, scaled, scans, selection, shape, sorting, special, transcendental, trees, unpooling, views,
+    activations, attention, bags, channel_norms, comparison, conv, convolution, creation, ctc, distances, einsum, elementwise, epilogues,
+    extremes, fused, gather, indexing, joins, linalg, losses, norms, padding, pairs, patches, piecewise, pooling, positions, rearrange,
+    recurrent, reductions, resample, rows, sampling, scaled, scans, selection, shape, sorting, special, transcendental, trees, unpooling, views,
 )  # fmt: skip
 
 
