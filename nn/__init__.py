@@ -8,6 +8,7 @@ if __name__ != "tensorlib.nn":
 
 from tensorlib.nn import (
     activations,
+    attention,
     containers,
     conv,
     crf,
@@ -28,10 +29,12 @@ from tensorlib.nn import (
     recurrent,
     resampling,
     similarity,
+    transformer,
     trees,
     utils,
 )
 from tensorlib.nn.activations import *
+from tensorlib.nn.attention import *
 from tensorlib.nn.containers import *
 from tensorlib.nn.conv import *
 from tensorlib.nn.crf import *
@@ -50,10 +53,12 @@ from tensorlib.nn.recurrent import *
 from tensorlib.nn.resampling import *
 from tensorlib.nn.similarity import *
 from tensorlib.nn.state import IncompatibleKeys, StateDictError
+from tensorlib.nn.transformer import *
 from tensorlib.nn.trees import *
 
 __all__ = ["IncompatibleKeys", "Module", "StateDictError", "decoding", "functional", "init", "modules", "utils"]
 __all__ += activations.__all__
+__all__ += attention.__all__
 __all__ += containers.__all__
 __all__ += conv.__all__
 __all__ += crf.__all__
@@ -70,4 +75,5 @@ __all__ += ragged_attention.__all__
 __all__ += recurrent.__all__
 __all__ += resampling.__all__
 __all__ += similarity.__all__
+__all__ += transformer.__all__
 __all__ += trees.__all__

@@ -7,8 +7,9 @@ from typing import Any
 
 import tensorlib as tl
 from tensorlib import Tensor
-from tensorlib.nn import distances, margins, masks, pointwise, spatial
+from tensorlib.nn import distances, heads, margins, masks, pointwise, spatial
 from tensorlib.nn.distances import *  # noqa: F403
+from tensorlib.nn.heads import *  # noqa: F403
 from tensorlib.nn.margins import *  # noqa: F403
 from tensorlib.nn.masks import *  # noqa: F403
 from tensorlib.nn.pointwise import *  # noqa: F403
@@ -26,6 +27,7 @@ __all__ = [
     "tanhshrink", "unfold",
 ]  # fmt: skip
 __all__ += distances.__all__
+__all__ += heads.__all__
 __all__ += margins.__all__
 __all__ += masks.__all__
 __all__ += pointwise.__all__

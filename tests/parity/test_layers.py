@@ -190,6 +190,32 @@ LAYERS: dict[str, list[Layer]] = {
         for name in ("RNN", "GRU", "LSTM")
     },
     **{name: [layer(lambda nn, name=name: getattr(nn, name)(4, 5), (3, 4))] for name in ("RNNCell", "GRUCell", "LSTMCell")},
+    # attention; more of it in test_transformer.py
+    "MultiheadAttention": [
+        layer(lambda nn: nn.MultiheadAttention(8, 2), (5, 3, 8), (6, 3, 8), (6, 3, 8)),
+        layer(
+            lambda nn: nn.MultiheadAttention(8, 2, add_bias_kv=True, add_zero_attn=True, kdim=5, vdim=7, batch_first=True),
+            (3, 5, 8), (3, 6, 5), (3, 6, 7),
+        ),
+        layer(lambda nn: nn.MultiheadAttention(8, 4, bias=False), (5, 8), call=lambda m, x: m(x, x, x, need_weights=False)),
+        layer(lambda nn: nn.MultiheadAttention(8, 2, dropout=0.3), (5, 3, 8), (6, 3, 8), (6, 3, 8), random=True),
+    ],
+    "TransformerEncoderLayer": [
+        layer(lambda nn: nn.TransformerEncoderLayer(8, 2, 12, 0.0), (5, 3, 8)),
+        layer(lambda nn: nn.TransformerEncoderLayer(8, 2, 12, 0.0, "gelu", 1e-3, True, True, False), (3, 5, 8)),
+        layer(lambda nn: nn.TransformerEncoderLayer(8, 2, 12, 0.3), (5, 3, 8), random=True),
+    ],
+    "TransformerDecoderLayer": [
+        layer(lambda nn: nn.TransformerDecoderLayer(8, 2, 12, 0.0), (5, 3, 8), (6, 3, 8)),
+        layer(lambda nn: nn.TransformerDecoderLayer(8, 2, 12, 0.0, "gelu", 1e-3, True, True, False), (3, 5, 8), (3, 6, 8)),
+    ],
+    "TransformerEncoder": [
+        layer(lambda nn: nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 12, 0.0), 2, nn.LayerNorm(8)), (5, 3, 8)),
+    ],
+    "TransformerDecoder": [
+        layer(lambda nn: nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 12, 0.0), 2), (5, 3, 8), (6, 3, 8)),
+    ],
+    "Transformer": [layer(lambda nn: nn.Transformer(8, 2, 2, 2, 12, 0.0, batch_first=True), (3, 5, 8), (3, 6, 8))],
     # containers
     "Sequential": [layer(lambda nn: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)), (4, 6))],
     "ModuleList": [
@@ -293,3 +319,45 @@ def test_layer(name: str, case: Layer) -> None:
         inputs = [np.asarray(draw(s), np.float32) for s in case.shapes]
         same(run(tl, ours, case, inputs), run(torch, theirs, case, inputs), case.tolerance)
         same(state(ours), state(theirs), case.tolerance)
+
+
+def drawn(lib: Any, make: Callable[[Any], Any], times: int) -> dict[str, np.ndarray[Any, Any]]:
+    """The first values of each parameter and buffer, of so many layers."""
+    lib.manual_seed(0)
+    states = [state(make(lib.nn)) for _ in range(times)]
+    return {name: np.concatenate([s[name].reshape(-1) for s in states]).astype(np.float64) for name in states[0]}
+
+
+def has_weights(case: Layer) -> bool:
+    return bool(state(case.make(tl.nn)))
+
+
+WEIGHTED = {
+    name: cases[0].make for name, cases in LAYERS.items() if has_weights(cases[0]) and not name.startswith("Parameter")
+}
+
+
+WEIGHTED |= {  # fewer of them, and wider
+    "TransformerEncoder": lambda nn: nn.TransformerEncoder(nn.TransformerEncoderLayer(96, 2, 64, batch_first=True), 1),
+    "TransformerDecoder": lambda nn: nn.TransformerDecoder(nn.TransformerDecoderLayer(96, 2, 64), 1),
+    "TransformerEncoderLayer": lambda nn: nn.TransformerEncoderLayer(96, 2, 64),
+    "TransformerDecoderLayer": lambda nn: nn.TransformerDecoderLayer(96, 2, 64),
+    "Transformer": lambda nn: nn.Transformer(96, 2, 1, 1, 64, batch_first=True),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_initial_distributions(name: str) -> None:
+    """Constants are the same; of random values the mean, the variance, the kurtosis (1.8 uniform, 3 normal) and the range."""
+    smallest = min((v.size for v in state(WEIGHTED[name](tl.nn)).values() if v.size > 1 and v.std() > 0), default=3000)
+    ours, theirs = (drawn(lib, WEIGHTED[name], 3000 // smallest + 1) for lib in (tl, torch))
+    assert list(ours) == list(theirs)
+    for parameter, want in theirs.items():
+        got, spread = ours[parameter], want.std()
+        if spread == 0:
+            assert (got == want[0]).all(), parameter
+            continue
+        assert abs(got.mean() - want.mean()) < 0.1 * spread, parameter
+        assert abs(got.std() / spread - 1) < 0.08, parameter
+        assert abs(((got / got.std()) ** 4).mean() / ((want / spread) ** 4).mean() - 1) < 0.2, parameter
+        assert abs(np.abs(got).max() / np.abs(want).max() - 1) < 0.35, parameter
