@@ -23,7 +23,6 @@ import tensorlib as tl
 import tensorlib.nn.functional as F
 from tensorlib import nn
 from tensorlib.nn.decoding import Hypothesis, beam_search, greedy_decode
-from tensorlib.nn.ragged_attention import AttentionMemory
 from tensorlib.nn.utils.rnn import PackedSequence, pack_sequence, packed_collate
 
 # %% [markdown]
@@ -98,12 +97,12 @@ class Writer(nn.Module):
         self.own, self.looked_up = nn.Linear(width, width), nn.Linear(width, width, bias=False)
         self.head = nn.Linear(width, len(ALPHABET))
 
-    def read(self, digits: PackedSequence) -> tuple[States, AttentionMemory]:
+    def read(self, digits: PackedSequence) -> tuple[States, nn.AttentionMemory]:
         """Where the writer starts, and what it can look up."""
         memory, (h, c) = self.reader(self.digits(digits))
         return (tl.cat([*h], 1).unsqueeze(0), tl.cat([*c], 1).unsqueeze(0)), self.attention.prepare(memory)
 
-    def score(self, written: Seen, memory: AttentionMemory) -> tuple[Seen, tl.Tensor]:
+    def score(self, written: Seen, memory: nn.AttentionMemory) -> tuple[Seen, tl.Tensor]:
         """The scores, and how much of each digit's state went into them."""
         context, weights = self.attention(written, memory)
         return self.head(tl.tanh(self.own(written) + self.looked_up(context))), weights
@@ -112,7 +111,7 @@ class Writer(nn.Module):
         start, memory = self.read(digits)
         return self.score(self.writer(self.letters(given), start)[0], memory)[0]
 
-    def step(self, letters: tl.Tensor, state: tuple[States, AttentionMemory]) -> tuple[tl.Tensor, Any]:
+    def step(self, letters: tl.Tensor, state: tuple[States, nn.AttentionMemory]) -> tuple[tl.Tensor, Any]:
         """One letter of each number at work, as `tl.nn.decoding` asks for it."""
         before, memory = state
         written, after = self.writer(self.letters(letters).unsqueeze(0), before)
