@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tensorlib as tl
 from tensorlib import Tensor
+from tensorlib.nn.utils.rnn import by_rows
 
 __all__ = ["bilinear", "cosine_similarity", "normalize", "pairwise_distance", "pdist"]
 
@@ -59,6 +60,7 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     return (input[one] - input[other]).norm(p, -1)
 
 
+@by_rows
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``input1 @ weight[k] @ input2 + bias[k]`` for each k.
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import tensorlib as tl
 from tensorlib import Tensor
@@ -160,6 +160,8 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     >>> tl.nn.functional.glu(tl.tensor([3.0, 0.0])).tolist()
     [1.5]
     """
+    if isinstance(input, tl.RowMethods) and dim % input.ndim:
+        return cast("Tensor", input.map_rows(glu, input, dim))
     if input.ndim == 0 or input.shape[dim] % 2:
         raise tl.ShapeError(f"glu: dimension {dim} must have an even size, got shape {input.shape}.")
     value, gate = input.split(input.shape[dim] // 2, dim) if input.shape[dim] else (input, input)

@@ -6,6 +6,7 @@ Dimension letters: B sequences, T steps, D features, H hidden units, P size of a
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -40,7 +41,22 @@ def _layer(
 def _one_step(batch: int) -> Tensor:
     """The sizes of a batch's only step. Read by the kernels, never written."""
     with tl.inference_mode(False):  # it serves recorded steps as well, whoever asks first
-        return tl.tensor([batch])
+        return tl.tensor([batch] if batch else [], dtype=tl.int64)
+
+
+def _check_sizes(name: str, **sizes: tuple[Any, int]) -> None:
+    """Raises unless each size is an integer, and at least so large."""
+    for what, (size, least) in sizes.items():
+        if not isinstance(size, int) or size < least:
+            raise ValueError(f"{name}: {what} must be an integer of at least {least}, got {size!r}.")
+
+
+def _said(x: Any) -> str:
+    return f"{x.dtype.name} of shape {x.shape}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+
+
+def _parts(x: Any) -> str:
+    return f" of {', '.join(type(t).__name__ for t in x) or 'nothing'}" if isinstance(x, (tuple, list)) else ""
 
 
 class RNNBase(Module):
@@ -52,15 +68,20 @@ class RNNBase(Module):
     ) -> None:  # fmt: skip
         super().__init__()
         name = type(self).__name__
-        for what, size, least in (
-            ("hidden_size", hidden_size, 1),
-            ("num_layers", num_layers, 1),
-            ("proj_size", proj_size, 0),
-        ):
-            if not isinstance(size, int) or size < least:
-                raise ValueError(f"{name}: {what} must be an integer of at least {least}, got {size!r}.")
-        if not 0 <= dropout <= 1:
+        _check_sizes(
+            name,
+            input_size=(input_size, 0),
+            hidden_size=(hidden_size, 1),
+            num_layers=(num_layers, 1),
+            proj_size=(proj_size, 0),
+        )
+        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
             raise ValueError(f"{name}: dropout must be a probability in [0, 1], got {dropout!r}.")
+        if dropout and num_layers == 1:
+            warnings.warn(
+                f"{name}: dropout={dropout} has no effect: there is none after the last layer, and num_layers is 1.",
+                stacklevel=3,
+            )
         if proj_size >= hidden_size or (proj_size and mode != "LSTM"):
             raise ValueError(
                 f"{name}: proj_size is LSTM's, and smaller than hidden_size {hidden_size}; got {proj_size}."
@@ -133,26 +154,23 @@ class RNNBase(Module):
         """The given states, (K, B, .) each."""
         if hx is None:
             return None
-        given = hx if self.mode == "LSTM" else (hx,)
-        if not isinstance(given, (tuple, list)) or len(given) != (2 if self.mode == "LSTM" else 1):
-            raise TypeError(
-                f"{type(self).__name__}: expected the initial states as (h_0, c_0), got {type(hx).__name__}."
-            )
-        layers = self.num_layers * self._directions
-        made = []
-        for name, state, width in zip(
-            ("h_0", "c_0"), given, (self.proj_size or self.hidden_size, self.hidden_size), strict=False
+        name, lstm = type(self).__name__, self.mode == "LSTM"
+        given = hx if lstm else (hx,)
+        if (
+            not isinstance(given, (tuple, list))
+            or len(given) != 1 + lstm
+            or not all(isinstance(s, Tensor) for s in given)
         ):
+            wanted = "a pair of tensors (h_0, c_0)" if lstm else "a tensor h_0"
+            raise TypeError(f"{name}: expected the initial states as {wanted}, got a {type(hx).__name__}{_parts(hx)}.")
+        widths = (self.proj_size or self.hidden_size, self.hidden_size)
+        layers = self.num_layers * self._directions
+        for part, state, width in zip(("h_0", "c_0"), given, widths, strict=False):
             expected = (layers, width) if unbatched else (layers, batch, width)
-            if not isinstance(state, Tensor) or state.shape != expected or state.dtype is not like.dtype:
-                got = (
-                    f"{state.dtype.name} of shape {state.shape}" if isinstance(state, Tensor) else type(state).__name__
-                )
-                raise tl.ShapeError(
-                    f"{type(self).__name__}: {name} must be {like.dtype.name} of shape {expected}, got {got}."
-                )
-            made.append(state.unsqueeze(1) if unbatched else state)
-        return tuple(made)
+            if state.shape != expected or state.dtype is not like.dtype:
+                error = tl.ShapeError if state.shape != expected else tl.DTypeError
+                raise error(f"{name}: {part} must be {like.dtype.name} of shape {expected}, got {_said(state)}.")
+        return tuple(s.unsqueeze(1) for s in given) if unbatched else tuple(given)
 
     def _result(self, states: _States) -> Any:
         return states if self.mode == "LSTM" else states[0]
@@ -166,14 +184,15 @@ class RNNBase(Module):
             returns: the states after each step, in the form of the input with H (P) times directions features; the last states, in the form of hx
 
         Raises:
-            ShapeError: where sizes or dtypes do not fit.
+            ShapeError, DTypeError: where sizes or dtypes do not fit; of a list, naming the sequence.
         """
         if isinstance(input, (list, tuple)):
-            out, states = self.forward(pack_sequence(input, enforce_sorted=False), hx)
-            return unpack_sequence(out), states
+            packed, last = self._packed(self._from_list(input), hx)
+            return unpack_sequence(packed), last
         if isinstance(input, PackedSequence):
             return self._packed(input, hx)
-        self._check(input, (2, 3))
+        forms = ("(T, D)", "(B, T, D)" if self.batch_first else "(T, B, D)")
+        self._check(input, next(self.parameters()), "got", *forms)
         unbatched = input.ndim == 2
         x = input.unsqueeze(1) if unbatched else input.transpose(0, 1) if self.batch_first else input
         steps, batch, width = x.shape
@@ -186,7 +205,7 @@ class RNNBase(Module):
         return out.transpose(0, 1) if self.batch_first else out, self._result(last)
 
     def _packed(self, packed: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
-        self._check(packed.data, (2,))
+        self._check(packed.data, next(self.parameters()), "got rows,", "(N, D)")
         order, back = packed.sorted_indices, packed.unsorted_indices
         batch = len(packed.lengths)
         states = self._initial(hx, batch, False, packed.data)
@@ -197,21 +216,26 @@ class RNNBase(Module):
             last = tuple(s.index_select(1, back) for s in last)
         return packed.with_data(rows), self._result(last)
 
-    def _check(self, x: Any, ndims: tuple[int, ...]) -> None:
+    def _from_list(self, sequences: Sequence[Any]) -> PackedSequence:
+        like = next(self.parameters())
+        if not sequences:
+            none = tl.empty((0, self.input_size), device=like.device, dtype=like.dtype)
+            return PackedSequence(none, tl.zeros(0, dtype=tl.int64))
+        for i, x in enumerate(sequences):
+            self._check(x, like, f"sequence {i} is", "(L, D)")
+        return pack_sequence(sequences, enforce_sorted=False)
+
+    def _check(self, x: Any, like: Tensor, what: str, *forms: str) -> None:
+        """Raises unless x is of the dtype of `like` and has one of these forms."""
+        ndims = [form.count(",") + 1 for form in forms]
+        if isinstance(x, Tensor) and x.ndim in ndims and x.shape[-1] == self.input_size and x.dtype is like.dtype:
+            return
+        expected = " or ".join(form.replace("D", str(self.input_size)) for form in forms)
+        message = f"{type(self).__name__}: {what} {_said(x)}, expected {like.dtype.name} of shape {expected}"
         if not isinstance(x, Tensor):
-            raise TypeError(
-                f"{type(self).__name__}: got a {type(x).__name__}, expected a tensor, a PackedSequence or a list of tensors."
-            )
-        if x.ndim not in ndims or x.shape[-1] != self.input_size:
-            raise tl.ShapeError(
-                f"{type(self).__name__}: got shape {x.shape}, expected {' or '.join(str(n) for n in ndims)} dimensions, "
-                f"the last one of input_size {self.input_size}."
-            )
-        weight = next(self.parameters())
-        if x.dtype is not weight.dtype:
-            raise tl.DTypeError(
-                f"{type(self).__name__}: got {x.dtype.name}, expected the weights' {weight.dtype.name}."
-            )
+            raise TypeError(f"{message}, a PackedSequence or a list of tensors." if what == "got" else f"{message}.")
+        error = tl.DTypeError if x.dtype is not like.dtype else tl.ShapeError
+        raise error(f"{message}; input_size is {self.input_size}.")
 
     def extra_repr(self) -> str:
         said = [f"{self.input_size}, {self.hidden_size}"]
@@ -307,8 +331,7 @@ class RNNCellBase(Module):
         self, input_size: int, hidden_size: int, bias: bool, num_chunks: int, device: Any = None, dtype: Any = None
     ) -> None:
         super().__init__()
-        if hidden_size < 1:
-            raise ValueError(f"{type(self).__name__}: hidden_size must be positive, got {hidden_size}.")
+        _check_sizes(type(self).__name__, input_size=(input_size, 0), hidden_size=(hidden_size, 1))
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         rows = num_chunks * hidden_size
         self.weight_ih = Parameter(tl.empty((rows, input_size), device=device, dtype=dtype))
@@ -324,25 +347,28 @@ class RNNCellBase(Module):
             init.uniform_(p, -bound, bound)
 
     def _step(self, input: Tensor, states: _States | None) -> _States:
-        if not isinstance(input, Tensor) or input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
-            got = input.shape if isinstance(input, Tensor) else type(input).__name__
-            raise tl.ShapeError(
-                f"{type(self).__name__}: input must have shape (B, {self.input_size}) or ({self.input_size},), got {got}."
-            )
+        self._check("input", input, (), self.input_size)
         x = input if input.ndim == 2 else input.unsqueeze(0)
         batch = x.shape[0]
         if states is not None:
-            expected = (*input.shape[:-1], self.hidden_size)
-            for state in states:
-                if state.shape != expected:
-                    raise tl.ShapeError(
-                        f"{type(self).__name__}: a state must have shape {expected}, got {state.shape}."
-                    )
+            for part, state in zip(("h", "c"), states, strict=False):
+                self._check(part, state, input.shape, self.hidden_size)
             states = tuple(s.reshape(1, batch, self.hidden_size) for s in states)
         weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
         out, *last = _layer(self._mode, x, _one_step(batch), weights, states, batch)
         made = (out, *(c.reshape(batch, self.hidden_size) for c in last[1:]))
         return made if input.ndim == 2 else tuple(s.squeeze(0) for s in made)
+
+    def _check(self, part: str, x: Any, like: tuple[int, ...], width: int) -> None:
+        """Raises unless x has shape (B, width) or (width,), that of `like` but for the last size where that is known."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{type(self).__name__}: {part} is a {type(x).__name__}, expected a tensor.")
+        shape, dtype = x.shape, self.weight_ih.dtype
+        fits = shape == (*like[:-1], width) if like else len(shape) in (1, 2) and shape[-1] == width
+        if not fits or x.dtype is not dtype:
+            form = (*like[:-1], width) if like else f"(B, {width}) or ({width},)"
+            error = tl.DTypeError if fits else tl.ShapeError
+            raise error(f"{type(self).__name__}: {part} must be {dtype.name} of shape {form}, got {_said(x)}.")
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
@@ -365,6 +391,9 @@ class RNNCell(RNNCellBase):
             raise ValueError(f"RNNCell: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}.")
         super().__init__(input_size, hidden_size, bias, 1, device, dtype)
         self.nonlinearity, self._mode = nonlinearity, f"RNN_{nonlinearity.upper()}"
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.nonlinearity == "tanh" else f", nonlinearity={self.nonlinearity}")
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
         return self._step(input, None if hx is None else (hx,))[0]
@@ -407,5 +436,7 @@ class LSTMCell(RNNCellBase):
         super().__init__(input_size, hidden_size, bias, 4, device, dtype)
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        if hx is not None and (not isinstance(hx, (tuple, list)) or len(hx) != 2):
+            raise TypeError(f"LSTMCell: expected a pair of tensors (h, c), got a {type(hx).__name__}{_parts(hx)}.")
         h, c = self._step(input, hx)
         return h, c

@@ -84,7 +84,8 @@ class PackedSequence(tl.RowMethods):
     [10.0, 30.0]
     """
 
-    __slots__ = ("_layout", "batch_sizes", "data", "sorted_indices", "unsorted_indices")
+    _FIELDS = ("data", "batch_sizes", "sorted_indices", "unsorted_indices")
+    __slots__ = ("_layout", *_FIELDS)
 
     def __init__(
         self, data: Tensor, batch_sizes: Tensor | None = None, sorted_indices: Tensor | None = None, unsorted_indices: Tensor | None = None
@@ -218,7 +219,11 @@ class PackedSequence(tl.RowMethods):
 
     def __iter__(self) -> Iterator[Any]:
         """As PyTorch's named tuple unpacks."""
-        return iter((self.data, self.batch_sizes, self.sorted_indices, self.unsorted_indices))
+        return iter([getattr(self, name) for name in self._FIELDS])
+
+    def _replace(self, **fields: Tensor) -> PackedSequence:
+        """As PyTorch's named tuple is copied with other fields; `with_data` suffices where only the data are."""
+        return PackedSequence(**{name: getattr(self, name) for name in PackedSequence._FIELDS} | fields)
 
     def __repr__(self) -> str:
         return (
@@ -381,12 +386,14 @@ def _rows_of(x: Tensor, rows: _Array) -> Tensor:
 
 
 def _checked_lengths(name: str, lengths: Any, count: int, longest: int) -> _Array:
+    if isinstance(lengths, (int, str)):
+        raise TypeError(f"{name}: lengths is {lengths!r}, expected one integer for each of the {count} sequences.")
     listed = lengths.tolist() if isinstance(lengths, (Tensor, np.ndarray)) else list(lengths)
     if len(listed) != count:
         raise tl.ShapeError(f"{name}: got {len(listed)} lengths for {count} sequences.")
     for i, n in enumerate(listed):
         if not hasattr(n, "__index__") or not 0 <= as_integer(n) <= longest:
-            raise ValueError(f"{name}: sequence {i} has length {n}, expected an integer in [0, {longest}].")
+            raise tl.ShapeError(f"{name}: sequence {i} has length {n}, expected an integer in [0, {longest}].")
     return np.asarray(listed, np.int64)
 
 
@@ -396,7 +403,7 @@ def _layout_of(name: str, lengths: _Array, enforce_sorted: bool) -> _Layout:
         order = np.argsort(-lengths, kind="stable")
         lengths = lengths[order]
     for i in np.flatnonzero(np.diff(lengths) > 0):
-        raise ValueError(
+        raise tl.ShapeError(
             f"{name}: sequence {i + 1} (length {lengths[i + 1]}) is longer than sequence {i} (length {lengths[i]}), "
             "and enforce_sorted promises falling lengths; pass enforce_sorted=False."
         )
@@ -435,8 +442,8 @@ def pack_padded_sequence(
         input: (T, B, ...), or (B, T, ...) with `batch_first`; lengths: B integers in [0, T], falling unless `enforce_sorted` is off
 
     Raises:
-        ShapeError: where there are more or fewer lengths than sequences.
-        ValueError: where a length is out of range, or rises though `enforce_sorted` promised that none does.
+        ShapeError: where a length is out of range, or rises though `enforce_sorted` promised that none does, naming the sequence; or
+            there are not as many lengths as sequences.
 
     >>> tl.nn.utils.rnn.pack_padded_sequence(tl.tensor([[1, 2, 3], [4, 0, 0]]), [3, 1], batch_first=True).data.tolist()
     [1, 4, 2, 3]
@@ -449,6 +456,8 @@ def pack_padded_sequence(
 
 def _padded_sizes(name: str, padded: Tensor, batch_first: bool) -> tuple[int, int]:
     """(T, B)"""
+    if not isinstance(padded, Tensor):
+        raise TypeError(f"{name}: got a {type(padded).__name__}, expected a tensor.")
     if padded.ndim < 2:
         raise tl.ShapeError(
             f"{name}: expected {'(B, T, ...)' if batch_first else '(T, B, ...)'}, got shape {padded.shape}."
@@ -461,8 +470,8 @@ def pack_sequence(sequences: Sequence[Tensor], enforce_sorted: bool = True) -> P
     """Pack a list of tensors of shapes (L_i, ...), which may be empty.
 
     Raises:
-        ShapeError, DTypeError: where a sequence does not fit the first one, naming it.
-        ValueError: where there is no sequence, or lengths rise though `enforce_sorted` promised that none does.
+        ShapeError, DTypeError: where a sequence does not fit the first one, naming it; where lengths rise though `enforce_sorted` promised
+            that none does; where there is no sequence.
 
     >>> tl.nn.utils.rnn.pack_sequence([tl.tensor([1, 2, 3]), tl.tensor([4])]).batch_sizes.tolist()
     [2, 1, 1]
@@ -478,19 +487,26 @@ def pack_sequence(sequences: Sequence[Tensor], enforce_sorted: bool = True) -> P
 def _sequences(name: str, sequences: Sequence[Tensor]) -> list[Tensor]:
     listed = list(sequences)
     if not listed:
-        raise ValueError(f"{name}: got no sequences.")
+        raise tl.ShapeError(f"{name}: got no sequences.")
     for i, s in enumerate(listed):
         if not isinstance(s, Tensor) or s.ndim == 0:
-            got = "0-d" if isinstance(s, Tensor) else f"a {type(s).__name__}"
-            raise tl.ShapeError(f"{name}: sequence {i} is {got}, expected a tensor of shape (L, ...).")
+            error = tl.ShapeError if isinstance(s, Tensor) else TypeError
+            raise error(
+                f"{name}: sequence {i} is a {'0-d tensor' if isinstance(s, Tensor) else type(s).__name__}, expected a tensor of shape (L, ...)."
+            )
         fits = s.shape[1:] == listed[0].shape[1:]
         if not fits or s.dtype is not listed[0].dtype:
-            error = tl.DTypeError if fits else tl.ShapeError
-            raise error(
+            raise (tl.DTypeError if fits else tl.ShapeError)(
                 f"{name}: sequence {i} is {s.dtype.name} of shape {s.shape}, sequence 0 {listed[0].dtype.name} of shape {listed[0].shape}; "
                 "only the first sizes may differ."
             )
     return listed
+
+
+def _packed(name: str, sequences: PackedSequence) -> tuple[_Layout, Tensor]:
+    if not isinstance(sequences, PackedSequence):
+        raise TypeError(f"{name}: got a {type(sequences).__name__}, expected a PackedSequence.")
+    return sequences._layout, sequences.data
 
 
 def pad_packed_sequence(
@@ -502,16 +518,16 @@ def pad_packed_sequence(
         returns: (T, B, ...), or (B, T, ...) with `batch_first`, where T is `total_length` if that is given; lengths (B,) int64
 
     Raises:
-        ValueError: where a sequence is longer than `total_length`.
+        ShapeError: where a sequence is longer than `total_length`.
 
     >>> packed = tl.nn.utils.rnn.pack_sequence([tl.tensor([1, 2, 3]), tl.tensor([4])])
     >>> tl.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)[0].tolist()
     [[1, 2, 3], [4, 0, 0]]
     """
-    layout, data = sequence._layout, sequence.data
+    layout, data = _packed("pad_packed_sequence", sequence)
     steps = layout.steps if total_length is None else total_length
     if steps < layout.steps:
-        raise ValueError(
+        raise tl.ShapeError(
             f"pad_packed_sequence: total_length is {total_length}, but the longest sequence has length {layout.steps}."
         )
     row = np.full((steps, layout.batch), layout.rows)
@@ -532,7 +548,7 @@ def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
     >>> [s.tolist() for s in tl.nn.utils.rnn.unpack_sequence(packed)]
     [[4], [1, 2, 3]]
     """
-    layout, data = packed_sequences._layout, packed_sequences.data
+    layout, data = _packed("unpack_sequence", packed_sequences)
     if layout.batch == 0:
         return []
     if layout.batch > 1:

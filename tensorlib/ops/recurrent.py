@@ -266,7 +266,7 @@ def _call(
         pass
     _check(name, kind, x, sizes, weights, states, batch)
     entry, how = (_lstm, {}) if kind == LSTM else (_recurrent, {"kind": kind})
-    return entry(x, sizes, *states, *given, batch=batch, **how)
+    return entry(x, sizes.to(x.device), *states, *given, batch=batch, **how)
 
 
 def _check(

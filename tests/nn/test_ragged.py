@@ -151,6 +151,7 @@ def test_other_operations_of_rows() -> None:
         (x @ tl.eye(8)[:, :2], x.data @ tl.eye(8)[:, :2]), (tl.cat([x, x * 2], -1), tl.cat([x.data, x.data * 2], -1)),
         (tl.where(x > 0, x, 0.0), tl.where(x.data > 0, x.data, 0.0)), (F.normalize(x), F.normalize(x.data)), (table(words), table(words.data)),
         (F.cosine_similarity(x, x + 1), F.cosine_similarity(x.data, x.data + 1)), (F.one_hot(words, 5), F.one_hot(words.data, 5)),
+        (F.glu(x), F.glu(x.data)), (F.bilinear(x, x, tl.ones(2, 8, 8)), F.bilinear(x.data, x.data, tl.ones(2, 8, 8))),
         (nn.ReLU(inplace=True)(x.clone()), F.relu(x.data)), (nn.SiLU(inplace=True)(x.clone()), F.silu(x.data)),
         (nn.ELU(inplace=True)(x.clone()), F.elu(x.data)),
     ]:  # fmt: skip

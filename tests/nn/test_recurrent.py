@@ -21,6 +21,7 @@ LAYERS: dict[str, Callable[..., nn.RNNBase]] = {
     "ReLU": lambda *a, **k: nn.RNN(*a, nonlinearity="relu", **k),
     "GRU": nn.GRU,
     "LSTM": nn.LSTM,
+    "projected": lambda d, h, *a, **k: nn.LSTM(d, h + 1, *a, proj_size=(h + 1) // 2, **k),
 }
 CELLS = {"RNN": nn.RNNCell, "GRU": nn.GRUCell, "LSTM": nn.LSTMCell}
 
@@ -30,9 +31,9 @@ def states_of(result: Any) -> list[tl.Tensor]:
 
 
 def initial(net: nn.RNNBase, batch: int) -> list[tl.Tensor]:
-    shape = (net.num_layers * (2 if net.bidirectional else 1), batch, net.hidden_size)
-    dtype = net.weight_ih_l0.dtype
-    return [tl.randn(shape, dtype=dtype).requires_grad_() for _ in range(2 if net.mode == "LSTM" else 1)]
+    layers, dtype = net.num_layers * (2 if net.bidirectional else 1), net.weight_ih_l0.dtype
+    widths = [net.proj_size or net.hidden_size, *([net.hidden_size] if net.mode == "LSTM" else [])]
+    return [tl.randn(layers, batch, width, dtype=dtype).requires_grad_() for width in widths]
 
 
 def run(net: nn.RNNBase, x: Any, states: list[tl.Tensor]) -> tuple[list[tl.Tensor], list[tl.Tensor]]:
@@ -167,7 +168,8 @@ def test_dropout_between_layers() -> None:
     net.eval()
     assert same(net(x)[0], net(x)[0])
     tl.manual_seed(1)
-    one = nn.GRU(3, 8, dropout=0.5)
+    with pytest.warns(UserWarning, match=r"GRU: dropout=0.5 has no effect"):
+        one = nn.GRU(3, 8, dropout=0.5)
     assert same(one(x)[0], one(x)[0])  # none behind the last layer
 
 
@@ -178,23 +180,66 @@ def test_zero_sizes() -> None:
     outs, (h, _) = net([tl.zeros(0, 3), tl.zeros(0, 3)], (tl.ones(1, 2, 4), tl.zeros(1, 2, 4)))
     assert [o.shape for o in outs] == [(0, 4), (0, 4)]
     assert same(h, tl.ones(1, 2, 4))
+    outs, (h, c) = net([])
+    assert (outs, h.shape, c.shape) == ([], (1, 0, 4), (1, 0, 4))
+    h, c = nn.LSTMCell(3, 4)(tl.zeros(0, 3))
+    assert (h.shape, c.shape) == ((0, 4), (0, 4))
+
+
+@pytest.mark.parametrize("projected", [0, 2])
+def test_layers_run_on_another_device(projected: int) -> None:
+    here = nn.LSTM(3, 4, 2, bidirectional=True, proj_size=projected)
+    there = nn.LSTM(3, 4, 2, bidirectional=True, proj_size=projected, device="reference")
+    there.load_state_dict({name: value.to("reference") for name, value in here.state_dict().items()})
+    xs = [tl.randn(n, 3) for n in (2, 5, 0)]
+    want, (h, c) = here(xs)
+    got, (h_there, c_there) = there([x.to("reference") for x in xs])
+    for a, b in zip((*want, h, c), (*got, h_there, c_there), strict=True):
+        assert str(b.device) == "reference"
+        assert tl.allclose(a, b.cpu(), atol=1e-6)
+    h_there.sum().backward()
+    assert str(there.weight_ih_l0.grad.device) == "reference"
 
 
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda: nn.LSTM(3, 4)(tl.zeros(5, 2, 2)), ValueError, "LSTM: got shape .*input_size 3"),
+        (lambda: nn.LSTM(3, 4)(tl.zeros(5, 2, 2)), ValueError, r"LSTM: got float32 of shape \(5, 2, 2\), expected .* \(T, 3\) or \(T, B, 3\)"),
         (lambda: nn.LSTM(3, 4)(tl.zeros(5, 2, 3), (tl.zeros(1, 3, 4), tl.zeros(1, 2, 4))), ValueError, r"h_0 must be .*\(1, 2, 4\), got "),
-        (lambda: nn.LSTM(3, 4)(tl.zeros(5, 2, 3), tl.zeros(1, 2, 4)), TypeError, r"\(h_0, c_0\)"),
-        (lambda: nn.GRU(3, 4)(tl.zeros(5, 2, 3, dtype=tl.float64)), TypeError, "got float64, expected the weights' float32"),
+        (lambda: nn.LSTM(3, 4)(tl.zeros(5, 2, 3), tl.zeros(1, 2, 4)), TypeError, r"a pair of tensors \(h_0, c_0\), got a Tensor"),
+        (lambda: nn.LSTM(3, 4)(tl.zeros(5, 2, 3), (None, tl.zeros(1, 2, 4))), TypeError, "got a tuple of NoneType, Tensor"),
+        (lambda: nn.GRU(3, 4)(tl.zeros(5, 2, 3), (tl.zeros(1, 2, 4),)), TypeError, "GRU: expected the initial states as a tensor h_0, got a tuple"),
+        (lambda: nn.GRU(3, 4)(tl.zeros(5, 2, 3), tl.zeros(1, 2, 4).double()), TypeError, "h_0 must be float32"),
+        (lambda: nn.GRU(3, 4)(tl.zeros(5, 2, 3, dtype=tl.float64)), TypeError, "got float64 of shape .* expected float32 of shape"),
+        (lambda: nn.GRU(3, 4)(pack_sequence([tl.zeros(2, 5)])), RuntimeError, r"GRU: got rows, float32 of shape \(2, 5\), expected .* \(N, 3\)"),
+        (lambda: nn.GRU(3, 4, batch_first=True)(tl.zeros(3)), RuntimeError, r"expected float32 of shape \(T, 3\) or \(B, T, 3\)"),
+        (lambda: nn.GRU(3, 4)([tl.zeros(2, 4), tl.zeros(2, 3)]), RuntimeError, r"GRU: sequence 0 is float32 of shape \(2, 4\), expected .* \(L, 3\)"),
+        (lambda: nn.GRU(3, 4)([tl.zeros(2, 3), tl.zeros(1, 3).double()]), TypeError, "GRU: sequence 1 is float64 of shape"),
+        (lambda: nn.GRU(3, 4)([tl.zeros(2, 3), [1.0]]), TypeError, "GRU: sequence 1 is a list, expected float32 of shape"),
         (lambda: nn.GRU(3, 4)("no"), TypeError, "got a str"),
-        (lambda: nn.GRU(3, 4)([tl.zeros(2, 3), tl.zeros(2, 4)]), ValueError, "sequence 1 is float32 of shape"),
+        (lambda: nn.GRU(3, 4)([tl.zeros(2, 3), tl.zeros(2, 4)]), ValueError, r"sequence 1 is float32 of shape \(2, 4\)"),
         (lambda: nn.GRU(3, 0), ValueError, "hidden_size must be"),
         (lambda: nn.GRU(3, 4, proj_size=2), ValueError, "proj_size is LSTM's"),
         (lambda: nn.LSTM(3, 4, dropout=1.5), ValueError, "dropout must be"),
+        (lambda: nn.LSTM(3, 4, 2, dropout=True), ValueError, "dropout must be"),
+        (lambda: nn.LSTM(-1, 4), ValueError, "input_size must be an integer of at least 0, got -1"),
+        (lambda: nn.LSTMCell(3, 4.0), ValueError, "hidden_size must be an integer of at least 1, got 4.0"),
         (lambda: nn.RNN(3, 4, nonlinearity="gelu"), ValueError, "nonlinearity must be"),
-        (lambda: nn.LSTMCell(3, 4)(tl.zeros(2, 4)), ValueError, r"input must have shape \(B, 3\)"),
-        (lambda: nn.GRUCell(3, 4)(tl.zeros(2, 3), tl.zeros(3, 4)), ValueError, r"a state must have shape \(2, 4\)"),
+        (lambda: nn.LSTMCell(3, 4)(tl.zeros(2, 4)), ValueError, r"input must be float32 of shape \(B, 3\) or \(3,\), got"),
+        (lambda: nn.GRUCell(3, 4)(tl.zeros(2, 3), tl.zeros(3, 4)), ValueError, r"h must be float32 of shape \(2, 4\), got float32 of shape \(3, 4\)"),
+        (lambda: nn.GRUCell(3, 4)(tl.zeros(2, 3), tl.zeros(2, 4).double()), TypeError, "h must be float32"),
+        (lambda: nn.GRUCell(3, 4)(tl.zeros(2, 3), "h"), TypeError, "GRUCell: h is a str"),
+        (lambda: nn.LSTMCell(3, 4)(tl.zeros(2, 3), (tl.zeros(2, 4),)), TypeError, r"expected a pair of tensors \(h, c\), got a tuple of Tensor"),
+        (lambda: pack_sequence([]), RuntimeError, "pack_sequence: got no sequences"),
+        (lambda: pack_sequence([tl.zeros(1), tl.zeros(2)]), RuntimeError, r"sequence 1 \(length 2\) is longer than sequence 0 \(length 1\)"),
+        (lambda: pack_sequence([tl.zeros(1, 2), tl.zeros(1, 2).double()]), TypeError, "sequence 1 is float64 of shape"),
+        (lambda: pack_padded_sequence(tl.zeros(5, 2, 3), 3), TypeError, "lengths is 3, expected one integer for each of the 2 sequences"),
+        (lambda: pack_padded_sequence(tl.zeros(5, 2, 3), [1.5, 1]), RuntimeError, "sequence 0 has length 1.5"),
+        (lambda: rnn.pad_packed_sequence(pack_sequence([tl.zeros(3)]), total_length=2), RuntimeError, "total_length is 2"),
+        (lambda: rnn.pad_packed_sequence(tl.zeros(3)), TypeError, "got a Tensor, expected a PackedSequence"),
+        (lambda: rnn.unpad_sequence([[1]], [1]), TypeError, "got a list, expected a tensor"),
+        (lambda: PackedSequence(tl.zeros(3), [2, 1]), TypeError, "batch_sizes must be a tensor, got list"),
+        (lambda: PackedSequence(tl.zeros(3), tl.tensor([2, 1]), tl.tensor([0])), ValueError, "sorted_indices must be a permutation of at least 2"),
         (lambda: pack_padded_sequence(tl.zeros(5, 2, 3), [2, 4]), ValueError, r"sequence 1 \(length 4\) is longer than sequence 0 \(length 2\)"),
         (lambda: pack_padded_sequence(tl.zeros(5, 2, 3), [6, 4]), ValueError, r"sequence 0 has length 6, expected an integer in \[0, 5\]"),
         (lambda: pack_padded_sequence(tl.zeros(5, 2, 3), [4, -1]), ValueError, "sequence 1 has length -1"),
