@@ -35,7 +35,7 @@ def train(model):
     for _ in range(14):
         scores, turn = model(points)
         gram = torch.bmm(turn, turn.transpose(2, 1)) - torch.eye(3)
-        loss = criterion(scores, labels) + 1e-2 * torch.linalg.norm(gram, dim=(1, 2)).mean()
+        loss = criterion(scores, labels) + 1e-2 * torch.norm(gram, dim=(1, 2)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -13,7 +13,7 @@ class Translator(nn.Module):
         self.where = nn.Parameter(torch.zeros(1, 16, width))
         self.transformer = nn.Transformer(
             d_model=width, nhead=2, num_encoder_layers=1, num_decoder_layers=2, dim_feedforward=24, dropout=0.0,
-            batch_first=True, norm_first=True,
+            batch_first=True,
         )  # fmt: skip
         self.out = nn.Linear(width, vocabulary)
         nn.init.normal_(self.where, std=0.1)
