@@ -11,7 +11,7 @@ class Net(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(1, 8, 3, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(8)
-        self.conv2 = nn.Conv2d(8, 16, 3)
+        self.conv2 = nn.Conv2d(8, 16, 3, bias=False)
         self.norm2 = nn.BatchNorm2d(16, momentum=0.3)
         self.fc = nn.Linear(16 * 2 * 2, 4)
 
