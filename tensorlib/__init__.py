@@ -41,10 +41,10 @@ from tensorlib.threads import get_num_threads, set_flush_denormal, set_num_threa
 __version__ = "0.1.0.dev0"
 float = _dtypes.float32
 double, half, long, int = _dtypes.float64, _dtypes.float16, _dtypes.int64, _dtypes.int32
-_LAZY = ("data", "fused", "nn", "optim")
+_LAZY = ("data", "func", "fused", "nn", "optim")
 
-__all__ = [  # noqa: F405  (four are loaded on first use; the operations' names follow below)
-    "DType", "Device", "SparseTensor", "Tensor", "autocast", "autograd", "bool", "data", "device", "double", "enable_grad", "errors", "float",
+__all__ = [  # noqa: F405  (five are loaded on first use; the operations' names follow below)
+    "DType", "Device", "SparseTensor", "Tensor", "autocast", "autograd", "bool", "data", "device", "double", "enable_grad", "errors", "float", "func",
     "fused", "get_autocast_dtype", "get_num_threads", "half", "inference_mode", "int", "is_autocast_enabled", "is_grad_enabled",
     "is_inference_mode_enabled", "is_tensor", "long", "memory", "nn", "no_grad", "optim", "random", "set_flush_denormal", "set_grad_enabled",
     "set_num_threads", "sparse_coo_tensor",

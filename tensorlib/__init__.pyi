@@ -1,7 +1,7 @@
 # Written by `python -m tests.stubs`: do not edit.
 from typing import Any
 
-from tensorlib import autograd as autograd, data as data, errors as errors, fused as fused, memory as memory, nn as nn, optim as optim, random as random
+from tensorlib import autograd as autograd, data as data, errors as errors, func as func, fused as fused, memory as memory, nn as nn, optim as optim, random as random
 from tensorlib.autograd.modes import enable_grad as enable_grad
 from tensorlib.autograd.modes import inference_mode as inference_mode
 from tensorlib.autograd.modes import is_grad_enabled as is_grad_enabled
@@ -600,6 +600,7 @@ __all__ = [
     "from_numpy",
     "full",
     "full_like",
+    "func",
     "fused",
     "gather",
     "gcd",
