@@ -147,6 +147,7 @@ tl_tensor *tl_expand(tl_tensor *x, int ndim, const int64_t *dims, int line);
 tl_tensor *tl_select(tl_tensor *x, int64_t dim, int64_t index, int line);
 tl_tensor *tl_select_two(tl_tensor *x, int64_t i, int64_t j, int line);
 tl_tensor *tl_slice(tl_tensor *x, int64_t dim, int64_t start, int64_t stop, int64_t step, int line);
+int tl_split(tl_tensor *x, int64_t dim, int64_t size, int64_t chunks, int line, uintptr_t *outs, int room);
 tl_tensor *tl_diagonal(tl_tensor *x, int64_t offset, int64_t d1, int64_t d2, int line);
 tl_tensor *tl_unsqueeze(tl_tensor *x, int64_t dim, int line);
 tl_tensor *tl_squeeze(tl_tensor *x, uint32_t mask, int line);

@@ -203,6 +203,25 @@ tl_tensor *tl_slice(tl_tensor *x, int64_t dim, int64_t start, int64_t stop, int6
     return finish(x, sliced(x, dim, start, length, step), TL_OP_slice, dim, start, length, step, line);
 }
 
+/* Pieces of `size` along dim, or (size 0) at most `chunks` of equal size, the last one smaller where it must be: how many; outs has room for so many.
+ * 0: status says why. */
+int tl_split(tl_tensor *x, int64_t dim, int64_t size, int64_t chunks, int line, uintptr_t *outs, int room)
+{
+    if (!wrap(&dim, x->ndim) || size < 0 || (!size && chunks < 1) || !x->dims[dim]) return tl_fail(TL_DECLINE), 0;
+    int64_t n = x->dims[dim], made = 0;
+    if (!size) size = (n - 1) / chunks + 1;
+    if ((n - 1) / size >= room) return tl_fail(TL_DECLINE), 0;
+    for (int64_t start = 0; start < n; start += size) {
+        tl_tensor *piece = tl_slice(x, dim, start, n - start < size ? n : start + size, 1, line);
+        if (!piece) {
+            while (made) tl_free((tl_tensor *)outs[--made]);
+            return 0;
+        }
+        outs[made++] = (uintptr_t)piece;
+    }
+    return (int)made;
+}
+
 static tl_tensor *diagonalised(const tl_tensor *x, int64_t offset, int64_t d1, int64_t d2)
 {
     int64_t dims[TL_MAX_DIMS], strides[TL_MAX_DIMS];

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from tensorlib.errors import DTypeError, IndexRangeError, ShapeError
 from tensorlib.lines import KNOWN, here
-from tensorlib.native import lib
+from tensorlib.native import ffi, lib
 from tensorlib.ops.declare import composite, structured
 from tensorlib.ops.rows import RowMethods
 from tensorlib.ops.shape import normalize_dim, select, slice_dim, unsqueeze
@@ -18,8 +18,29 @@ from tensorlib.ops.table import error, sample
 from tensorlib.tensor import Tensor, wrap
 
 __all__ = ["cat", "chunk", "concat", "concatenate", "split", "stack", "tensor_split", "unbind"]
-_frame, _line_of, _slice = sys._getframe, KNOWN.get, lib.tl_slice
+_frame, _line_of, _slice, _cat_of = sys._getframe, KNOWN.get, lib.tl_slice, lib.tl_cat
 METHODS = ("chunk", "split", "tensor_split", "unbind")
+_SLOW = (
+    AttributeError,
+    IndexError,
+    TypeError,
+    OverflowError,
+)  # no tensor, or no number that C takes: the functions look closer
+_PIECES = ffi.typeof("uintptr_t[64]")
+
+
+def _line(frame: Any) -> int:
+    return _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
+
+
+def _pieces(x: Any, dim: Any, size: int, chunks: Any, frame: Any) -> tuple[Tensor, ...]:
+    """What C cuts x into, pieces of `size` or (0) at most `chunks`; nothing where it declines, or they are many."""
+    outs = ffi.new(_PIECES)
+    try:
+        n = lib.tl_split(x._array, dim, size, chunks, _line(frame), outs, len(outs))
+    except _SLOW:
+        return ()
+    return tuple([wrap(h) for h in ffi.unpack(outs, n)])
 
 
 def _cat_rule(g: Tensor, tensors_shape: list[tuple[int, ...]], dim: int) -> list[Tensor]:
@@ -64,6 +85,12 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     tensor([0., 0., 1.])
     """
     parts = list(tensors)
+    try:
+        place = dim if dim >= 0 else dim + parts[0].ndim
+        if parts and (made := _cat_of([x._array for x in parts], len(parts), place, _line(_frame(1)))):
+            return wrap(made)
+    except _SLOW:
+        pass
     if ragged := [x for x in parts if isinstance(x, RowMethods)]:
         if dim not in (0, -ragged[0].ndim):
             return cast("Tensor", ragged[0].map_rows(cat, parts, dim))
@@ -117,6 +144,8 @@ def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) 
     >>> [p.tolist() for p in tl.arange(5).split(2)]
     [[0, 1], [2, 3], [4]]
     """
+    if type(split_size_or_sections) is int and (pieces := _pieces(x, dim, split_size_or_sections, 0, _frame(1))):
+        return pieces
     place = normalize_dim("split", dim, x.ndim)
     n = x.shape[place] if x.ndim else 0
     if isinstance(split_size_or_sections, int):
@@ -128,8 +157,7 @@ def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) 
         parts = list(split_size_or_sections)
         if builtins.sum(parts) != n or any(p < 0 for p in parts):
             raise ShapeError(f"split: sections {tuple(parts)} do not add up to {n}, the size of dim {dim}.")
-    frame, array, ends = _frame(1), x._array, list(itertools.accumulate(parts))
-    line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
+    line, array, ends = _line(_frame(1)), x._array, list(itertools.accumulate(parts))
     return tuple([wrap(_slice(array, place, end - p, end, 1, line)) for p, end in zip(parts, ends, strict=True)])
 
 
@@ -139,6 +167,8 @@ def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     >>> [p.tolist() for p in tl.arange(5).chunk(2)]
     [[0, 1, 2], [3, 4]]
     """
+    if pieces := _pieces(x, dim, 0, chunks, _frame(1)):
+        return pieces
     if chunks < 1:
         raise ShapeError(f"chunk: got {chunks} chunks, expected at least 1.")
     n = x.shape[normalize_dim("chunk", dim, x.ndim)]
