@@ -53,10 +53,13 @@ from tensorlib.nn.recurrent import *
 from tensorlib.nn.resampling import *
 from tensorlib.nn.similarity import *
 from tensorlib.nn.state import IncompatibleKeys, StateDictError
+from tensorlib.nn.summaries import Summary, summary
 from tensorlib.nn.transformer import *
 from tensorlib.nn.trees import *
 
-__all__ = ["IncompatibleKeys", "Module", "StateDictError", "decoding", "functional", "init", "modules", "utils"]
+__all__ = [
+    "IncompatibleKeys", "Module", "StateDictError", "Summary", "decoding", "functional", "init", "modules", "summary", "utils",
+]  # fmt: skip
 __all__ += activations.__all__
 __all__ += attention.__all__
 __all__ += containers.__all__

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,12 +74,65 @@ class Hooks:
         return bool(self.before or self.after or self.grad_output or self.grad_input)
 
     def call(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """forward between the hooks of all modules and the module's own."""
-        sets = (EVERYWHERE,) if self is EVERYWHERE else (EVERYWHERE, self)
-        if not any(sets):
+        """forward between the hooks of all modules and the module's own; each sees what those before it made of the arguments or the output."""
+        if not (self or EVERYWHERE):
             module.__dict__.pop("_hooks", None)  # the last one was removed: from now on the call is a plain one
             return module.forward(*args, **kwargs)
-        return _Call(module, args, kwargs, sets).run()
+        out, waiting = None, None
+        try:
+            for hook in _joined(EVERYWHERE.before, self.before):
+                args, kwargs = _before(hook, module, args, kwargs)
+            gates = None
+            if self.grad_input or self.grad_output or EVERYWHERE.grad_input or EVERYWHERE.grad_output:
+                gates = _Gates(module, self)
+                args = gates.enter(args)
+            out = module.forward(*args, **kwargs)
+            waiting = iter(_joined(EVERYWHERE.after, self.after))
+            for hook in waiting:
+                out = _after(hook, module, args, kwargs, out)
+            return out if gates is None else gates.leave(out)
+        except Exception:
+            for hook in _joined(EVERYWHERE.after, self.after) if waiting is None else waiting:
+                if hook.always:
+                    out = _after_error(hook, module, args, kwargs, out)
+            raise
+
+
+def _joined(everywhere: HookList, own: HookList) -> list[Hook]:
+    return [*everywhere.values(), *own.values()] if everywhere and everywhere is not own else list(own.values())
+
+
+def _before(hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    if not hook.with_kwargs:
+        replaced = hook.function(module, args)
+        if replaced is not None:
+            args = replaced if isinstance(replaced, tuple) else (replaced,)
+        return args, kwargs
+    replaced = hook.function(module, args, kwargs)
+    if replaced is None:
+        return args, kwargs
+    if not (isinstance(replaced, tuple) and len(replaced) == 2):
+        raise TypeError(
+            f"forward pre-hook with kwargs: expected None or a pair (args, kwargs), got {type(replaced).__name__}."
+        )
+    return replaced
+
+
+def _after(hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    if hook.with_kwargs:
+        replaced = hook.function(module, args, kwargs, out)
+    else:
+        replaced = hook.function(module, args, out)
+    return out if replaced is None else replaced
+
+
+def _after_error(hook: Hook, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+    try:
+        return _after(hook, module, args, kwargs, out)
+    except Exception as error:  # noqa: BLE001 (the error on its way out is the one to see)
+        name = type(module).__name__
+        warnings.warn(f"{name}: a hook with always_call failed after an error in forward: {error}", stacklevel=2)
+        return out
 
 
 class StateHooks:
@@ -93,68 +146,6 @@ EVERYWHERE = Hooks()  # those of `nn.modules.module.register_module_*_hook`
 REGISTRATION = {"_parameters": HookList(), "_buffers": HookList(), "_modules": HookList()}
 
 
-class _Call:
-    """One call of a module that has hooks; each sees what those before it made of the arguments or the output."""
-
-    def __init__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], sets: Sequence[Hooks]) -> None:
-        self.module, self.args, self.kwargs, self.sets = module, args, kwargs, sets
-        self.out: Any = None
-        self.done: set[int] = set()
-
-    def _hooks(self, kind: str) -> Iterator[tuple[int, Hook]]:
-        return iter([item for hooks in self.sets for item in getattr(hooks, kind).items()])
-
-    def run(self) -> Any:
-        try:
-            return self._forward()
-        except Exception:
-            for key, hook in self._hooks("after"):
-                if hook.always and key not in self.done:
-                    self._after_error(hook)
-            raise
-
-    def _forward(self) -> Any:
-        for _, hook in self._hooks("before"):
-            self._before(hook)
-        gates = None
-        around = [[hook.function for _, hook in self._hooks(kind)] for kind in ("grad_output", "grad_input")]
-        if any(around) and tl.is_grad_enabled():
-            gates = _Gates(self.module, *around)
-            self.args = gates.enter(self.args)
-        self.out = self.module.forward(*self.args, **self.kwargs)
-        for key, hook in self._hooks("after"):
-            self.done.add(key)
-            self._after(hook)
-        return self.out if gates is None else gates.leave(self.out)
-
-    def _before(self, hook: Hook) -> None:
-        if not hook.with_kwargs:
-            replaced = hook.function(self.module, self.args)
-            if replaced is not None:
-                self.args = replaced if isinstance(replaced, tuple) else (replaced,)
-            return
-        replaced = hook.function(self.module, self.args, self.kwargs)
-        if replaced is None:
-            return
-        if not (isinstance(replaced, tuple) and len(replaced) == 2):
-            raise TypeError(
-                f"forward pre-hook with kwargs: expected None or a pair (args, kwargs), got {type(replaced).__name__}."
-            )
-        self.args, self.kwargs = replaced
-
-    def _after(self, hook: Hook) -> None:
-        given = (self.module, self.args, self.kwargs) if hook.with_kwargs else (self.module, self.args)
-        replaced = hook.function(*given, self.out)
-        self.out = self.out if replaced is None else replaced
-
-    def _after_error(self, hook: Hook) -> None:
-        try:
-            self._after(hook)
-        except Exception as error:  # noqa: BLE001 (the error on its way out is the one to see)
-            name = type(self.module).__name__
-            warnings.warn(f"{name}: a hook with always_call failed after an error in forward: {error}", stacklevel=2)
-
-
 class _Gates:
     """The two ends of one call's part of the graph, through which the gradients of its output and its input pass.
 
@@ -163,21 +154,25 @@ class _Gates:
     Both are identities. In backward the exit shows and maybe replaces the output's gradient and keeps it; the entrance has both.
     """
 
-    def __init__(self, module: Any, output_hooks: list[Any], input_hooks: list[Any]) -> None:
-        self.module, self.output_hooks, self.input_hooks = module, output_hooks, input_hooks
+    def __init__(self, module: Any, hooks: Hooks) -> None:
+        self.module = module
+        self.output_hooks = [hook.function for hook in _joined(EVERYWHERE.grad_output, hooks.grad_output)]
+        self.input_hooks = [hook.function for hook in _joined(EVERYWHERE.grad_input, hooks.grad_input)]
         self.arguments = 0
         self.entered = False
         self.grad_output: Gradients | None = None
 
     def enter(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         self.arguments = len(args)
-        if not self.input_hooks:
+        if not (self.input_hooks and tl.is_grad_enabled()):
             return args
         passed = _pass(self._at_entrance, args, zeros=True)
         self.entered = passed is not args
         return tuple(passed)
 
     def leave(self, out: Any) -> Any:
+        if not tl.is_grad_enabled():
+            return out
         if isinstance(out, Tensor):
             return _pass(self._at_exit, (out,), zeros=False)[0]
         if not isinstance(out, tuple):

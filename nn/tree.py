@@ -6,6 +6,7 @@ import html as _html
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import tensorlib as tl
 from tensorlib.nn.parameter import is_lazy
 
 if TYPE_CHECKING:
@@ -42,15 +43,16 @@ class Branch:
             self.nbytes += parameter.nbytes
 
     @property
-    def title(self) -> str:
-        return f"{type(self.module).__name__}({self.module.extra_repr()})"
-
-    @property
     def total(self) -> str:
         said = f"{self.parameters:,} parameter" + ("" if self.parameters == 1 else "s")
         if self.trainable != self.parameters:
             said += f", {self.trainable:,} trainable"
         return said + (", more after the first call" if self.lazy else "")
+
+    @property
+    def count(self) -> str:
+        """The parameters, within a tree."""
+        return f"{self.parameters:,}" + (" frozen" if self.parameters and not self.trainable else "")
 
     @property
     def beside(self) -> str:
@@ -106,7 +108,7 @@ def _line(branch: Branch) -> str:
     from tensorlib.nn.module import Module
 
     shapes = f": {branch.beside}" if branch.shapes else ""
-    comment = f"{branch.parameters:,}{shapes}" if branch.parameters or branch.shapes else ""
+    comment = f"{branch.count}{shapes}" if branch.parameters or branch.shapes else ""
     if type(branch.module).__repr__ is not Module.__repr__:
         return repr(branch.module)
     said = _lines(branch, comment)
@@ -139,8 +141,9 @@ def _branch_html(branch: Branch, everything: int, depth: int) -> str:
     lead = f'<span style="opacity:.6">{_html.escape(branch.name)}</span> ' if branch.name else ""
     title = f"{lead}<b>{type(branch.module).__name__}</b>"
     extra = _html.escape(branch.module.extra_repr())
-    count = _html.escape(branch.total if depth == 0 else f"{branch.parameters:,}") if branch.parameters else ""
-    memory = f", {_bytes(branch.nbytes)}" if depth == 0 and branch.nbytes else ""
+    settings = f"({extra})" if extra or not branch.children else ""
+    count = (branch.count if depth else branch.total) if branch.parameters else ""
+    memory = f", {tl.memory.text(branch.nbytes)}" if depth == 0 and branch.nbytes else ""
     shapes = f' <span style="opacity:.6">{_html.escape(branch.beside)}</span>' if branch.shapes else ""
     width = BAR * branch.parameters / everything
     bar = (
@@ -148,7 +151,7 @@ def _branch_html(branch: Branch, everything: int, depth: int) -> str:
         if depth and branch.parameters
         else ""
     )
-    line = f"{title}({extra}) <span>{count}{memory}</span>{bar}{shapes}"
+    line = f"{title}{settings} {count}{memory}{bar}{shapes}"
     if not branch.children:
         return f'<div style="margin-left:1em">{line}</div>'
     below = "".join(_branch_html(child, everything, depth + 1) for child in branch.children)
@@ -156,12 +159,3 @@ def _branch_html(branch: Branch, everything: int, depth: int) -> str:
     return (
         f'<details{opened} style="margin-left:1em"><summary style="margin-left:-1em">{line}</summary>{below}</details>'
     )
-
-
-def _bytes(n: int) -> str:
-    size = float(n)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} GiB"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tensorlib import dtypes
+from tensorlib import dtypes, memory
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -102,7 +102,12 @@ def _corners(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 # ---- Jupyter ----
 def html(t: Tensor) -> str:
     """A card: shape, dtype, memory, range, how many values are not finite, and a histogram as inline SVG."""
-    rows = [("shape", str(t.shape)), ("dtype", t.dtype.name), ("device", str(t.device)), ("memory", _bytes(t.nbytes))]
+    rows = [
+        ("shape", str(t.shape)),
+        ("dtype", t.dtype.name),
+        ("device", str(t.device)),
+        ("memory", memory.text(t.nbytes)),
+    ]
     picture = ""
     if t.numel() and not t.is_complex():
         array = _shown(t).ravel()
@@ -120,15 +125,6 @@ def html(t: Tensor) -> str:
     )
     body = f"<pre>{_html.escape(text(t))}</pre>" if t.numel() <= 64 else ""
     return f'<div><table style="display:inline-table">{cells}</table>{picture}{body}</div>'
-
-
-def _bytes(n: int) -> str:
-    size = float(n)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.4g} {unit}"
-        size /= 1024
-    return f"{size:.4g} GiB"
 
 
 def _histogram(values: np.ndarray[Any, Any]) -> str:

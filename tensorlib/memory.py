@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from tensorlib.native import lib
 
-__all__ = ["allocated", "cap", "empty_cache", "peak", "reserved", "reset_peak", "set_cap", "stats"]
+__all__ = ["allocated", "cap", "empty_cache", "peak", "reserved", "reset_peak", "set_cap", "stats", "text"]
 
 _FIGURES = ("allocated", "reserved", "peak", "cap", "allocations", "reused")
 
@@ -55,3 +55,17 @@ def set_cap(nbytes: int | None) -> None:
 def empty_cache() -> None:
     """Give what is kept for reuse back to the system."""
     lib.tl_empty_cache()
+
+
+def text(nbytes: int) -> str:
+    """A number of bytes in words.
+
+    >>> tl.memory.text(1536)
+    '1.5 KiB'
+    """
+    size = float(nbytes)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"

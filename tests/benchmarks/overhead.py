@@ -142,6 +142,27 @@ SINGLE: dict[str, Callable[[Any, Any, Any], Any]] = {
 }
 
 
+def module_calls(make: Callable[[Any], Any], grad: bool = False) -> Callable[[Any], Run]:
+    """A module, called REPEATS times on 4x4 values."""
+
+    def prepared(lib: Any) -> Run:
+        module, (x, _, _) = make(lib.nn), operands(lib, grad)
+
+        def run() -> None:
+            for _ in range(REPEATS):
+                module(x)
+
+        return run
+
+    return prepared
+
+
+def hooked(nn: Any) -> Any:
+    module = nn.Identity()
+    module.register_forward_hook(lambda m, args, out: None)
+    return module
+
+
 def workloads() -> Iterator[Race | Figure]:
     yield Race("chain of add, mul, tanh: forward", forward, CHAIN, target=0.45)
     yield Race("chain of add, mul, tanh: forward + backward", forward_backward, CHAIN, target=0.20)
@@ -149,6 +170,14 @@ def workloads() -> Iterator[Race | Figure]:
     for name, make in (("forward", forward), ("forward + backward", forward_backward)):
         yield Figure(f"{name} beside a busy thread / alone, median", beside_busy(make, median), at_most=1.5, once=True)
         yield Figure(f"{name} beside a busy thread / alone, mean", beside_busy(make, fmean), once=True)
+    yield Race("module call: Identity", module_calls(lambda nn: nn.Identity()), REPEATS, target=0.5)
+    yield Race(
+        "module call: ten in a Sequential",
+        module_calls(lambda nn: nn.Sequential(*[nn.Identity() for _ in range(10)])),
+        REPEATS,
+    )
+    yield Race("module call: Identity with a forward hook", module_calls(hooked), REPEATS)
+    yield Race("module call: Linear(4, 4), recorded", module_calls(lambda nn: nn.Linear(4, 4), grad=True), REPEATS)
     for name, op in VIEWS.items():
         yield Race(name, repeated(op, requires_grad=False), REPEATS, target=0.9)
         yield Race(f"{name}, recorded", repeated(op, requires_grad=True), REPEATS, target=0.9)

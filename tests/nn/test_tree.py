@@ -13,7 +13,7 @@ class Tied(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(5, 2)
         self.scale = nn.Parameter(tl.ones(1))
-        self.blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+        self.blocks = nn.ModuleList(nn.Linear(2, 2) for _ in range(4))
         self.head = nn.Linear(2, 5, bias=False)
         self.head.weight = self.embedding.weight
         self.blocks[1].requires_grad_(False)
@@ -22,10 +22,12 @@ class Tied(nn.Module):
 def test_text() -> None:
     assert (
         repr(Tied())
-        == """Tied(  # 29 parameters, 23 trainable: scale (1,)
+        == """Tied(  # 35 parameters, 29 trainable: scale (1,)
   (embedding): Embedding(5, 2)  # 10: weight (5, 2)
-  (blocks): ModuleList(  # 18
-    (0-2): 3 x Linear(2 -> 2)  # 6: weight (2, 2), bias (2,)
+  (blocks): ModuleList(  # 24
+    (0): Linear(2 -> 2)  # 6: weight (2, 2), bias (2,)
+    (1): Linear(2 -> 2)  # 6 frozen: weight (2, 2), bias (2,)
+    (2-3): 2 x Linear(2 -> 2)  # 6: weight (2, 2), bias (2,)
   )
   (head): Linear(2 -> 5, no bias)  # 0: weight (5, 2) shared
 )"""
@@ -71,6 +73,6 @@ class Balanced(HTMLParser):
 def test_html() -> None:
     page = Balanced(Tied()._repr_html_())
     said = "".join(page.words)
-    assert "29 parameters, 23 trainable" in said and "5 -> 2" not in said
+    assert "35 parameters, 29 trainable" in said and "5 -> 2" not in said
     assert "weight (5, 2) shared" in said and "2 -> 5, no bias" in said
     Balanced(nn.Tanh()._repr_html_())
