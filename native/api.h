@@ -130,7 +130,8 @@ tl_tensor *tl_fixed_norm(tl_tensor *x, tl_tensor *mean, tl_tensor *var, tl_tenso
 tl_tensor *tl_cross_entropy(tl_tensor *x, tl_tensor *target, tl_tensor *w, int64_t ignore, int reduction, double smoothing, int line);
 tl_tensor *tl_nll(tl_tensor *x, tl_tensor *target, tl_tensor *w, int64_t ignore, int reduction, int line);
 tl_tensor *tl_pair_loss(int op, tl_tensor *x, tl_tensor *target, tl_tensor *w, tl_tensor *pos_weight, double param, int reduction, int line);
-/* ctc.c */
+/* crf.c, ctc.c */
+tl_tensor *tl_crf_total(tl_tensor *x, tl_tensor *sizes, tl_tensor *start, tl_tensor *end, tl_tensor *transitions, int64_t batch, int line);
 tl_tensor *tl_ctc_loss(tl_tensor *x, tl_tensor *targets, tl_tensor *inputs, tl_tensor *counts, int64_t blank, int reduction, bool zero_infinity, int line);
 /* positions.c */
 tl_tensor *tl_gather(tl_tensor *x, int64_t dim, tl_tensor *index, int line);

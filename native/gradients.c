@@ -155,6 +155,7 @@ bool tl_grad_fixed_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_linear_act(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_layer_norm(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_rms_norm(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_crf(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_ctc(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_cross_entropy(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_nll(const tl_node *, const tl_tensor *, tl_tensor **);
@@ -191,6 +192,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_conv_grad_input] = tl_grad_conv_grad_input,
     [TL_OP_conv_grad_weight] = tl_grad_conv_grad_weight,
     [TL_OP_convolution] = tl_grad_convolution,
+    [TL_OP_crf_total] = tl_grad_crf,
     [TL_OP_ctc_loss] = tl_grad_ctc,
     [TL_OP_cumsum] = tl_grad_cumsum,
     [TL_OP_cross_entropy] = tl_grad_cross_entropy,

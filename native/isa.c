@@ -7,6 +7,7 @@
 
 const tl_attention_kernels *tl_attention_k;
 const tl_copy_kernels *tl_copy_k;
+const tl_crf_kernels *tl_crf_k;
 const tl_ctc_kernels *tl_ctc_k;
 const tl_direct_kernels *tl_direct_k;
 const tl_ew_kernels *tl_ew_k;
@@ -51,6 +52,7 @@ static void install(int level)
     installed = level;
     tl_attention_k = PICK(attention_kernels, level);
     tl_copy_k = PICK(copy_kernels, level);
+    tl_crf_k = PICK(crf_kernels, level);
     tl_ctc_k = PICK(ctc_kernels, level);
     tl_direct_k = PICK(direct_kernels, level);
     tl_ew_k = PICK(ew_kernels, level);

@@ -1,5 +1,6 @@
 /* Images and sequences: pooling, normalisation over channels, resampling, scans, sorting. Included by isa.h, once per instruction set. */
 #include "ctc.inc.c"
+#include "crf.inc.c"
 #include "direct.inc.c"
 #include "grid.inc.c"
 #include "resample.inc.c"

@@ -634,6 +634,25 @@ typedef struct {
 typedef struct { void (*sequence)(const tl_ctc_task *p, int64_t b, double *scratch); } tl_ctc_kernels;
 TL_KERNELS(tl_ctc_kernels, ctc_kernels, tl_ctc_k);
 
+/* ---- crf.inc.c, driven by crf.c: linear-chain random fields, in double throughout. Rows are tl_ctc_width(tags) doubles; a row of numbers is two ---- */
+typedef struct {
+    double *totals;                  /* (batch): written; with sums: read, the gradients of them */
+    void *slopes;                    /* like x: the gradients of it; with sums alone */
+    const void *x;                   /* (rows, tags), the rows of step 0 first */
+    const int64_t *sizes, *starts;   /* of each step: its rows, and the first of them */
+    double *ends, *ways, *back;      /* exp as numbers: of the start's scores and the end's; of the transitions (from, to); of these turned round */
+    int64_t steps, tags;
+    bool is_double;
+} tl_crf_task;
+/* scratch: TL_CRF_OWN rows, and two for every step (without sums: four at most). sums: NULL, or tags + 2 rows to add to: the gradients of the
+ * start's scores, the end's, the transitions'. */
+enum { TL_CRF_OWN = 4 };
+typedef struct {
+    void (*numbers)(double *row, int64_t tags); /* a row of scores, with another one's room behind it: numbers, of their exp */
+    void (*sequence)(const tl_crf_task *p, int64_t b, double *scratch, double *sums);
+} tl_crf_kernels;
+TL_KERNELS(tl_crf_kernels, crf_kernels, tl_crf_k);
+
 /* ---- scan.inc.c and sort_type.inc.c, driven by sort.c. Arrays are contiguous; by type: [0] float, [1] double, [2] int64 ---- */
 enum { TL_SCAN_TILE = 512 };  /* columns of one task */
 /* (outer, n, inner): out is the sum (product) of everything so far, element by element; float runs in double. reverse: from the end. */

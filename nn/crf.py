@@ -5,7 +5,7 @@ Dimension letters: B sequences, T steps of the longest one, L of one, K tags, N 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -122,42 +122,32 @@ class CRF(Module):
 
     def _all(self, packed: PackedSequence) -> Tensor:
         """(B,): the logarithm of the sum over all sequences of tags."""
-        ends = self._ends(packed, lambda scores: tl.logsumexp(scores, 2))
-        return tl.logsumexp(ends + self.end_transitions, 1)
+        return tl.fused.crf_total(
+            packed.data, packed.batch_sizes, self.start_transitions, self.end_transitions, self.transitions
+        )
 
     def _best(self, packed: PackedSequence) -> np.ndarray[Any, Any]:
         """(N,): the tags of Viterbi's algorithm: forwards the scores of the best ways to each tag, then back along these ways."""
-        came: list[np.ndarray[Any, Any]] = []
-
-        def best(scores: Tensor) -> Tensor:
-            most, which = scores.max(2)
-            came.append(which.numpy())
-            return most
-
         sizes = packed.batch_sizes.tolist()
         found = np.zeros(packed.shape[0], np.int64)
-        if sizes:
-            tags = (self._ends(packed, best) + self.end_transitions).argmax(1).numpy()
-            parts = np.split(found, np.cumsum(sizes)[:-1])
-            for part, ways in zip(parts[:0:-1], reversed(came), strict=True):
-                part[:] = tags[: len(part)]
-                tags[: len(part)] = ways[np.arange(len(part)), part]
-            parts[0][:] = tags
-        return found
-
-    def _ends(self, packed: PackedSequence, join: Callable[[Tensor], Tensor]) -> Tensor:
-        """(B, K): what each sequence scores up to its end, by its last tag. `join` makes one score (B, K) of those for each tag that
-        was and the one that follows, (B, K following, K that was)."""
+        if not sizes:
+            return found
         follows = self.transitions.T.contiguous()
-        first, *steps = packed.data.split(packed.batch_sizes.tolist())
-        scores, ended = first + self.start_transitions, []
+        first, *steps = packed.data.split(sizes)
+        scores, ended, came = first + self.start_transitions, [], []
         for emissions in steps:
             n = emissions.shape[0]
-            if n < scores.shape[0]:
-                ended.append(scores[n:])
-                scores = scores[:n]
-            scores = join(scores.unsqueeze(1) + follows) + emissions
-        return tl.cat([scores, *reversed(ended)])
+            ended.append(scores[n:])
+            most, which = (scores[:n].unsqueeze(1) + follows).max(2)
+            scores = most + emissions
+            came.append(which.numpy())
+        tags = (tl.cat([scores, *reversed(ended)]) + self.end_transitions).argmax(1).numpy()
+        parts = np.split(found, np.cumsum(sizes)[:-1])
+        for part, ways in zip(parts[:0:-1], reversed(came), strict=True):
+            part[:] = tags[: len(part)]
+            tags[: len(part)] = ways[np.arange(len(part)), part]
+        parts[0][:] = tags
+        return found
 
     # ---- what was given ----
 

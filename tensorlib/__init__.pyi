@@ -103,6 +103,7 @@ from tensorlib.ops.creation import scalar_tensor as scalar_tensor
 from tensorlib.ops.creation import tensor as tensor
 from tensorlib.ops.creation import zeros as zeros
 from tensorlib.ops.creation import zeros_like as zeros_like
+from tensorlib.ops.crf import crf_total as crf_total
 from tensorlib.ops.ctc import ctc_loss as ctc_loss
 from tensorlib.ops.distances import cdist as cdist
 from tensorlib.ops.distances import dist as dist
@@ -538,6 +539,7 @@ __all__ = [
     "cos",
     "cosh",
     "count_nonzero",
+    "crf_total",
     "cross",
     "cross_entropy",
     "ctc_loss",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tensorlib import lines
 from tensorlib.native import ffi, lib
+from tensorlib.ops.crf import crf_total
 from tensorlib.ops.epilogues import linear_act
 from tensorlib.ops.recurrent import gru_layer, lstm_layer, rnn_layer
 from tensorlib.ops.trees import tree_lstm
@@ -18,8 +19,8 @@ from tensorlib.status import DECLINE, raise_status
 from tensorlib.tensor import Tensor
 
 __all__ = [
-    "adam_", "adam_rows_", "gru_layer", "linear_act", "lstm_layer", "rnn_layer", "scale_", "sgd_", "sgd_rows_", "sum_of_squares", "tree_lstm",
-    "zero_grad_",
+    "adam_", "adam_rows_", "crf_total", "gru_layer", "linear_act", "lstm_layer", "rnn_layer", "scale_", "sgd_", "sgd_rows_",
+    "sum_of_squares", "tree_lstm", "zero_grad_",
 ]  # fmt: skip
 
 _NULL = ffi.NULL

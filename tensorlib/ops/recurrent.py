@@ -278,17 +278,7 @@ def _check(
         raise ShapeError(
             f"{name}: got {len(weights)} weights, expected 4 (w_ih, w_hh, b_ih, b_hh) or 8 for two directions."
         )
-    if not isinstance(x, Tensor) or not x.dtype.is_floating_point or x.ndim != 2:
-        raise ShapeError(f"{name}: x must be a floating-point tensor of shape (N, D), got {said(x)}.")
-    if not isinstance(sizes, Tensor) or sizes.dtype is not int64 or sizes.ndim != 1:
-        raise DTypeError(f"{name}: batch_sizes must be an int64 tensor of shape (T,), got {said(sizes)}.")
-    listed = sizes.tolist()
-    if any(n < 1 for n in listed) or any(a < b for a, b in pairwise(listed)) or sum(listed) != x.shape[0]:
-        raise ShapeError(
-            f"{name}: batch_sizes must be positive, never rise, and add up to the {x.shape[0]} rows of x, got {listed[:8]}."
-        )
-    if listed and batch is not None and listed[0] > batch:
-        raise ShapeError(f"{name}: {listed[0]} sequences have a first step, but the batch is of {batch}.")
+    check_sizes(name, x, sizes, batch)
     if not isinstance(weights[1], Tensor) or weights[1].ndim != 2:
         raise ShapeError(f"{name}: w_hh must have shape (gates * H, H), got {said(weights[1])}.")
     rows, state = weights[1].shape
@@ -314,6 +304,21 @@ def _check(
         expected = (len(weights) // each, batch, width)
         if s is not None and (not isinstance(s, Tensor) or s.shape != expected or s.dtype is not x.dtype):
             raise ShapeError(f"{name}: {part} must be {x.dtype.name} of shape {expected}, got {said(s)}.")
+
+
+def check_sizes(name: str, x: Any, sizes: Any, batch: int | None) -> None:
+    """Raises where these are no rows of a ragged batch."""
+    if not isinstance(x, Tensor) or not x.dtype.is_floating_point or x.ndim != 2:
+        raise ShapeError(f"{name}: x must be a floating-point tensor of shape (N, D), got {said(x)}.")
+    if not isinstance(sizes, Tensor) or sizes.dtype is not int64 or sizes.ndim != 1:
+        raise DTypeError(f"{name}: batch_sizes must be an int64 tensor of shape (T,), got {said(sizes)}.")
+    listed = sizes.tolist()
+    if any(n < 1 for n in listed) or any(a < b for a, b in pairwise(listed)) or sum(listed) != x.shape[0]:
+        raise ShapeError(
+            f"{name}: batch_sizes must be positive, never rise, and add up to the {x.shape[0]} rows of x, got {listed[:8]}."
+        )
+    if listed and batch is not None and listed[0] > batch:
+        raise ShapeError(f"{name}: {listed[0]} sequences have a first step, but the batch is of {batch}.")
 
 
 def said(x: Any) -> str:

@@ -138,6 +138,38 @@ def tagger(lib: Any) -> Run:
     return run
 
 
+def crf_loop(torch: Any, emissions: Any, tags: Any, mask: Any, start: Any, end: Any, transitions: Any) -> Any:
+    """The log-likelihood as it is usually written where there is no such layer."""
+    rows, last = torch.arange(tags.shape[1]), mask.sum(0) - 1
+    score, sums = start[tags[0]] + emissions[0, rows, tags[0]], start + emissions[0]
+    for x, y, before, here in zip(emissions[1:], tags[1:], tags, mask[1:], strict=False):
+        score = score + (transitions[before, y] + x[rows, y]) * here
+        joined = torch.logsumexp(sums.unsqueeze(2) + transitions, 1) + x
+        sums = torch.where(here.unsqueeze(1), joined, sums)
+    return (score + end[tags[last, rows]] - torch.logsumexp(sums + end, 1)).sum()
+
+
+def crf(lib: Any) -> Run:
+    """The log-likelihood of 32 sequences of 10 to 50 steps, 20 tags, and its gradients; in PyTorch, which has no such layer, a loop over steps."""
+    sizes, tags = np.array([50, *lengths(10, 50, 31)]), 20
+    emissions = drawn(lib, 50, 32, tags).requires_grad_()
+    chosen = lib.from_numpy(np.random.default_rng(0).integers(0, tags, (50, 32)))
+    mask = lib.from_numpy(np.arange(50)[:, None] < sizes)
+    if lib is tl:
+        field = tl.nn.CRF(tags)
+        parameters = list(field.parameters())
+    else:
+        parameters = [lib.nn.Parameter(drawn(lib, *shape)) for shape in ((tags,), (tags,), (tags, tags))]
+
+    def run() -> None:
+        total = field(emissions, chosen, mask) if lib is tl else crf_loop(lib, emissions, chosen, mask, *parameters)
+        total.backward()
+        for t in (emissions, *parameters):
+            t.grad = None
+
+    return run
+
+
 def long_beside_short(rounds: int) -> float:
     """Time of lengths {4000, 1, ... 1}, 32 sequences, over that of the long one alone."""
     runs = [layer("LSTM", sizes)(tl) for sizes in ([4000, *[1] * 31], [4000])]
@@ -165,3 +197,4 @@ def workloads() -> Iterator[Race | Figure]:
     yield Race("TreeLSTM, 25 trees", tree_lstm, target=0.15)
     yield Race("TreeLSTM, 25 trees, plain operations", partial(tree_lstm, plain=True))
     yield Race("BiLSTM tagger, 10 sentences", tagger, target=0.4)
+    yield Race("CRF, 32 sequences of 10 to 50 steps, 20 tags", crf, target=0.3)

@@ -12,6 +12,7 @@ import pytest
 import tensorlib as tl
 from tensorlib import nn
 from tensorlib.nn.utils import rnn
+from tensorlib.ops import crf as crf_ops
 
 TAGS, LENGTHS = 3, (2, 5, 0, 1, 5)
 
@@ -95,6 +96,39 @@ def test_a_sequence_has_the_bits_it_has_alone(dtype: tl.DType) -> None:
     assert crf.decode(xs) == best
     for p, g in zip(crf.parameters(), shared, strict=True):
         np.testing.assert_allclose(p.grad.numpy(), g, rtol=1e-4 if dtype is tl.float32 else 1e-11, atol=1e-5)
+
+
+def test_the_same_bits_on_any_number_of_threads() -> None:
+    xs, ys = (
+        list(parts) for parts in zip(*((tl.randn(n, 20), tl.randint(0, 20, (n,))) for n in range(1, 60)), strict=True)
+    )
+    crf, found = nn.CRF(20), []
+    for threads in (1, 2, 3):
+        tl.set_num_threads(threads)
+        crf.zero_grad()
+        total = crf(xs, ys)
+        total.backward()
+        found.append([t.detach().numpy().tobytes() for t in (total, *(p.grad for p in crf.parameters()))])
+    assert found[0] == found[1] == found[2]
+
+
+def test_scores_far_apart() -> None:
+    """What is forbidden by a large negative score, or not possible at all, is no number to trip over."""
+    crf = field()
+    with tl.no_grad():
+        crf.transitions[0, 1] = -1e5
+        crf.transitions[1] = -1e9
+    xs, _ = batch(lengths=(40,))
+    xs[0] *= 500
+    xs[0][3, 2] = -math.inf
+    x = xs[0].requires_grad_()
+    packed = rnn.pack_sequence([x])
+    operands = (packed.data, packed.batch_sizes, crf.start_transitions, crf.end_transitions, crf.transitions)
+    kernel, plain = tl.fused.crf_total(*operands), crf_ops._crf_total.op.composite(*operands, batch=1)
+    assert kernel.item() == pytest.approx(plain.item(), rel=1e-12)
+    wanted = [x, *crf.parameters()]
+    for a, b in zip(tl.autograd.grad(kernel, wanted), tl.autograd.grad(plain, wanted), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-9)
 
 
 def test_gradients() -> None:
