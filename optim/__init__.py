@@ -14,6 +14,7 @@ from tensorlib.optim.adam import Adam, AdamW
 from tensorlib.optim.adamax import Adamax
 from tensorlib.optim.asgd import ASGD
 from tensorlib.optim.layerwise import LAMB, LARS
+from tensorlib.optim.lbfgs import LBFGS
 from tensorlib.optim.lion import Lion
 from tensorlib.optim.muon import Muon
 from tensorlib.optim.nadam import NAdam
@@ -26,6 +27,6 @@ from tensorlib.optim.sparse_adam import SparseAdam
 from tensorlib.optim.swap import swap_in_optimizer_params_and_state
 
 __all__ = [
-    "ASGD", "LAMB", "LARS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Muon", "NAdam", "Optimizer",
+    "ASGD", "LAMB", "LARS", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Muon", "NAdam", "Optimizer",
     "RAdam", "RMSprop", "Rprop", "SparseAdam", "lr_scheduler", "swa_utils", "swap_in_optimizer_params_and_state",
 ]  # fmt: skip

@@ -75,7 +75,7 @@ class Muon(Optimizer):
     def update_one(self, p: Tensor, g: Tensor, state: State, h: Hyper) -> None:
         (b,) = zeros(state, p, "momentum_buffer")
         b.lerp_(g, 1 - h.momentum)
-        step = _orthogonal(g.lerp(b, h.momentum) if h.nesterov else b, h)
+        step = _orthogonal(g.lerp(b, h.momentum) if h.nesterov else b, h).to(p.dtype)
         p.mul_(1 - h.lr * h.weight_decay)
         p.add_(step, alpha=-h.lr * _RATES[h.adjust_lr_fn](*p.shape))
 
@@ -84,7 +84,7 @@ def _orthogonal(x: Tensor, h: Hyper) -> Tensor:
     a, b, c = h.ns_coefficients
     tall = x.shape[0] > x.shape[1]
     x = (x.mT if tall else x).to(tl.bfloat16)
-    x = x / x.norm().clamp(min=h.eps)
+    x = x / x.float().norm().to(tl.bfloat16).clamp(min=h.eps)
     for _ in range(h.ns_steps):
         gram = x @ x.mT
         x = tl.addmm(x, tl.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

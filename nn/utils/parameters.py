@@ -8,7 +8,9 @@ from collections.abc import Iterable
 import tensorlib as tl
 from tensorlib import Tensor
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "get_total_norm", "parameters_to_vector", "vector_to_parameters"]
+__all__ = [
+    "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm", "parameters_to_vector", "vector_to_parameters",
+]  # fmt: skip
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -22,9 +24,12 @@ def _rows_of_sparse(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def get_total_norm(
-    tensors: Tensor | Iterable[Tensor], norm_type: float = 2.0, error_if_nonfinite: bool = False
+    tensors: Tensor | Iterable[Tensor],
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
 ) -> Tensor:
-    """Norm of all elements of several tensors together; `norm_type` may be ``float("inf")``.
+    """Norm of all elements of several tensors together; `norm_type` may be ``float("inf")``. `foreach`, PyTorch's hint, changes nothing.
 
     >>> tl.nn.utils.get_total_norm([tl.tensor([3.0]), tl.tensor([4.0])]).item()
     5.0
@@ -49,7 +54,11 @@ def _norm_of_norms(tensors: list[Tensor], order: float) -> Tensor:
 
 
 def clip_grad_norm_(
-    parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
 ) -> Tensor:
     """Scale all gradients by one factor so that their joint norm is at most `max_norm`; returns the norm before that.
 
@@ -60,15 +69,33 @@ def clip_grad_norm_(
     """
     gradients = _gradients(parameters)
     total = get_total_norm(gradients, norm_type, error_if_nonfinite)
+    _scale_down(gradients, max_norm, total)
+    return total
+
+
+def clip_grads_with_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
+    """Scale all gradients, whose joint norm is known to be `total_norm`, so that it is at most `max_norm`.
+
+    >>> w = tl.nn.Parameter(tl.zeros(2))
+    >>> (w * tl.tensor([3.0, 4.0])).sum().backward()
+    >>> tl.nn.utils.clip_grads_with_norm_([w], 1.0, tl.nn.utils.get_total_norm([w.grad]))
+    >>> [round(v, 4) for v in w.grad.tolist()]
+    [0.6, 0.8]
+    """
+    _scale_down(_gradients(parameters), max_norm, total_norm)
+
+
+def _scale_down(gradients: list[Tensor], max_norm: float, total: Tensor) -> None:
     factor = max_norm / (total.item() + 1e-6)
     if not factor >= 1 and not tl.fused.scale_(gradients, factor):  # a NaN reaches the gradients
         with tl.no_grad():
             for g in gradients:
                 g.mul_(factor)
-    return total
 
 
-def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
     """Limit every gradient element to [-clip_value, clip_value].
 
     >>> w = tl.nn.Parameter(tl.zeros(2))

@@ -157,6 +157,73 @@ def test_a_rate_in_a_tensor() -> None:
         assert_close(ours, theirs, name)
 
 
+@pytest.mark.parametrize("settings", [{}, {"lr": 0.5, "max_iter": 4, "history_size": 3}, {"max_eval": 3}], ids=str)
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_lbfgs(search: str | None, settings: dict[str, Any]) -> None:
+    """Both count the same evaluations on their ways; states move both ways on it."""
+
+    def problem(lib: Any) -> tuple[Any, Any, Any]:
+        rng = np.random.default_rng(0)
+        a, start = lib.tensor(rng.standard_normal((30, 12))), rng.standard_normal(12)
+        w, v = (lib.nn.Parameter(lib.tensor(part)) for part in (start[:5], start[5:].reshape(7, 1)))
+        optimizer = lib.optim.LBFGS([w, v], line_search_fn=search, **settings)
+
+        def closure() -> Any:
+            optimizer.zero_grad()
+            x = lib.cat([w, v.reshape(-1)])
+            loss = (
+                lib.nn.functional.softplus(a @ x).mean()
+                + 0.1 * (x[1:] - x[:-1] ** 2).square().sum()
+                + 0.01 * (x * x).sum()
+            )
+            loss.backward()
+            return loss
+
+        return optimizer, closure, (w, v)
+
+    runs = [problem(lib) for lib in (torch, tl)]
+    for step in range(50):
+        losses = [optimizer.step(closure).item() for optimizer, closure, _ in runs]
+        assert np.isclose(*losses, rtol=1e-6)
+        assert_close(runs[1][2], runs[0][2], f"step {step}")
+        if step == 2:
+            (them, *_), (us, *_) = runs
+            ours, theirs = us.state_dict()["state"][0], them.state_dict()["state"][0]
+            assert set(ours) == set(theirs) - {"al"}  # scratch
+            assert (ours["func_evals"], ours["n_iter"]) == (theirs["func_evals"], theirs["n_iter"])
+            ours, theirs = as_numpy(us.state_dict()), as_numpy(them.state_dict())
+            us.load_state_dict(theirs)
+            them.load_state_dict(as_torch(ours))
+
+
+def test_signature_of_lbfgs_and_muon() -> None:
+    for name in ("LBFGS", "Muon"):
+        ours, theirs = (inspect.signature(getattr(lib.optim, name)).parameters for lib in (tl, torch))
+        assert {n: (p.default, p.kind) for n, p in ours.items()} == {n: (p.default, p.kind) for n, p in theirs.items()}
+
+
+@pytest.mark.parametrize("settings", [{}, {"lr": 0.02, "nesterov": False, "adjust_lr_fn": "match_rms_adamw"}], ids=str)
+@pytest.mark.parametrize("shape", [(8, 8), (32, 16), (16, 64)], ids=str)
+def test_muon(shape: tuple[int, int], settings: dict[str, Any]) -> None:
+    """Both work in bfloat16, where a sum in another order now and then rounds otherwise: equal at first, later within a fraction of a step."""
+    rng = np.random.default_rng(0)
+    start = rng.standard_normal(shape)
+    theirs, ours = torch.nn.Parameter(torch.tensor(start)), tl.nn.Parameter(tl.tensor(start))
+    them, us = torch.optim.Muon([theirs], **settings), tl.optim.Muon([ours], **settings)
+    for step in range(50):
+        before = theirs.detach().numpy().copy()
+        give_gradients(step, [theirs], [ours])
+        them.step()
+        us.step()
+        size = np.abs(theirs.detach().numpy() - before).max()
+        np.testing.assert_allclose(
+            ours.detach().numpy(), theirs.detach().numpy(), rtol=0, atol=size * (0.1 if step else 1e-6)
+        )
+    np.testing.assert_allclose(
+        us.state[ours]["momentum_buffer"].numpy(), them.state[theirs]["momentum_buffer"].numpy(), rtol=1e-9
+    )
+
+
 def test_clipping() -> None:
     g = np.random.default_rng(0).standard_normal(20)
     theirs, ours = torch.nn.Parameter(torch.zeros(20)), tl.nn.Parameter(tl.zeros(20))
@@ -166,3 +233,9 @@ def test_clipping() -> None:
         got = tl.nn.utils.clip_grad_norm_([ours], 0.5, norm_type)
         assert np.isclose(got.item(), expected.item())
         np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-5)
+        torch.nn.utils.clip_grads_with_norm_([theirs], 0.1, expected)
+        tl.nn.utils.clip_grads_with_norm_([ours], 0.1, got)
+        np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-5)
+    for name in ("clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"):
+        mine, its = (inspect.signature(getattr(lib.nn.utils, name)).parameters for lib in (tl, torch))
+        assert [(n, p.default) for n, p in mine.items()] == [(n, p.default) for n, p in its.items()]
