@@ -70,7 +70,9 @@ class LBFGS(Optimizer):
         def evaluate() -> tuple[float, Tensor]:
             with tl.enable_grad():
                 losses.append(closure())
-            return float(losses[-1]), _flat([tl.zeros_like(p) if p.grad is None else p.grad for p in h.params])
+            return float(losses[-1]), _flat(
+                [tl.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in h.params]
+            )
 
         with tl.no_grad():
             self._minimize(evaluate, state, h)
