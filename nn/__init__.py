@@ -32,6 +32,7 @@ from tensorlib.nn import (
     transformer,
     trees,
     utils,
+    vocabulary,
 )
 from tensorlib.nn.activations import *
 from tensorlib.nn.attention import *
@@ -56,6 +57,7 @@ from tensorlib.nn.state import IncompatibleKeys, StateDictError
 from tensorlib.nn.summaries import Summary, summary
 from tensorlib.nn.transformer import *
 from tensorlib.nn.trees import *
+from tensorlib.nn.vocabulary import *
 
 __all__ = [
     "IncompatibleKeys", "Module", "StateDictError", "Summary", "decoding", "functional", "init", "modules", "summary", "utils",
@@ -80,3 +82,4 @@ __all__ += resampling.__all__
 __all__ += similarity.__all__
 __all__ += transformer.__all__
 __all__ += trees.__all__
+__all__ += vocabulary.__all__

@@ -7,7 +7,8 @@ from typing import Any
 
 import tensorlib as tl
 from tensorlib import Tensor
-from tensorlib.nn import distances, heads, margins, masks, pointwise, spatial
+from tensorlib.nn import classes, distances, heads, margins, masks, pointwise, spatial
+from tensorlib.nn.classes import *  # noqa: F403
 from tensorlib.nn.distances import *  # noqa: F403
 from tensorlib.nn.heads import *  # noqa: F403
 from tensorlib.nn.margins import *  # noqa: F403
@@ -26,6 +27,7 @@ __all__ = [
     "prelu", "rms_norm", "scaled_dot_product_attention", "sigmoid", "smooth_l1_loss", "softmax", "softplus", "softshrink", "softsign", "tanh",
     "tanhshrink", "unfold",
 ]  # fmt: skip
+__all__ += classes.__all__
 __all__ += distances.__all__
 __all__ += heads.__all__
 __all__ += margins.__all__

@@ -39,8 +39,8 @@ class Projections:
         if query is key and key is value:
             return tl.linear(query, self.joint, self.bias).split(wide, -1)
         sizes = [wide, 2 * wide] if key is value else [wide] * 3
-        operands = zip((query, key, value), self.joint.split(sizes), self._biases(sizes), strict=False)
-        first, *others = (tl.linear(x, w, b) for x, w, b in operands)
+        joint = zip((query, key, value), self.joint.split(sizes), self._biases(sizes), strict=False)
+        first, *others = (tl.linear(x, w, b) for x, w, b in joint)
         return first, *(others[0].split(wide, -1) if key is value else others)
 
     def _biases(self, sizes: list[int]) -> Sequence[Tensor | None]:

@@ -21,7 +21,7 @@ for _nd, _shape in SHAPES.items():
         (f"BatchNorm{_nd}d", (), {}, _shape),
         (f"BatchNorm{_nd}d", (), {"affine": False, "track_running_stats": False}, _shape),
         (f"InstanceNorm{_nd}d", (), {"affine": True, "track_running_stats": True}, _shape),
-        (f"InstanceNorm{_nd}d", (), {}, _shape[1:]),
+        (f"InstanceNorm{_nd}d", (), {"affine": False, "track_running_stats": False}, _shape[1:]),
     ]
 
 

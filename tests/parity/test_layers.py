@@ -247,6 +247,25 @@ LAYERS: dict[str, list[Layer]] = {
     "GaussianNLLLoss": [loss("GaussianNLLLoss", (5, 4), (5, 4), (5, 4), positive=True)],
     "TripletMarginLoss": [loss("TripletMarginLoss", (5, 4), (5, 4), (5, 4))],
     "TripletMarginWithDistanceLoss": [loss("TripletMarginWithDistanceLoss", (5, 4), (5, 4), (5, 4))],
+    "AdaptiveLogSoftmaxWithLoss": [
+        layer(lambda nn: nn.AdaptiveLogSoftmaxWithLoss(8, 12, [3, 7], 2.0), (6, 8), given=(np.array([0, 5, 2, 11, 7, 1]),)),
+        layer(lambda nn: nn.AdaptiveLogSoftmaxWithLoss(8, 12, [3], head_bias=True), (6, 8), given=(np.array([0, 1, 2, 2, 1, 0]),)),
+        layer(lambda nn: nn.AdaptiveLogSoftmaxWithLoss(8, 12, [3, 7]), (8,), given=(np.array(5),)),
+        layer(lambda nn: nn.AdaptiveLogSoftmaxWithLoss(8, 12, [3, 7]), (6, 8), call=lambda m, x: m.log_prob(x)),
+        layer(lambda nn: nn.AdaptiveLogSoftmaxWithLoss(8, 12, [3, 7]), (60, 8), call=lambda m, x: m.predict(x), values_only=True),
+    ],
+    "LinearCrossEntropyLoss": [
+        layer(lambda nn: nn.LinearCrossEntropyLoss(8, 4), (5, 8), given=(CLASSES,)),
+        layer(
+            lambda nn: nn.LinearCrossEntropyLoss(
+                8, 4, bias=True, weight=of(nn, np.array([1, 2, 0.5, 3], np.float32)), ignore_index=2, label_smoothing=0.1, reduction="none"
+            ),
+            (5, 8), given=(CLASSES,),
+        ),
+        layer(lambda nn: nn.LinearCrossEntropyLoss(8, 4, out_features=(3, 2), bias=True), (2, 8), given=(np.arange(12).reshape(2, 3, 2) % 4,)),
+        layer(lambda nn: nn.LinearCrossEntropyLoss(8, 4, out_features=(3,)), (2, 8), (2, 4, 3)),
+        layer(lambda nn: nn.LinearCrossEntropyLoss(8, 4, options=nn.LinearCrossEntropyOptions()), (8,), given=(np.array(3),)),
+    ],
     "CTCLoss": [
         loss(
             "CTCLoss", (6, 2, 4), given=(np.array([[1, 2], [3, 3]]), np.array([6, 5]), np.array([2, 1])),
