@@ -176,15 +176,17 @@ class CRF(Module):
             )
         if packed.ndim != 1 or packed.dtype.is_floating_point or packed.dtype is tl.bool:
             raise tl.DTypeError(
-                f"CRF: tags must be integers, one a step, got {packed.dtype.name} of shape {tags.shape}."
+                f"CRF: tags must be integers, one a step, got {packed.dtype.name} with elements of shape {packed.shape[1:]}."
             )
-        order, known = (None if p.sorted_indices is None else p.sorted_indices.tolist() for p in (packed, like))
-        if order != known:
-            raise ValueError("CRF: the packed tags lie in another order than the packed emissions.")
+        like.check_lengths(packed, "CRF: emissions and tags")
         values = packed.data.to(tl.int64)
-        wrong = values[(values < 0) | (values >= self.num_tags)]
-        if len(wrong):
-            raise tl.IndexRangeError(f"CRF: tag {int(wrong[0])} is out of range; expected one in [0, {self.num_tags}).")
+        wrong = (values < 0) | (values >= self.num_tags)
+        if wrong.any():
+            i = int(packed.with_data(wrong).max().int().argmax())
+            tag = int(values[wrong][0])
+            raise tl.IndexRangeError(
+                f"CRF: tag {tag} of sequence {i} is out of range; expected one in [0, {self.num_tags})."
+            )
         return values
 
     def _pack(self, name: str, given: Any, mask: Tensor | None, ndim: int) -> PackedSequence:

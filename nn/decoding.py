@@ -185,7 +185,12 @@ def _started(name: str, start: Tensor | Sequence[int], max_length: int) -> Tenso
 
 
 def _stepped(name: str, step: _Step, tokens: Tensor, state: Any, end: int | None) -> tuple[Tensor, Any]:
-    log_probs, state = step(tokens, state)
+    made = step(tokens, state)
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise TypeError(
+            f"{name}: step must return a pair, log-probabilities ({len(tokens)}, V) and a state, got a {type(made).__name__}."
+        )
+    log_probs, state = made
     if not isinstance(log_probs, Tensor) or log_probs.ndim != 2 or len(log_probs) != len(tokens):
         got = f"shape {log_probs.shape}" if isinstance(log_probs, Tensor) else f"a {type(log_probs).__name__}"
         raise tl.ShapeError(f"{name}: step must return log-probabilities ({len(tokens)}, V) first, got {got}.")

@@ -70,6 +70,10 @@ class _RaggedAttention(Module):
             memory = pack_padded_sequence(memory, known, batch_first=True, enforce_sorted=False)
         elif lengths is not None:
             raise ValueError(f"{name}: lengths go with a padded memory; a {type(memory).__name__} has its own.")
+        if not isinstance(memory, (PackedSequence, list, tuple)):
+            raise TypeError(
+                f"{name}: the memory is a {type(memory).__name__}, expected a tensor, a PackedSequence or a list of tensors."
+            )
         packed = memory if isinstance(memory, PackedSequence) else pack_sequence(memory, enforce_sorted=False)
         if packed.ndim != 2 or self.memory_size not in (None, packed.shape[1]):
             raise tl.ShapeError(

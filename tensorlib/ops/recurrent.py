@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def _direction(
     f: Plain, kind: int, x: Any, sizes: list[int], h: Any, c: Any, weights: Sequence[Any], *, backward: bool
 ) -> Any:
     """(rows of states in order of time, last state, last cell of each sequence); h and c are (B, H)."""
-    w_ih, w_hh, b_ih, b_hh, *w_hr = weights
+    w_ih, w_hh, b_ih, b_hh = weights
     starts = np.cumsum([0, *sizes]).tolist()
     from_x = x @ w_ih.T if b_ih is None else x @ w_ih.T + b_ih
     done: dict[int, Any] = {}
@@ -85,8 +85,6 @@ def _direction(
         n = sizes[t]
         from_h = h[:n] @ w_hh.T if b_hh is None else h[:n] @ w_hh.T + b_hh
         done[t], cell = _gates(f, kind, from_x[starts[t] : starts[t + 1]], from_h, h[:n], None if c is None else c[:n])
-        if w_hr:
-            done[t] = done[t] @ w_hr[0].T
         h = f.join([done[t], h[n:]])  # sequences that have no such step keep the state they have
         c = None if c is None else f.join([cell, c[n:]])
     rows = f.join([done[t] for t in range(len(sizes))]) if sizes else f.zeros(x, 0, h.shape[1])
@@ -96,13 +94,12 @@ def _direction(
 def _layer(
     f: Plain, kind: int, x: Any, sizes: list[int], h0: Any, c0: Any, weights: Sequence[Any], batch: int
 ) -> tuple[Any, ...]:
-    """What the layer functions return. Weights: four of each direction, or five, the last one a projection of the states."""
-    rows, width = weights[1].shape
-    each = 5 if len(weights) in (5, 10) else 4
+    """What the layer functions return; four weights of each direction."""
+    width = weights[1].shape[1]
     outs, states, cells = [], [], []
-    for d, own in enumerate(weights[k : k + each] for k in range(0, len(weights), each)):
+    for d, own in enumerate(weights[k : k + 4] for k in range(0, len(weights), 4)):
         h = f.zeros(x, batch, width) if h0 is None else h0[d]
-        c = None if kind != LSTM else f.zeros(x, batch, rows // GATES[kind]) if c0 is None else c0[d]
+        c = None if kind != LSTM else f.zeros(x, batch, width) if c0 is None else c0[d]
         made, h, c = _direction(f, kind, x, sizes, h, c, own, backward=d == 1)
         outs.append(made)
         states.append(h)
@@ -231,7 +228,10 @@ def lstm_layer(
 
     ``i, f, o = sigmoid(...)``, ``g = tanh(...)``, ``c' = f c + i g``, ``h' = o tanh(c')``. `c0` and the third result are the cells.
 
-    Reference: Hochreiter and Schmidhuber 1997; Gers et al. 2000.
+    A fifth weight of each direction, w_hr (P, H), projects the states: ``h' = w_hr (o tanh(c'))``, w_hh is (4H, P) and `h0` (directions, B, P). Then
+    each step is a call of its own.
+
+    Reference: Hochreiter and Schmidhuber 1997; Gers et al. 2000; Sak et al. 2014 for projections.
 
     >>> w = [tl.zeros(4, 1), tl.zeros(4, 1), None, None]
     >>> tl.fused.lstm_layer(tl.ones(1, 1), tl.tensor([1]), w, c0=tl.ones(1, 1, 1))[2].item()
@@ -240,9 +240,55 @@ def lstm_layer(
     if len(weights) in (5, 10):
         batch = _batch(batch_sizes, h0, batch)
         _check("lstm_layer", LSTM, x, batch_sizes, weights, (h0, c0), batch)
-        return _layer(Plain(None), LSTM, x, batch_sizes.tolist(), h0, c0, weights, batch)
+        return _projected(x, batch_sizes, h0, c0, weights, batch)
     made: tuple[Tensor, Tensor, Tensor] = _call(caller(), "lstm_layer", LSTM, x, batch_sizes, weights, (h0, c0), batch)
     return made
+
+
+def _projected(
+    x: Tensor, sizes: Tensor, h0: Tensor | None, c0: Tensor | None, weights: Sequence[Tensor | None], batch: int
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """`lstm_layer` with five weights of each direction, the last one a projection of the states."""
+    cat = ops.joins.cat
+    made = []
+    for d, own in enumerate(weights[k : k + 5] for k in range(0, len(weights), 5)):
+        width, units = cast("Tensor", own[4]).shape
+        h = Plain(None).zeros(x, batch, width) if h0 is None else h0[d]
+        c = Plain(None).zeros(x, 1, batch, units) if c0 is None else c0[d : d + 1]
+        made.append(_projected_direction(x, sizes, h, c, own, backward=d == 1))
+    outs, states, cells = zip(*made, strict=True)
+    return cat(outs, 1), ops.joins.stack(states), cat(cells)
+
+
+def _projected_direction(
+    x: Tensor, sizes: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Any], *, backward: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(rows of states in order of time, last states (B, P), last cells (1, B, H)); h0 is (B, P), c0 (1, B, H).
+
+    A step is a layer of one step, which has the state before beside its inputs and none of its own, and then the projection."""
+    cat, linear = ops.joins.cat, ops.fused.linear
+    w_ih, w_hh, b_ih, b_hh, w_hr = weights
+    units, counts = w_hr.shape[1], sizes.tolist()
+    none = Plain(None).zeros(x, 1, 1).expand(4 * units, units)
+    own = (cat([w_ih, w_hh], 1), none, b_ih, b_hh)
+    inputs, each = ops.joins.split(x, counts), ops.joins.split(sizes, 1)
+    most = max(counts, default=0)
+    done: dict[int, Tensor] = {}
+    ended = [(h0[most:], c0[:, most:])]  # states of the sequences that have no step more, the shortest first
+    start = counts[-1 if backward else 0] if counts else 0
+    h, c = h0[:start], c0[:, :start]
+    for t in reversed(range(len(counts))) if backward else range(len(counts)):
+        n, before = counts[t], h.shape[0]
+        if n < before:
+            ended.append((h[n:], c[:, n:]))
+            h, c = h[:n], c[:, :n]
+        elif n > before:
+            h, c = cat([h, h0[before:n]]), cat([c, c0[:, before:n]], 1)
+        out, _, c = _call(caller(), "lstm_layer", LSTM, cat([inputs[t], h], 1), each[t], own, (None, c), n)
+        done[t] = h = linear(out, w_hr)
+    rows = cat([done[t] for t in range(len(counts))]) if counts else h0[:0]
+    last = [(h, c), *reversed(ended)]
+    return rows, cat([h for h, _ in last]), cat([c for _, c in last], 1)
 
 
 def _batch(sizes: Tensor, h0: Tensor | None, batch: int | None) -> int:

@@ -70,6 +70,11 @@ def test_every_form_of_a_batch() -> None:
     for made, (x, y, *mask) in forms:
         assert made.decode(x, *mask) == best
         np.testing.assert_array_equal(made(x, y, *mask, reduction="none").detach().numpy(), want.detach().numpy())
+    falling = sorted(range(len(xs)), key=lambda i: -len(xs[i]))
+    tags = [ys[i] for i in falling]
+    emissions = rnn.pack_sequence([xs[i] for i in falling])
+    same = [crf(emissions, rnn.pack_sequence(tags, enforce_sorted=kept)).item() for kept in (True, False)]
+    assert same[0] == same[1] == crf([xs[i] for i in falling], tags).item()
     full = [s[1::3] for s in (xs, ys)]
     stacked = [tl.stack(s, 1) for s in full]
     assert crf(*stacked).item() == crf(*full).item()
@@ -219,7 +224,7 @@ def test_errors() -> None:
         (ValueError, "sequence 1 has 4 tags, but emissions of 5 steps", lambda: crf(xs, [ys[0], ys[1][:4], *ys[2:]])),
         (ValueError, "got tags of 4 sequences, but emissions of 5", lambda: crf(xs, ys[:4])),
         (TypeError, "tags must be integers, one a step, got float64", lambda: crf(x, y.double())),
-        (IndexError, r"tag 3 is out of range; expected one in \[0, 3\)", lambda: crf(x, y + 3)),
+        (IndexError, r"tag [345] of sequence 0 is out of range; expected one in \[0, 3\)", lambda: crf(x, y + 3)),
         (ValueError, "reduction must be", lambda: crf(x, y, reduction="avg")),
     ]:  # fmt: skip
         with pytest.raises(raises, match=match):

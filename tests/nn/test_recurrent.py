@@ -142,6 +142,21 @@ def test_cells_in_inference_mode_leave_nothing_behind() -> None:
     assert cell.weight_ih.grad is not None
 
 
+def test_projected_states_by_their_definition() -> None:
+    net = nn.LSTM(3, 5, proj_size=2, bidirectional=True, dtype=tl.float64)
+    x, h_0, c_0 = (tl.randn(n, k, dtype=tl.float64) for n, k in ((4, 3), (2, 2), (2, 5)))
+    out, (h_n, c_n) = net(x, (h_0, c_0))
+    for d, (w_ih, w_hh, b_ih, b_hh, w_hr) in enumerate(net.all_weights):
+        h, c = h_0[d], c_0[d]
+        for t in reversed(range(4)) if d else range(4):
+            i, f, g, o = (w_ih @ x[t] + b_ih + w_hh @ h + b_hh).chunk(4)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = w_hr @ (o.sigmoid() * c.tanh())
+            assert tl.allclose(out[t, 2 * d : 2 * d + 2], h, rtol=1e-12)
+        assert tl.allclose(h_n[d], h, rtol=1e-12)
+        assert tl.allclose(c_n[d], c, rtol=1e-12)
+
+
 def test_forms_of_input_agree() -> None:
     net = nn.LSTM(3, 4, 2, bidirectional=True)
     xs = [tl.randn(5, 3), tl.randn(2, 3)]
