@@ -178,10 +178,14 @@ bool tl_adam(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor
 void tl_clear_grads(int n, tl_tensor *const *params);
 bool tl_sum_of_squares(int n, tl_tensor *const *xs, double *out);
 bool tl_scale(int n, tl_tensor *const *xs, double factor, int line);
+/* bags.c: edges are where each bag of positions begins, and the end of the last */
+tl_tensor *tl_bag(tl_tensor *w, tl_tensor *index, tl_tensor *edges, tl_tensor *factors, bool mean, int64_t padding, int how, int line);
+tl_tensor *tl_bag_max(tl_tensor *w, tl_tensor *index, tl_tensor *edges, int64_t padding, uintptr_t *which);
 /* sparse.c: rows of values (n, D) by their ids (n); steps return false where a tensor is not what the kernels serve (then nothing was changed) */
 tl_tensor *tl_coalesce(tl_tensor *index, tl_tensor *values, int64_t limit, uintptr_t *ids);
 bool tl_sgd_rows(tl_tensor *param, tl_tensor *index, tl_tensor *values, double lr, int line);
 bool tl_adam_rows(tl_tensor *param, tl_tensor *index, tl_tensor *values, tl_tensor *average, tl_tensor *square, double step, double lr, double beta1, double beta2, double eps, int line);
+bool tl_adagrad_rows(tl_tensor *param, tl_tensor *index, tl_tensor *values, tl_tensor *sum, double lr, double eps, int line);
 /* grid.c */
 tl_tensor *tl_grid_sample(tl_tensor *x, tl_tensor *grid, int mode, int padding, bool align, int line);
 /* resample.c: not recorded */

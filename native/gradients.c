@@ -146,6 +146,7 @@ bool tl_grad_convolution(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_adaptive_avg_pool(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_adaptive_max_pool(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_avg_pool(const tl_node *, const tl_tensor *, tl_tensor **);
+bool tl_grad_bag(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_max_pool(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_cumsum(const tl_node *, const tl_tensor *, tl_tensor **);
 bool tl_grad_sort(const tl_node *, const tl_tensor *, tl_tensor **);
@@ -183,6 +184,7 @@ const tl_grad_fn tl_gradients[TL_N_OPS] = {
     [TL_OP_adaptive_max_pool] = tl_grad_adaptive_max_pool,
     [TL_OP_as_strided] = tl_grad_as_strided,
     [TL_OP_avg_pool] = tl_grad_avg_pool,
+    [TL_OP_bag] = tl_grad_bag,
     [TL_OP_binary_cross_entropy] = tl_grad_pair,
     [TL_OP_binary_cross_entropy_with_logits] = tl_grad_pair,
     [TL_OP_cast] = grad_cast,

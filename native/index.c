@@ -340,7 +340,19 @@ typedef struct {
     char *out, *g;
     const int64_t *index, *order, *first;    /* order: positions by block; first (blocks + 1): where each block's begin in it */
     int64_t rows, width, block, padding, size;
+    const int64_t *source;                   /* the row of g that a position reads; NULL: its own */
+    const void *scale;                       /* what it is multiplied by, of g's dtype; NULL: nothing */
 } row_sums;
+
+static void add_row(const row_sums *p, char *x, int64_t at)
+{
+    char *g = p->g + (p->source ? p->source[at] : at) * p->width * p->size;
+    if (!p->scale) add_line(&p->kind, x, NULL, g, p->width);
+    else if (p->kind.dtype == TL_F32)
+        for (int64_t j = 0; j < p->width; j++) ((float *)x)[j] += ((const float *)p->scale)[at] * ((float *)g)[j];
+    else
+        for (int64_t j = 0; j < p->width; j++) ((double *)x)[j] += ((const double *)p->scale)[at] * ((double *)g)[j];
+}
 
 static void add_blocks(void *arg, int64_t begin, int64_t end)
 {
@@ -350,7 +362,7 @@ static void add_blocks(void *arg, int64_t begin, int64_t end)
         memset(p->out + b * p->block * bytes, 0, (size_t)((least(top, (b + 1) * p->block) - b * p->block) * bytes));
         for (int64_t i = p->first[b]; i < p->first[b + 1]; i++) {
             int64_t at = p->order[i], row = p->index[at];
-            if (row != p->padding) add_line(&p->kind, p->out + row * bytes, NULL, p->g + at * bytes, p->width);
+            if (row != p->padding) add_row(p, p->out + row * bytes, at);
         }
     }
 }
@@ -369,11 +381,9 @@ static void sort_by_block(const int64_t *index, int64_t n, int64_t block, int64_
     first[0] = 0;
 }
 
-tl_tensor *arr_embedding_grad(const tl_tensor *g, const tl_tensor *index, int64_t rows, int64_t padding)
+tl_tensor *arr_rows_added(const tl_tensor *g, int64_t n, const tl_tensor *index, int64_t rows, int64_t padding, const int64_t *source, const void *scale)
 {
-    if (!is_index(index) || !adds(g->dtype) || g->ndim != index->ndim + 1 || memcmp(g->dims, index->dims, index->ndim * sizeof *g->dims) || rows < 0)
-        return tl_fail(TL_DECLINE);
-    int64_t n = index->numel, width = g->dims[g->ndim - 1], size = tl_itemsize[g->dtype];
+    int64_t width = g->dims[g->ndim - 1], size = tl_itemsize[g->dtype];
     int64_t block = CHUNK_BYTES / (width * size + 1) + 1, blocks = (rows + block - 1) / block;
     operand at = {NULL, NULL}, from = {NULL, NULL};
     size_t granted = 0;
@@ -383,7 +393,7 @@ tl_tensor *arr_embedding_grad(const tl_tensor *g, const tl_tensor *index, int64_
                 (scratch = tl_alloc((size_t)(n + blocks + 1) * sizeof *scratch, &granted));
     if (done) {
         row_sums p = {{ADD, g->dtype, 1, 0}, tl_data(out), tl_data(from.t), (const int64_t *)tl_data(at.t), scratch, scratch + n, rows, width, block,
-                      padding, size};
+                      padding, size, source, scale};
         bool big = (rows + n) * width * size > BIG_BYTES;
         tl_gil gil = tl_unlock(big);
         memset(scratch + n, 0, (size_t)(blocks + 1) * sizeof *scratch);
@@ -396,6 +406,13 @@ tl_tensor *arr_embedding_grad(const tl_tensor *g, const tl_tensor *index, int64_
     tl_free(at.made);
     tl_free(from.made);
     return if_done(done, out);
+}
+
+tl_tensor *arr_embedding_grad(const tl_tensor *g, const tl_tensor *index, int64_t rows, int64_t padding)
+{
+    if (!is_index(index) || !adds(g->dtype) || g->ndim != index->ndim + 1 || memcmp(g->dims, index->dims, index->ndim * sizeof *g->dims) || rows < 0)
+        return tl_fail(TL_DECLINE);
+    return arr_rows_added(g, index->numel, index, rows, padding, NULL, NULL);
 }
 
 /* ---- gather and scatter: out[i, j, k] = x[i, index[i, j, k], k] for dim 1, and the reverse ---- */

@@ -590,6 +590,8 @@ tl_tensor *arr_index_select(const tl_tensor *x, int dim, const tl_tensor *index)
 tl_tensor *arr_index_add(const tl_tensor *x, int dim, const tl_tensor *index, const tl_tensor *src);
 tl_tensor *arr_embedding(const tl_tensor *weight, const tl_tensor *index);                               /* (V, D), (...) -> (..., D) */
 tl_tensor *arr_embedding_grad(const tl_tensor *g, const tl_tensor *index, int64_t rows, int64_t padding);/* (V, D); padding < 0: none */
+/* The same of n positions, where position i reads row source[i] of g, times scale[i] (of g's dtype; NULL: as it is). */
+tl_tensor *arr_rows_added(const tl_tensor *g, int64_t n, const tl_tensor *index, int64_t rows, int64_t padding, const int64_t *source, const void *scale);
 /* NumPy's x[..., index_0, index_1, ..., :, :]: k index tensors of one shape for the dimensions from first_dim on. values: of the shape that
  * arr_index returns, any strides (expand a scalar to it). */
 tl_tensor *arr_index(const tl_tensor *x, int first_dim, int k, const tl_tensor *const *index);

@@ -190,6 +190,25 @@ static void adam_row(const rows *r, int64_t u, int64_t id, int64_t from, const c
     tl_optim_k->adam[r->dtype == TL_F64](r->rule, r->param + at, sum, r->state[0] + at, r->state[1] + at, NULL, n);
 }
 
+#define ADAGRAD(T, sqrt_of)                                                     \
+    {                                                                           \
+        T *p = (T *)(void *)(r->param + at), *s = (T *)(void *)(r->state[0] + at); \
+        const T *g = (const T *)(const void *)sum, lr = (T)-rule[0], eps = (T)rule[1]; \
+        for (int64_t j = 0; j < n; j++) {                                       \
+            s[j] += g[j] * g[j];                                                \
+            p[j] += lr * g[j] / (sqrt_of(s[j]) + eps);                          \
+        }                                                                       \
+    }
+
+static void adagrad_row(const rows *r, int64_t u, int64_t id, int64_t from, const char *sum, int64_t n)
+{
+    (void)u;
+    const double *rule = r->rule;
+    int64_t at = place(r, id, from);
+    if (r->dtype == TL_F64) ADAGRAD(double, sqrt)
+    else ADAGRAD(float, sqrtf)
+}
+
 static bool fits(const tl_tensor *t, const tl_tensor *values)
 {
     return t && t->ndim == 2 && t->dims[1] == values->dims[1] && t->dtype == values->dtype && tl_contiguous(t) && t->storage->kind != TL_FOREIGN &&
@@ -232,4 +251,10 @@ bool tl_adam_rows(tl_tensor *param, tl_tensor *index, tl_tensor *values, tl_tens
     double size = lr * sqrt(1 - pow(beta2, step)) / (1 - pow(beta1, step));
     tl_adam_rule rule = {.shrink = 1, .beta1 = beta1, .beta2 = beta2, .root = 1, .eps = eps, .step_size = size};
     return step_rows(index, values, param, (tl_tensor *const[]){average, square}, &(rows){.take = adam_row, .rule = &rule}, line);
+}
+
+bool tl_adagrad_rows(tl_tensor *param, tl_tensor *index, tl_tensor *values, tl_tensor *sum, double lr, double eps, int line)
+{
+    const double rule[2] = {lr, eps};
+    return step_rows(index, values, param, (tl_tensor *const[]){sum, NULL}, &(rows){.take = adagrad_row, .rule = rule}, line);
 }

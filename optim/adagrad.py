@@ -15,6 +15,8 @@ class Adagrad(Optimizer):
 
         s <- s + g^2;  p <- p - lr/(1 + (t-1) lr_decay) g / (sqrt(s) + eps)
 
+    Of a row-sparse gradient, only the rows it holds are stepped.
+
     Reference: Duchi, Hazan and Singer 2011.
 
     >>> w = tl.nn.Parameter(tl.tensor([1.0]))
@@ -67,3 +69,16 @@ class Adagrad(Optimizer):
         g = decayed(p, g, h)
         s.addcmul_(g, g)
         p.addcdiv_(g, s.sqrt().add_(h.eps), value=-h.lr / (1 + (t - 1) * h.lr_decay))
+
+    def update_sparse(self, p: Tensor, g: tl.SparseTensor, state: State, h: Hyper) -> None:
+        if h.weight_decay:
+            raise RuntimeError("Adagrad: weight_decay does not go with sparse gradients: it moves every row.")
+        t, s = count_step(state), state["sum"]
+        lr = h.lr / (1 + (t - 1) * h.lr_decay)
+        if h.fused is not False and tl.fused.adagrad_rows_(p, g, s, lr, h.eps):
+            return
+        g = g.coalesce()
+        rows, values = g.indices()[0], g.values()
+        sums = s[rows] + values * values
+        s[rows] = sums
+        p.index_add_(0, rows, values / (sums.sqrt() + h.eps), alpha=-lr)

@@ -19,7 +19,7 @@ from tensorlib.status import DECLINE, raise_status
 from tensorlib.tensor import Tensor
 
 __all__ = [
-    "adam_", "adam_rows_", "crf_total", "gru_layer", "linear_act", "lstm_layer", "rnn_layer", "scale_", "sgd_", "sgd_rows_",
+    "adagrad_rows_", "adam_", "adam_rows_", "crf_total", "gru_layer", "linear_act", "lstm_layer", "rnn_layer", "scale_", "sgd_", "sgd_rows_",
     "sum_of_squares", "tree_lstm", "zero_grad_",
 ]  # fmt: skip
 
@@ -135,6 +135,20 @@ def sgd_rows_(param: Tensor, grad: SparseTensor, lr: float) -> bool:
     return _done(
         "sgd_rows_", lib.tl_sgd_rows(param._array, index._array, values._array, lr, lines.here(sys._getframe(1)))
     )
+
+
+def adagrad_rows_(param: Tensor, grad: SparseTensor, sums: Tensor, lr: float, eps: float = 1e-10) -> bool:
+    """One step of Adagrad on the rows that `grad` holds, as `tl.optim.Adagrad` defines it; `sums` are those of squared gradients.
+
+    >>> w, g = tl.ones(2, 1), tl.sparse_coo_tensor(tl.tensor([[1]]), tl.ones(1, 1), (2, 1))
+    >>> tl.fused.adagrad_rows_(w, g, tl.zeros(2, 1), lr=0.25), w.tolist()
+    (True, [[1.0], [0.75]])
+    """
+    index, values = _rows("adagrad_rows_", grad)
+    served = lib.tl_adagrad_rows(
+        param._array, index._array, values._array, sums._array, lr, eps, lines.here(sys._getframe(1))
+    )
+    return _done("adagrad_rows_", served)
 
 
 def adam_rows_(

@@ -386,6 +386,7 @@ def states_sizes(op: Op) -> bool:
     return (
         convolves
         or "grid" in op.inputs
+        or "edges" in op.inputs  # which say where bags of positions are cut
         or bool({"batch", "repeats", "runs", "shape", "size", "weights"} & set(op.attrs))
     )
 

@@ -516,9 +516,9 @@ class Structured:
             except AttributeError:
                 handle = 0
             if handle:
-                out = wrap(handle)
-                record(self.op, inputs, (out,), attrs, line)
-                return out
+                outs = tuple(wrap(h) for h in (handle if type(handle) is tuple else (handle,)))
+                record(self.op, inputs, outs, attrs, line)
+                return outs if len(outs) > 1 else outs[0]
         return run(self.op, inputs, attrs, line)
 
 

@@ -279,7 +279,7 @@ def _frequency(index: Tensor, dtype: DType) -> Tensor:
     return counts[where.reshape(-1)].to(dtype).reshape((*index.shape, 1))
 
 
-def _embedding_grad(g: Tensor, weight_shape: tuple[int, ...], index: Tensor, padding_idx: int, how: int) -> Tensor:
+def embedding_grad(g: Tensor, weight_shape: tuple[int, ...], index: Tensor, padding_idx: int, how: int) -> Tensor:
     if how == SPARSE:
         return embedding_gradient(g, index, weight_shape, padding_idx)
     if how == BY_FREQUENCY:
@@ -291,13 +291,13 @@ def _embedding_grad(g: Tensor, weight_shape: tuple[int, ...], index: Tensor, pad
     return ops.positions.index_add(start, 0, index.reshape(-1), rows)
 
 
-_embedding = structured(
+embedding_rows = structured(
     "embedding",
     inputs=("weight", "index"),
     attrs=("padding_idx", "how"),
     dtype=rules.as_is,
     ref=_embedding_ref,
-    vjp=(_embedding_grad, None),
+    vjp=(embedding_grad, None),
     composite=lambda weight, index, *, padding_idx, how: _embedding_plain(weight, index, padding_idx, how),
     native=lambda line, weight, index, padding_idx, how: lib.tl_embedding(
         weight._array, index._array, padding_idx, how, line
@@ -372,13 +372,16 @@ def embedding(
         padding = padding_idx % rows
     if max_norm is not None:
         if isinstance(input, RowMethods):
-            return cast("Tensor", input.map_rows(embedding, input, weight, padding_idx, max_norm, norm_type))
-        _shrink_rows(weight, input, max_norm, norm_type)
+            return cast(
+                "Tensor",
+                input.map_rows(embedding, input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse),
+            )
+        shrink_rows(weight, input, max_norm, norm_type)
     how = SPARSE if sparse else BY_FREQUENCY if scale_grad_by_freq else DENSE
-    return _embedding(weight, input, padding_idx=padding, how=how)
+    return embedding_rows(weight, input, padding_idx=padding, how=how)
 
 
-def _shrink_rows(weight: Tensor, index: Tensor, max_norm: float, norm_type: float) -> None:
+def shrink_rows(weight: Tensor, index: Tensor, max_norm: float, norm_type: float) -> None:
     """Scale the rows in use whose norm is above `max_norm` down to it, in place and unrecorded."""
     table = weight.detach()
     used = ops.sorting.unique(index.reshape(-1))

@@ -61,7 +61,7 @@ class Op:
         None  # attributes of a node that C recorded, from the integers it holds
     )
     kernel: Callable[..., Any] | None = (
-        None  # as `native`, but the node is Python's to make: kernel(*inputs, **attrs) -> handle
+        None  # as `native`, but the node is Python's to make: kernel(*inputs, **attrs) -> handle (several: a tuple)
     )
     replays: bool = (
         False  # its gradients of every order are those of its composite, run again: tensorlib/autograd/engine.py

@@ -19,6 +19,8 @@ SETTINGS: list[tuple[Any, dict[str, Any]]] = [
     (optim.SGD, {"lr": 0.1, "momentum": 0.9}),
     (optim.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.5}),
     (optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "maximize": True}),
+    (optim.Adagrad, {"lr": 0.1}),
+    (optim.Adagrad, {"lr": 0.1, "lr_decay": 0.1, "eps": 1e-3, "initial_accumulator_value": 0.5, "maximize": True}),
     (optim.SparseAdam, {"lr": 0.1}),
     (optim.SparseAdam, {"lr": 0.1, "betas": (0.4, 0.9), "eps": 1e-3, "maximize": True}),
 ]
@@ -54,10 +56,10 @@ def test_the_native_call_is_the_definition(kind: Any, settings: dict[str, Any], 
     assert half.dtype is tl.float16 and np.isfinite(half.detach().numpy()).all()
 
 
-@pytest.mark.parametrize("settings", [s for k, s in SETTINGS if k is optim.SGD], ids=str)
-def test_sgd_steps_rows_as_a_dense_gradient_does(settings: dict[str, Any]) -> None:
-    sparse, dense = trained(optim.SGD, settings)[1], trained(optim.SGD, settings, sparse=False)[1]
-    if settings.get("momentum"):
+@pytest.mark.parametrize(("kind", "settings"), [s for s in SETTINGS if s[0] is not optim.SparseAdam], ids=str)
+def test_rows_step_as_by_a_dense_gradient(kind: Any, settings: dict[str, Any]) -> None:
+    sparse, dense = trained(kind, settings)[1], trained(kind, settings, sparse=False)[1]
+    if settings.get("momentum") or kind is optim.Adagrad:
         np.testing.assert_allclose(sparse.detach().numpy(), dense.detach().numpy(), rtol=1e-5, atol=1e-5)
     else:
         np.testing.assert_array_equal(sparse.detach().numpy(), dense.detach().numpy())
@@ -139,8 +141,9 @@ def test_what_sparse_steps_refuse() -> None:
     with pytest.raises(RuntimeError, match="SparseAdam does not support dense gradients, please consider Adam"):
         optim.SparseAdam([w]).step()
     w.grad = tl.sparse_coo_tensor(tl.tensor([1]), tl.ones(1, 1), (3, 1))
-    with pytest.raises(RuntimeError, match="SGD: weight_decay does not go with sparse gradients"):
-        optim.SGD([w], weight_decay=0.1).step()
+    for kind in (optim.SGD, optim.Adagrad):
+        with pytest.raises(RuntimeError, match=f"{kind.__name__}: weight_decay does not go with sparse gradients"):
+            kind([w], weight_decay=0.1).step()
     assert w.tolist() == [[1.0]] * 3
     for settings, match in [
         ({"lr": 0.0}, "lr must be above 0"),
