@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorlib as tl
 from tensorlib import Tensor
+from tensorlib.nn.utils.rnn import by_rows
 
 __all__ = ["linear_cross_entropy", "negative_sampling_loss", "sigmoid_focal_loss"]
 
@@ -19,6 +20,7 @@ def _reduced(name: str, loss: Tensor, reduction: str) -> Tensor:
     return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
 
 
+@by_rows
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
@@ -65,6 +67,7 @@ def linear_cross_entropy(
     return tl.cross_entropy(scores, target, weight, ignored, reduction, label_smoothing)
 
 
+@by_rows
 def sigmoid_focal_loss(
     inputs: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none"
 ) -> Tensor:
@@ -95,6 +98,7 @@ def sigmoid_focal_loss(
     return _reduced("sigmoid_focal_loss", loss, reduction)
 
 
+@by_rows
 def negative_sampling_loss(
     input: Tensor, weight: Tensor, target: Tensor, negatives: Tensor, reduction: str = "mean", sparse: bool = False
 ) -> Tensor:
