@@ -169,9 +169,21 @@ class _LazyTransposed(_LazyConv, conv._Transposed):
 
 
 class _LazyNorm(LazyModuleMixin, norms._RunningNorm):
-    """The four tensors over channels are lazy, as far as there are any."""
+    """The four tensors over channels are lazy, as far as there are any. As in PyTorch, instance normalisation has all of them by default, too, unlike
+    the layer that it becomes."""
 
-    def _set_lazy(self, device: Any, dtype: Any) -> None:
+    def __init__(
+        self,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(0, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)  # type: ignore[call-arg]
         for name in ("weight", "bias"):
             if getattr(self, name) is not None:
                 setattr(self, name, UninitializedParameter(device=device, dtype=dtype))
@@ -199,39 +211,11 @@ class _LazyNorm(LazyModuleMixin, norms._RunningNorm):
 
 
 class _LazyBatchNorm(_LazyNorm, norms._BatchNorm):
-    def __init__(
-        self,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(0, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
-        self._set_lazy(device, dtype)
-
     def _channels(self, x: Tensor) -> int:
         return x.shape[1]
 
 
 class _LazyInstanceNorm(_LazyNorm, norms._InstanceNorm):
-    def __init__(
-        self,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-        *,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(0, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
-        self._set_lazy(device, dtype)
-
     def _channels(self, x: Tensor) -> int:
         return x.shape[-self.ranks[0]]
 

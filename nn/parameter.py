@@ -118,24 +118,29 @@ class UninitializedParameter(_Uninitialized, Parameter):
         """All is done by `__new__`."""
 
 
-class UninitializedBuffer(_Uninitialized, Tensor):
+class UninitializedBuffer(_Uninitialized, Buffer):
     """A buffer of a lazy layer before its shape is known.
 
     >>> b = tl.nn.UninitializedBuffer(dtype=tl.float64)
     >>> b.materialize((3,))
     >>> type(b).__name__, b.shape
-    ('Tensor', (3,))
+    ('Buffer', (3,))
     """
 
     __slots__ = ()
-    _becomes = Tensor
+    _becomes = Buffer
 
-    def __new__(cls, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> Self:
+    def __new__(
+        cls, requires_grad: bool = False, device: Any = None, dtype: Any = None, persistent: bool = True
+    ) -> Self:
         made: Self = tl.empty(0, device=device, dtype=dtype).as_subclass(cls)
         made.requires_grad_(requires_grad)
+        made.persistent = persistent
         return made
 
-    def __init__(self, requires_grad: bool = False, device: Any = None, dtype: Any = None) -> None:
+    def __init__(
+        self, requires_grad: bool = False, device: Any = None, dtype: Any = None, persistent: bool = True
+    ) -> None:
         """All is done by `__new__`."""
 
 

@@ -86,6 +86,15 @@ def test_copies(how: str) -> None:
     assert not twin[0].weight.requires_grad and twin[1].weight.requires_grad
 
 
+def test_buffers_register_themselves() -> None:
+    module = nn.Module()
+    module.kept, module.scratch = nn.UninitializedBuffer(), nn.UninitializedBuffer(persistent=False)
+    assert list(module._buffers) == ["kept", "scratch"] and list(module.state_dict()) == ["kept"]
+    module.double()
+    module.kept.materialize((3,))
+    assert module.kept.shape == (3,) and module.kept.dtype is tl.float64 and type(module.kept) is nn.Buffer
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match="groups 2 must divide the 3 channels of x"):
         nn.LazyConv1d(4, 1, groups=2)(tl.ones(1, 3, 5))
