@@ -69,13 +69,27 @@ class Linear(Module):
         return f"{self.in_features} -> {self.out_features}" + ("" if self.bias is not None else ", no bias")
 
 
+def _sizes(name: str, table: Tensor) -> tuple[int, int]:
+    if table.ndim != 2:
+        raise tl.ShapeError(f"{name}.from_pretrained: expected a (V, D) table, got shape {table.shape}.")
+    return table.shape[0], table.shape[1]
+
+
+def _over(name: str, table: Tensor, sizes: tuple[int, int], *, freeze: bool = False) -> Parameter:
+    """A parameter over a table that was given."""
+    if table.shape != sizes:
+        raise tl.ShapeError(f"{name}: expected a table of shape {sizes}, got {table.shape}.")
+    return Parameter(table, requires_grad=not freeze)
+
+
 class Embedding(Module):
     """A table of V vectors, looked up by integer.
 
     Shapes:
         index: (...) integer in [0, V)  ->  out: (..., D);   weight: (V, D), standard normal at first
 
-    The row `padding_idx` starts at zero and gets no gradient.
+    The row `padding_idx` starts at zero and gets no gradient. With `sparse`, the gradient of `weight` holds the rows of a batch only
+    (`tl.SparseTensor`): for SGD, Adagrad and SparseAdam.
 
     >>> tl.nn.Embedding(10, 4)(tl.tensor([[1, 2, 3]])).shape
     (1, 3, 4)
@@ -90,7 +104,8 @@ class Embedding(Module):
         norm_type: float = 2.0,
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
-        *,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
         device: Any = None,
         dtype: Any = None,
     ) -> None:
@@ -105,18 +120,27 @@ class Embedding(Module):
             scale_grad_by_freq,
             sparse,
         )
-        self.weight = Parameter(tl.empty((num_embeddings, embedding_dim), device=device, dtype=dtype))
+        if _weight is not None:
+            self.weight = _over("Embedding", _weight, (num_embeddings, embedding_dim), freeze=_freeze)
+            return
+        self.weight = Parameter(tl.empty((num_embeddings, embedding_dim), device=device, dtype=dtype), not _freeze)
         self.reset_parameters()
 
     @classmethod
-    def from_pretrained(cls, embeddings: Tensor, freeze: bool = True, padding_idx: int | None = None) -> Embedding:
+    def from_pretrained(
+        cls,
+        embeddings: Tensor,
+        freeze: bool = True,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+    ) -> Embedding:
         """An embedding over a given (V, D) table, frozen unless told otherwise."""
-        if embeddings.ndim != 2:
-            raise tl.ShapeError(f"Embedding.from_pretrained: expected a (V, D) table, got shape {embeddings.shape}.")
-        made = cls(0, embeddings.shape[1])
-        made.num_embeddings, made.padding_idx = embeddings.shape[0], padding_idx
-        made.weight = Parameter(embeddings, requires_grad=not freeze)
-        return made
+        return cls(
+            *_sizes("Embedding", embeddings), padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse, embeddings, freeze
+        )  # fmt: skip
 
     def reset_parameters(self) -> None:
         """Draw fresh vectors; the padding row is zero."""
@@ -155,6 +179,7 @@ class EmbeddingBag(Module):
         scale_grad_by_freq: bool = False,
         mode: str = "mean",
         sparse: bool = False,
+        _weight: Tensor | None = None,
         include_last_offset: bool = False,
         padding_idx: int | None = None,
         device: Any = None,
@@ -167,8 +192,32 @@ class EmbeddingBag(Module):
         self.max_norm, self.norm_type, self.scale_grad_by_freq = max_norm, norm_type, scale_grad_by_freq
         self.mode, self.sparse, self.include_last_offset = mode, sparse, include_last_offset
         self.padding_idx = padding_idx if padding_idx is None or padding_idx >= 0 else padding_idx + num_embeddings
+        if _weight is not None:
+            self.weight = _over("EmbeddingBag", _weight, (num_embeddings, embedding_dim))
+            return
         self.weight = Parameter(tl.empty((num_embeddings, embedding_dim), device=device, dtype=dtype))
         self.reset_parameters()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        embeddings: Tensor,
+        freeze: bool = True,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        mode: str = "mean",
+        sparse: bool = False,
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+    ) -> EmbeddingBag:
+        """Bags over a given (V, D) table, frozen unless told otherwise."""
+        made = cls(
+            *_sizes("EmbeddingBag", embeddings), max_norm, norm_type, scale_grad_by_freq, mode, sparse, embeddings, include_last_offset,
+            padding_idx,
+        )  # fmt: skip
+        made.weight.requires_grad_(not freeze)
+        return made
 
     def reset_parameters(self) -> None:
         """Draw fresh vectors; the padding row is zero."""

@@ -287,3 +287,25 @@ def test_parameters_as_one_vector() -> None:
     assert twin.weight.tolist() == layer.weight.tolist() and twin.bias.tolist() == layer.bias.tolist()
     with pytest.raises(ValueError, match=r"a vector of 8 elements, got shape \(7,\)"):
         nn.utils.vector_to_parameters(vector[:7], twin.parameters())
+
+
+def test_tables_that_were_given() -> None:
+    table = tl.arange(6.0).reshape(3, 2)
+    layer = nn.Embedding.from_pretrained(table, padding_idx=-1, sparse=True, freeze=False)
+    assert (layer.num_embeddings, layer.embedding_dim, layer.padding_idx, layer.sparse) == (3, 2, 2, True)
+    layer(tl.tensor([0, 2, 0])).sum().backward()
+    assert isinstance(layer.weight.grad, tl.SparseTensor) and layer.weight.grad.to_dense().tolist() == [
+        [2.0, 2.0],
+        [0.0, 0.0],
+        [0.0, 0.0],
+    ]
+    assert layer.weight.tolist() == table.tolist()  # the padding row too
+    bags = nn.EmbeddingBag.from_pretrained(table, mode="sum", include_last_offset=True)
+    assert not bags.weight.requires_grad and bags(tl.tensor([0, 1, 2]), tl.tensor([0, 2, 3])).tolist() == [
+        [2.0, 4.0],
+        [4.0, 5.0],
+    ]
+    with pytest.raises(ValueError, match=r"EmbeddingBag.from_pretrained: expected a \(V, D\) table, got shape \(3,\)"):
+        nn.EmbeddingBag.from_pretrained(tl.ones(3))
+    with pytest.raises(ValueError, match=r"Embedding: expected a table of shape \(4, 2\), got \(3, 2\)"):
+        nn.Embedding(4, 2, _weight=table)
