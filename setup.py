@@ -1,5 +1,6 @@
 import os
 import platform
+import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,22 +9,36 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 
-def options_of(source: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Beside AVX2 and AVX-512 the base kernels are for processors from before 2013: there, small beats fast (0.3 MB of 5)."""
+# gcc's -O3 without its peeled and split copies of loops, whose vectors are written out by hand where it counts: 0.5 MB less, no slower.
+LEAN = ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic"]
+
+
+def is_gcc(compiler: Sequence[str]) -> bool:
+    said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    return "Free Software Foundation" in said
+
+
+def options_of(source: str, options: dict[str, Any], gcc: bool) -> dict[str, Any]:
+    """Small beats fast for the base kernels, which beside AVX2 and AVX-512 are for processors from before 2013 (0.3 MB of 5)."""
     flags = options.get("extra_postargs") or []
-    small = source.endswith("_base.c") and platform.machine() in ("x86_64", "AMD64") and "-O3" in flags
-    return {**options, "extra_postargs": [*flags, "-Os"]} if small else options
+    if "-O3" not in flags:
+        return options
+    if source.endswith("_base.c") and platform.machine() in ("x86_64", "AMD64"):
+        flags = [*flags, "-Os"]
+    elif gcc and ("isa_arrays" in source or "isa_grid" in source):
+        flags = [*flags, *LEAN]
+    return {**options, "extra_postargs": flags}
 
 
 class ParallelBuild(build_ext):
     """Compiles the extension's files side by side: most of an installation's time, on as many cores as there are."""
 
     def build_extension(self, ext: Extension) -> None:
-        one_by_one = self.compiler.compile
+        one_by_one, gcc = self.compiler.compile, is_gcc(self.compiler.compiler_so[:1])
 
         def side_by_side(sources: Sequence[str], **options: Any) -> list[str]:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                made = pool.map(lambda source: one_by_one([source], **options_of(source, options)), sources)
+                made = pool.map(lambda source: one_by_one([source], **options_of(source, options, gcc)), sources)
                 return [objects[0] for objects in made]
 
         self.compiler.compile = side_by_side

@@ -37,7 +37,7 @@ static void DN(direct_copy)(const tl_direct_copy *p, void *band, const void *src
     int64_t n = p->columns - column < p->width - skip ? p->columns - column : p->width - skip;
     if (n <= 0) return; /* the band is all border */
     T *dst = band;
-    direct_phases phases;
+    direct_phases phases = {0}; /* used where step > 1 alone */
     if (p->step > 1) phases = direct_phases_of(column, p->step, p->pitch);
     for (int64_t plane = 0; plane < p->planes; plane++)
         for (int64_t d = d0; d < d0 + p->slices; d++)

@@ -8,10 +8,10 @@ enum { SCAN_ROWS = 4 }; /* rows taken together: each is a chain of dependent ste
         const T *x = (const T *)p->x + row * p->n;                                                              \
         T *out = (T *)p->out + row * p->n;                                                                      \
         W acc[SCAN_ROWS];                                                                                       \
-        for (int r = 0; r < rows; r++) acc[r] = p->product ? 1 : 0;                                             \
+        TL_UNROLL for (int r = 0; r < rows; r++) acc[r] = p->product ? 1 : 0;                                   \
         for (int64_t j = 0; j < p->n; j++) {                                                                    \
             int64_t i = p->reverse ? p->n - 1 - j : j;                                                          \
-            for (int r = 0; r < rows; r++) {                                                                    \
+            TL_UNROLL for (int r = 0; r < rows; r++) {                                                          \
                 W v = (W)x[r * p->n + i];                                                                       \
                 acc[r] = join;                                                                                  \
                 out[r * p->n + i] = (T)acc[r];                                                                  \
