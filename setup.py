@@ -8,7 +8,6 @@ from typing import Any
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-
 # gcc's -O3 without its peeled and split copies of loops, whose vectors are written out by hand where it counts: 0.5 MB less, no slower.
 LEAN = ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic"]
 
