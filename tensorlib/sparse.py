@@ -275,18 +275,23 @@ def _sparse(parts: Iterable[tuple[Tensor, Tensor]], shape: tuple[int, ...], coal
 
 
 def sparse_coo_tensor(
-    indices: Tensor, values: Tensor, size: tuple[int, ...], *, is_coalesced: bool = False
+    indices: Any, values: Any, size: tuple[int, ...] | None = None, *, is_coalesced: bool = False
 ) -> SparseTensor:
     """A row-sparse tensor of shape `size`, (V, D), over the memory of `values`. Rows that repeat stand for their sum.
 
     Shapes:
-        indices: (1, n) or (n) integer in [0, V), values: (n, D)
+        indices: (1, n) or (n) integer in [0, V), values: (n, D); without `size`, V is the largest index + 1
 
     `is_coalesced` promises that the indices ascend and none repeats.
+
+    Raises:
+        ShapeError, DTypeError: where these do not fit together.
+        IndexRangeError: for an index outside [0, V).
 
     >>> tl.sparse_coo_tensor(tl.tensor([[0, 2, 0]]), tl.tensor([[1.0], [2.0], [3.0]]), (3, 1)).to_dense().tolist()
     [[4.0], [0.0], [2.0]]
     """
+    indices, values = ops.creation.as_tensor(indices), ops.creation.as_tensor(values)
     ids = indices if indices.ndim == 1 else indices.reshape(-1)
     if indices.ndim not in (1, 2) or (indices.ndim == 2 and indices.shape[0] != 1) or indices.dtype.category != 1:
         raise ShapeError(
@@ -294,14 +299,17 @@ def sparse_coo_tensor(
         )
     if not values.dtype.is_floating_point:
         raise DTypeError(f"sparse_coo_tensor: values must be floating, got {values.dtype.name}.")
-    if len(size) != 2 or values.shape != (ids.numel(), size[1]):
+    if size is None and values.ndim == 2:
+        size = int(ids.max().item()) + 1 if ids.numel() else 0, values.shape[1]
+    shape = tuple(ops.creation.given_shape("sparse_coo_tensor", (), () if size is None else size))
+    if len(shape) != 2 or values.shape != (ids.numel(), shape[1]):
         raise ShapeError(
-            f"sparse_coo_tensor: {ids.numel()} indices and values of shape {values.shape} do not fit a size {tuple(size)} of (V, D)."
+            f"sparse_coo_tensor: {ids.numel()} indices and values of shape {values.shape} do not fit a size {shape} of (V, D)."
         )
-    if ids.numel() and not 0 <= ids.min().item() <= ids.max().item() < size[0]:
-        wrong = next(i for i in ids.tolist() if not 0 <= i < size[0])
-        raise IndexRangeError(f"sparse_coo_tensor: index {wrong} is out of range for {size[0]} rows.")
-    return _sparse([(ids.to(dtypes.int64), values)], tuple(size), is_coalesced)
+    if ids.numel() and not 0 <= ids.min().item() <= ids.max().item() < shape[0]:
+        wrong = next(i for i in ids.tolist() if not 0 <= i < shape[0])
+        raise IndexRangeError(f"sparse_coo_tensor: index {wrong} is out of range for {shape[0]} rows.")
+    return _sparse([(ids.to(dtypes.int64), values)], shape, is_coalesced)
 
 
 def embedding_gradient(g: Tensor, index: Tensor, shape: tuple[int, ...], padding_idx: int) -> SparseTensor:

@@ -25,6 +25,7 @@ EXPECTED = (
 STATEFUL = {
     "seed",
     "manual_seed",
+    "set_flush_denormal",
     "set_num_threads",
     "set_default_dtype",
     "set_default_device",
