@@ -15,6 +15,7 @@ import tensorlib as tl
 
 EXPECTED = (
     tl.errors.TensorlibError,
+    ZeroDivisionError,  # of integers
     TypeError,
     ValueError,
     IndexError,
