@@ -16,6 +16,7 @@ import pytest
 
 import tensorlib as tl
 from tensorlib import data
+from tests.sources import ROOT
 
 WAYS = {
     "alone": {},
@@ -25,6 +26,12 @@ WAYS = {
 }
 every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 with_workers = pytest.mark.parametrize("way", [WAYS["threads"], WAYS["processes"]], ids=["threads", "processes"])
+
+
+@pytest.fixture(autouse=True)
+def workers_find_this_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that loads a dataset of this file imports the file, by the path that its parent has."""
+    monkeypatch.syspath_prepend(str(ROOT))
 
 
 class Augmented(data.Dataset):
