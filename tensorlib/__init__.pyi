@@ -29,6 +29,7 @@ from tensorlib.dtypes import set_default_dtype as set_default_dtype
 from tensorlib.dtypes import uint8 as uint8
 from tensorlib.errors import DTypeError as DTypeError
 from tensorlib.errors import DeviceError as DeviceError
+from tensorlib.errors import FileFormatError as FileFormatError
 from tensorlib.errors import GradError as GradError
 from tensorlib.errors import IndexRangeError as IndexRangeError
 from tensorlib.errors import MemoryLimitError as MemoryLimitError
@@ -430,6 +431,7 @@ __all__ = [
     "DTypeError",
     "Device",
     "DeviceError",
+    "FileFormatError",
     "Generator",
     "GradError",
     "IndexRangeError",

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "DTypeError",
     "DeviceError",
+    "FileFormatError",
     "GradError",
     "IndexRangeError",
     "MemoryLimitError",
@@ -32,6 +33,10 @@ class DTypeError(TensorlibError, TypeError, RuntimeError):
 
 class DeviceError(TensorlibError, RuntimeError):
     """Operands on different devices, or a device that is not there."""
+
+
+class FileFormatError(TensorlibError, ValueError):
+    """A data file that is not what its format says: another magic, a wrong size, a value that does not parse."""
 
 
 class GradError(TensorlibError, RuntimeError):

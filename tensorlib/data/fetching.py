@@ -92,7 +92,8 @@ class Source:
             return self._next(job)
         if self.gathers:
             with fork_stream(job.seed, job.number):
-                return list(self.dataset.batch(job.what))
+                made = self.dataset.batch(job.what)
+                return list(made) if isinstance(made, tuple) else made
         if not self.batched:
             return self.collate(self._one(job, 0, job.what))
         if hasattr(self.dataset, "__getitems__"):
