@@ -98,10 +98,10 @@ class Sequential(_Listed):
         else:
             self._refill(modules_of(modules, "Sequential"))
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         for module in self._modules.values():
-            x = module(x)  # type: ignore[misc]
-        return x
+            input = module(input)  # type: ignore[misc]
+        return input
 
     def _part(self, items: list[tuple[str, Any]]) -> Sequential:
         return type(self)(dict(items))  # a slice keeps the names, as in PyTorch

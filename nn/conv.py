@@ -116,12 +116,12 @@ class _Plain(_Conv):
             pairs = [(p, p) for p in self.padding]
         return [n for pair in reversed(pairs) for n in pair]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         padding: str | Size = self.padding
         if self.padding_mode != "zeros":
-            x, padding = F.pad(x, self._borders(), self.padding_mode), 0
+            input, padding = F.pad(input, self._borders(), self.padding_mode), 0
         conv = (F.conv1d, F.conv2d, F.conv3d)[self.nd - 1]
-        return conv(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return conv(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class _Transposed(_Conv):
@@ -146,11 +146,11 @@ class _Transposed(_Conv):
             in_channels, out_channels, kernel_size, stride, padding, dilation, output_padding, groups, bias, padding_mode, device, dtype
         )  # fmt: skip
 
-    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        behind = self.output_padding if output_size is None else self._missing(x, output_size)
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        behind = self.output_padding if output_size is None else self._missing(input, output_size)
         assert not isinstance(self.padding, str)
         conv = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.nd - 1]
-        return conv(x, self.weight, self.bias, self.stride, self.padding, behind, self.groups, self.dilation)
+        return conv(input, self.weight, self.bias, self.stride, self.padding, behind, self.groups, self.dilation)
 
     def _missing(self, x: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
         """The output_padding with which the result has `output_size` (its last numbers)."""

@@ -38,43 +38,43 @@ class Dropout(_Dropout):
     [1.0, 1.0, 1.0]
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.p, self.training, self.inplace)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout(input, self.p, self.training, self.inplace)
 
 
 class Dropout1d(_Dropout):
     """As Dropout, of whole channels: neighbours in a sequence say much the same, so dropping single ones would hardly matter.
 
     Shapes:
-        x: (N, C, L) or (C, L)  ->  out: as x
+        input: (N, C, L) or (C, L)  ->  out: as input
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout1d(x, self.p, self.training, self.inplace)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout1d(input, self.p, self.training, self.inplace)
 
 
 class Dropout2d(_Dropout):
     """As Dropout, of whole channels.
 
     Shapes:
-        x: (N, C, H, W) or (N, C, L)  ->  out: as x
+        input: (N, C, H, W) or (N, C, L)  ->  out: as input
 
     Reference: Tompson et al. 2015.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout2d(x, self.p, self.training, self.inplace)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout2d(input, self.p, self.training, self.inplace)
 
 
 class Dropout3d(_Dropout):
     """As Dropout, of whole channels.
 
     Shapes:
-        x: (N, C, D, H, W) or (C, D, H, W)  ->  out: as x
+        input: (N, C, D, H, W) or (C, D, H, W)  ->  out: as input
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.dropout3d(x, self.p, self.training, self.inplace)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.dropout3d(input, self.p, self.training, self.inplace)
 
 
 class AlphaDropout(_Dropout):
@@ -83,19 +83,19 @@ class AlphaDropout(_Dropout):
     Reference: Klambauer et al. 2017.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.alpha_dropout(x, self.p, self.training, self.inplace)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.alpha_dropout(input, self.p, self.training, self.inplace)
 
 
 class FeatureAlphaDropout(_Dropout):
     """AlphaDropout of whole channels.
 
     Shapes:
-        x: (N, C, ...)  ->  out: as x
+        input: (N, C, ...)  ->  out: as input
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.feature_alpha_dropout(x, self.p, self.training, self.inplace)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.feature_alpha_dropout(input, self.p, self.training, self.inplace)
 
 
 class VariationalDropout(Dropout):
@@ -106,7 +106,7 @@ class VariationalDropout(Dropout):
         batch_first: tensors come as (B, T, D).
 
     Shapes:
-        x: (T, B, D), or (B, T, D) with `batch_first`, or (T, D); a PackedSequence; or a list of tensors (L_i, D)  ->  out: in the same form
+        input: (T, B, D), or (B, T, D) with `batch_first`, or (T, D); a PackedSequence; or a list of tensors (L_i, D)  ->  out: in the same form
 
     All forms of one batch get the same masks.
 
@@ -121,17 +121,19 @@ class VariationalDropout(Dropout):
         super().__init__(p)
         self.batch_first = batch_first
 
-    def forward(self, x: Any) -> Any:
-        if isinstance(x, (list, tuple)):
-            return unpack_sequence(self.forward(pack_sequence(x, enforce_sorted=False)))
+    def forward(self, input: Any) -> Any:
+        if isinstance(input, (list, tuple)):
+            return unpack_sequence(self.forward(pack_sequence(input, enforce_sorted=False)))
         if not self.training or self.p == 0:
-            return x
-        if isinstance(x, PackedSequence):
-            return x.with_data(x.data * x.broadcast(self._mask((len(x.lengths), *x.shape[1:]), x)).data)
-        if x.ndim < 2:
-            raise tl.ShapeError(f"VariationalDropout: expected (T, B, D) or (T, D), got shape {x.shape}.")
-        time = 1 if self.batch_first and x.ndim > 2 else 0
-        return x * self._mask((*x.shape[:time], 1, *x.shape[time + 1 :]), x)
+            return input
+        if isinstance(input, PackedSequence):
+            return input.with_data(
+                input.data * input.broadcast(self._mask((len(input.lengths), *input.shape[1:]), input)).data
+            )
+        if input.ndim < 2:
+            raise tl.ShapeError(f"VariationalDropout: expected (T, B, D) or (T, D), got shape {input.shape}.")
+        time = 1 if self.batch_first and input.ndim > 2 else 0
+        return input * self._mask((*input.shape[:time], 1, *input.shape[time + 1 :]), input)
 
     def _mask(self, shape: tuple[int, ...], x: Any) -> Tensor:
         return F.dropout(tl.ones(shape, dtype=x.dtype, device=x.device), self.p)

@@ -26,15 +26,15 @@ class Identity(Module):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
-    def forward(self, x: Any) -> Any:
-        return x
+    def forward(self, input: Any) -> Any:
+        return input
 
 
 class Linear(Module):
-    """Affine map ``x @ weight.T + bias``.
+    """Affine map ``input @ weight.T + bias``.
 
     Shapes:
-        x: (..., D_in)  ->  out: (..., D_out);   weight: (D_out, D_in), bias: (D_out,) or None
+        input: (..., D_in)  ->  out: (..., D_out);   weight: (D_out, D_in), bias: (D_out,) or None
 
     Both start uniform in +-1/sqrt(D_in).
 
@@ -62,8 +62,8 @@ class Linear(Module):
             bound = 1 / math.sqrt(self.in_features) if self.in_features > 0 else 0.0
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return _linear(x, self.weight, self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        return _linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.in_features} -> {self.out_features}" + ("" if self.bias is not None else ", no bias")
@@ -86,7 +86,7 @@ class Embedding(Module):
     """A table of V vectors, looked up by integer.
 
     Shapes:
-        index: (...) integer in [0, V)  ->  out: (..., D);   weight: (V, D), standard normal at first
+        input: (...) integer in [0, V)  ->  out: (..., D);   weight: (V, D), standard normal at first
 
     The row `padding_idx` starts at zero and gets no gradient. With `sparse`, the gradient of `weight` holds the rows of a batch only
     (`tl.SparseTensor`): for SGD, Adagrad and SparseAdam.
@@ -149,9 +149,9 @@ class Embedding(Module):
             with tl.no_grad():
                 self.weight[self.padding_idx] = 0
 
-    def forward(self, index: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         return F.embedding(
-            index, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse
+            input, self.weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse
         )  # fmt: skip
 
     def extra_repr(self) -> str:
@@ -249,8 +249,8 @@ class Flatten(Module):
         super().__init__()
         self.start_dim, self.end_dim = start_dim, end_dim
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(self.start_dim, self.end_dim)
+    def forward(self, input: Tensor) -> Tensor:
+        return input.flatten(self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         return f"{self.start_dim}..{self.end_dim}"
@@ -267,8 +267,8 @@ class Unflatten(Module):
         super().__init__()
         self.dim, self.unflattened_size = dim, tuple(unflattened_size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(self.dim, self.unflattened_size)
+    def forward(self, input: Tensor) -> Tensor:
+        return input.unflatten(self.dim, self.unflattened_size)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, {self.unflattened_size}"

@@ -119,7 +119,7 @@ class _LazyConv(_LazyWeights, conv._Conv):
         """Take `in_channels` from `x`."""
         name, nd = type(self).__name__, self.nd
         if x.ndim not in (nd + 1, nd + 2):
-            raise tl.ShapeError(f"{name}: x has shape {x.shape}, expected {nd + 1} or {nd + 2} dimensions.")
+            raise tl.ShapeError(f"{name}: input has shape {x.shape}, expected {nd + 1} or {nd + 2} dimensions.")
         channels = x.shape[-nd - 1]
         if channels % self.groups:
             raise ValueError(

@@ -81,7 +81,7 @@ class _RunningNorm(_Affine):
     def _check(self, x: Tensor) -> None:
         if x.ndim not in self.ranks:
             expected = " or ".join(str(rank) for rank in self.ranks)
-            raise tl.ShapeError(f"{type(self).__name__}: x has shape {x.shape}, expected {expected} dimensions.")
+            raise tl.ShapeError(f"{type(self).__name__}: input has shape {x.shape}, expected {expected} dimensions.")
 
     def extra_repr(self) -> str:
         return (
@@ -107,15 +107,15 @@ class _BatchNorm(_RunningNorm):
         super().__init__()
         self._set_up(num_features, eps, momentum, affine, track_running_stats, bias, device, dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        self._check(x)
+    def forward(self, input: Tensor) -> Tensor:
+        self._check(input)
         training = self.training or self.running_mean is None
         momentum = 0.0 if self.momentum is None else self.momentum
         running = (self.running_mean, self.running_var)
         seen = self.num_batches_tracked if self.training else None
         if seen is not None and self.momentum is None:
             momentum = 1 / (seen.item() + 1)  # the average of all batches
-        out = F.batch_norm(x, *running, self.weight, self.bias, training, momentum, self.eps)
+        out = F.batch_norm(input, *running, self.weight, self.bias, training, momentum, self.eps)
         if seen is not None:
             seen += 1
         return out
@@ -182,17 +182,17 @@ class _InstanceNorm(_RunningNorm):
         super().__init__()
         self._set_up(num_features, eps, momentum, affine, track_running_stats, bias, device, dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        self._check(x)
-        alone = x.ndim == min(self.ranks)  # one example without the batch dimension
-        if x.shape[-self.ranks[0]] != self.num_features and self.affine:
+    def forward(self, input: Tensor) -> Tensor:
+        self._check(input)
+        alone = input.ndim == min(self.ranks)  # one example without the batch dimension
+        if input.shape[-self.ranks[0]] != self.num_features and self.affine:
             raise tl.ShapeError(
-                f"{type(self).__name__}: x of shape {x.shape} does not have num_features {self.num_features} channels."
+                f"{type(self).__name__}: input of shape {input.shape} does not have num_features {self.num_features} channels."
             )
         use_own = self.training or not self.track_running_stats
         momentum = 0.0 if self.momentum is None else self.momentum
         out = F.instance_norm(
-            x.unsqueeze(0) if alone else x,
+            input.unsqueeze(0) if alone else input,
             self.running_mean, self.running_var, self.weight, self.bias, use_own, momentum, self.eps,
         )  # fmt: skip
         return out.squeeze(0) if alone else out
@@ -245,7 +245,7 @@ class GroupNorm(_Affine):
     """Normalise each of G groups of neighbouring channels of each example.
 
     Shapes:
-        x: (N, C, ...)  ->  out: the same;   weight, bias: (C,), ones and zeros at first
+        input: (N, C, ...)  ->  out: the same;   weight, bias: (C,), ones and zeros at first
 
     Reference: Wu and He 2018.
 
@@ -271,18 +271,18 @@ class GroupNorm(_Affine):
         self._set_affine((num_channels,), affine, affine and bias, device, dtype)
         self.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}" + ("" if self.affine else ", no weight")
 
 
 class LayerNorm(_Affine):
-    """Normalise the last dimensions to mean 0 and variance 1, then scale and shift: ``(x - mean) / sqrt(var + eps) * weight + bias``.
+    """Normalise the last dimensions to mean 0 and variance 1, then scale and shift: ``(input - mean) / sqrt(var + eps) * weight + bias``.
 
     Shapes:
-        x: (..., *normalized_shape)  ->  out: the same;   weight, bias: normalized_shape, ones and zeros at first
+        input: (..., *normalized_shape)  ->  out: the same;   weight, bias: normalized_shape, ones and zeros at first
 
     Reference: Ba et al. 2016.
 
@@ -305,18 +305,18 @@ class LayerNorm(_Affine):
         self._set_affine(self.normalized_shape, elementwise_affine, elementwise_affine and bias, device, dtype)
         self.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}" + ("" if self.elementwise_affine else ", no weight")
 
 
 class RMSNorm(_Affine):
-    """Scale the last dimensions to a root mean square of 1: ``x / sqrt(mean(x**2) + eps) * weight``.
+    """Scale the last dimensions to a root mean square of 1: ``input / sqrt(mean(input**2) + eps) * weight``.
 
     Shapes:
-        x: (..., *normalized_shape)  ->  out: the same;   weight: normalized_shape, ones at first
+        input: (..., *normalized_shape)  ->  out: the same;   weight: normalized_shape, ones at first
 
     `eps` is by default the dtype's machine epsilon.
 
@@ -340,18 +340,18 @@ class RMSNorm(_Affine):
         self._set_affine(self.normalized_shape, elementwise_affine, False, device, dtype)
         self.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}" + ("" if self.elementwise_affine else ", no weight")
 
 
 class LocalResponseNorm(Module):
-    """``x`` divided by ``(k + alpha * mean of squares over `size` channels around) ** beta``.
+    """``input`` divided by ``(k + alpha * mean of squares over `size` channels around) ** beta``.
 
     Shapes:
-        x: (N, C, ...)  ->  out: as x
+        input: (N, C, ...)  ->  out: as input
 
     Reference: Krizhevsky et al. 2012.
 
@@ -363,8 +363,8 @@ class LocalResponseNorm(Module):
         super().__init__()
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
@@ -376,8 +376,8 @@ class CrossMapLRN2d(LocalResponseNorm):
     An even `size` spans one channel less, though it divides the sum. (PyTorch's counts channel 0 for all channels beyond the first window.)
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4:
-            raise tl.ShapeError(f"CrossMapLRN2d: expected (N, C, H, W), got shape {x.shape}.")
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim != 4:
+            raise tl.ShapeError(f"CrossMapLRN2d: expected (N, C, H, W), got shape {input.shape}.")
         span = self.size - 1 + self.size % 2
-        return F.local_response_norm(x, span, self.alpha * span / self.size, self.beta, self.k)
+        return F.local_response_norm(input, span, self.alpha * span / self.size, self.beta, self.k)

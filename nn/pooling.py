@@ -56,49 +56,49 @@ class MaxPool1d(_MaxPool):
     """The largest element of each window, and with `return_indices` where it was; see `functional.max_pool1d`.
 
     Shapes:
-        x: (N, C, L) or (C, L)  ->  out: (N, C, L') or (C, L')
+        input: (N, C, L) or (C, L)  ->  out: (N, C, L') or (C, L')
 
     >>> tl.nn.MaxPool1d(2)(tl.zeros(1, 3, 4)).shape
     (1, 3, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.max_pool1d(x, *self._settings())
+    def forward(self, input: Tensor) -> Any:
+        return F.max_pool1d(input, *self._settings())
 
 
 class MaxPool2d(_MaxPool):
     """The largest element of each window, and with `return_indices` where it was; see `functional.max_pool2d`.
 
     Shapes:
-        x: (N, C, H, W) or (C, H, W)  ->  out: (N, C, H', W') or (C, H', W')
+        input: (N, C, H, W) or (C, H, W)  ->  out: (N, C, H', W') or (C, H', W')
 
     >>> tl.nn.MaxPool2d(2)(tl.zeros(1, 3, 4, 4)).shape
     (1, 3, 2, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.max_pool2d(x, *self._settings())
+    def forward(self, input: Tensor) -> Any:
+        return F.max_pool2d(input, *self._settings())
 
 
 class MaxPool3d(_MaxPool):
     """The largest element of each window, and with `return_indices` where it was; see `functional.max_pool3d`.
 
     Shapes:
-        x: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W')
+        input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W')
 
     >>> tl.nn.MaxPool3d(2)(tl.zeros(1, 3, 4, 4, 4)).shape
     (1, 3, 2, 2, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.max_pool3d(x, *self._settings())
+    def forward(self, input: Tensor) -> Any:
+        return F.max_pool3d(input, *self._settings())
 
 
 class AvgPool1d(Module):
     """The average of each window; see `functional.avg_pool1d`.
 
     Shapes:
-        x: (N, C, L) or (C, L)  ->  out: (N, C, L') or (C, L')
+        input: (N, C, L) or (C, L)  ->  out: (N, C, L') or (C, L')
 
     >>> tl.nn.AvgPool1d(2)(tl.zeros(1, 3, 4)).shape
     (1, 3, 2)
@@ -117,8 +117,8 @@ class AvgPool1d(Module):
         self.stride = self.kernel_size if stride is None else _each(stride, 1)
         self.padding, self.ceil_mode, self.count_include_pad = _each(padding, 1), ceil_mode, count_include_pad
 
-    def forward(self, x: Tensor) -> Any:
-        return F.avg_pool1d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+    def forward(self, input: Tensor) -> Any:
+        return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
     def extra_repr(self) -> str:
         return _listed(self, "kernel_size", "stride", "padding")
@@ -150,28 +150,28 @@ class AvgPool2d(_AvgPool):
     """The average of each window; see `functional.avg_pool2d`.
 
     Shapes:
-        x: (N, C, H, W) or (C, H, W)  ->  out: (N, C, H', W') or (C, H', W')
+        input: (N, C, H, W) or (C, H, W)  ->  out: (N, C, H', W') or (C, H', W')
 
     >>> tl.nn.AvgPool2d(2)(tl.zeros(1, 3, 4, 4)).shape
     (1, 3, 2, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.avg_pool2d(x, *self._settings())
+    def forward(self, input: Tensor) -> Any:
+        return F.avg_pool2d(input, *self._settings())
 
 
 class AvgPool3d(_AvgPool):
     """The average of each window; see `functional.avg_pool3d`.
 
     Shapes:
-        x: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W')
+        input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W')
 
     >>> tl.nn.AvgPool3d(2)(tl.zeros(1, 3, 4, 4, 4)).shape
     (1, 3, 2, 2, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.avg_pool3d(x, *self._settings())
+    def forward(self, input: Tensor) -> Any:
+        return F.avg_pool3d(input, *self._settings())
 
 
 class _AdaptiveAvgPool(Module):
@@ -193,84 +193,84 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
     """The average of each of `output_size` windows that share out the image evenly; None keeps a dimension's size.
 
     Shapes:
-        x: (N, C, L) or (C, L)  ->  out: (N, C, *output_size) or (C, *output_size)
+        input: (N, C, L) or (C, L)  ->  out: (N, C, *output_size) or (C, *output_size)
 
     >>> tl.nn.AdaptiveAvgPool1d(2)(tl.zeros(1, 3, 5)).shape
     (1, 3, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.adaptive_avg_pool1d(x, self.output_size)
+    def forward(self, input: Tensor) -> Any:
+        return F.adaptive_avg_pool1d(input, self.output_size)
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
     """The largest element of each of `output_size` windows that share out the image evenly; None keeps a dimension's size.
 
     Shapes:
-        x: (N, C, L) or (C, L)  ->  out: (N, C, *output_size) or (C, *output_size)
+        input: (N, C, L) or (C, L)  ->  out: (N, C, *output_size) or (C, *output_size)
 
     >>> tl.nn.AdaptiveMaxPool1d(2)(tl.zeros(1, 3, 5)).shape
     (1, 3, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.adaptive_max_pool1d(x, self.output_size, self.return_indices)
+    def forward(self, input: Tensor) -> Any:
+        return F.adaptive_max_pool1d(input, self.output_size, self.return_indices)
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
     """The average of each of `output_size` windows that share out the image evenly; None keeps a dimension's size.
 
     Shapes:
-        x: (N, C, H, W) or (C, H, W)  ->  out: (N, C, *output_size) or (C, *output_size)
+        input: (N, C, H, W) or (C, H, W)  ->  out: (N, C, *output_size) or (C, *output_size)
 
     >>> tl.nn.AdaptiveAvgPool2d(2)(tl.zeros(1, 3, 5, 5)).shape
     (1, 3, 2, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.adaptive_avg_pool2d(x, self.output_size)
+    def forward(self, input: Tensor) -> Any:
+        return F.adaptive_avg_pool2d(input, self.output_size)
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
     """The largest element of each of `output_size` windows that share out the image evenly; None keeps a dimension's size.
 
     Shapes:
-        x: (N, C, H, W) or (C, H, W)  ->  out: (N, C, *output_size) or (C, *output_size)
+        input: (N, C, H, W) or (C, H, W)  ->  out: (N, C, *output_size) or (C, *output_size)
 
     >>> tl.nn.AdaptiveMaxPool2d(2)(tl.zeros(1, 3, 5, 5)).shape
     (1, 3, 2, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.adaptive_max_pool2d(x, self.output_size, self.return_indices)
+    def forward(self, input: Tensor) -> Any:
+        return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
 
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
     """The average of each of `output_size` windows that share out the image evenly; None keeps a dimension's size.
 
     Shapes:
-        x: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, *output_size) or (C, *output_size)
+        input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, *output_size) or (C, *output_size)
 
     >>> tl.nn.AdaptiveAvgPool3d(2)(tl.zeros(1, 3, 5, 5, 5)).shape
     (1, 3, 2, 2, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.adaptive_avg_pool3d(x, self.output_size)
+    def forward(self, input: Tensor) -> Any:
+        return F.adaptive_avg_pool3d(input, self.output_size)
 
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
     """The largest element of each of `output_size` windows that share out the image evenly; None keeps a dimension's size.
 
     Shapes:
-        x: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, *output_size) or (C, *output_size)
+        input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, *output_size) or (C, *output_size)
 
     >>> tl.nn.AdaptiveMaxPool3d(2)(tl.zeros(1, 3, 5, 5, 5)).shape
     (1, 3, 2, 2, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.adaptive_max_pool3d(x, self.output_size, self.return_indices)
+    def forward(self, input: Tensor) -> Any:
+        return F.adaptive_max_pool3d(input, self.output_size, self.return_indices)
 
 
 class _MaxUnpool(Module):
@@ -290,7 +290,7 @@ class MaxUnpool1d(_MaxUnpool):
     """What MaxPool1d with `return_indices` took out, put back where it was, with zeros between.
 
     Shapes:
-        x, indices: (N, C, L) or (C, L)  ->  out: (N, C, ...) or (C, ...), of the size that the windows cover, or of `output_size`
+        input, indices: (N, C, L) or (C, L)  ->  out: (N, C, ...) or (C, ...), of the size that the windows cover, or of `output_size`
 
     >>> pool = tl.nn.MaxPool1d(2, return_indices=True)
     >>> tl.nn.MaxUnpool1d(2)(*pool(tl.zeros(1, 3, 4))).shape
@@ -299,15 +299,15 @@ class MaxUnpool1d(_MaxUnpool):
 
     dimensions = 1
 
-    def forward(self, x: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        return F.max_unpool1d(x, indices, self.kernel_size, self.stride, self.padding, output_size)
+    def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        return F.max_unpool1d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
 
 
 class MaxUnpool2d(_MaxUnpool):
     """What MaxPool2d with `return_indices` took out, put back where it was, with zeros between.
 
     Shapes:
-        x, indices: (N, C, H, W) or (C, H, W)  ->  out: (N, C, ...) or (C, ...), of the size that the windows cover, or of `output_size`
+        input, indices: (N, C, H, W) or (C, H, W)  ->  out: (N, C, ...) or (C, ...), of the size that the windows cover, or of `output_size`
 
     >>> pool = tl.nn.MaxPool2d(2, return_indices=True)
     >>> tl.nn.MaxUnpool2d(2)(*pool(tl.zeros(1, 3, 4, 4))).shape
@@ -316,15 +316,15 @@ class MaxUnpool2d(_MaxUnpool):
 
     dimensions = 2
 
-    def forward(self, x: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        return F.max_unpool2d(x, indices, self.kernel_size, self.stride, self.padding, output_size)
+    def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        return F.max_unpool2d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
 
 
 class MaxUnpool3d(_MaxUnpool):
     """What MaxPool3d with `return_indices` took out, put back where it was, with zeros between.
 
     Shapes:
-        x, indices: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, ...) or (C, ...), of the size that the windows cover, or of `output_size`
+        input, indices: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, ...) or (C, ...), of the size that the windows cover, or of `output_size`
 
     >>> pool = tl.nn.MaxPool3d(2, return_indices=True)
     >>> tl.nn.MaxUnpool3d(2)(*pool(tl.zeros(1, 3, 4, 4, 4))).shape
@@ -333,8 +333,8 @@ class MaxUnpool3d(_MaxUnpool):
 
     dimensions = 3
 
-    def forward(self, x: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        return F.max_unpool3d(x, indices, self.kernel_size, self.stride, self.padding, output_size)
+    def forward(self, input: Tensor, indices: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        return F.max_unpool3d(input, indices, self.kernel_size, self.stride, self.padding, output_size)
 
 
 class _LPPool(Module):
@@ -355,42 +355,42 @@ class LPPool1d(_LPPool):
     """The power average of each window; see `functional.lp_pool1d`.
 
     Shapes:
-        x: (N, C, L) or (C, L)  ->  out: (N, C, L') or (C, L')
+        input: (N, C, L) or (C, L)  ->  out: (N, C, L') or (C, L')
 
     >>> tl.nn.LPPool1d(2, 2)(tl.zeros(1, 3, 4)).shape
     (1, 3, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.lp_pool1d(x, *self._settings())
+    def forward(self, input: Tensor) -> Any:
+        return F.lp_pool1d(input, *self._settings())
 
 
 class LPPool2d(_LPPool):
     """The power average of each window; see `functional.lp_pool2d`.
 
     Shapes:
-        x: (N, C, H, W) or (C, H, W)  ->  out: (N, C, H', W') or (C, H', W')
+        input: (N, C, H, W) or (C, H, W)  ->  out: (N, C, H', W') or (C, H', W')
 
     >>> tl.nn.LPPool2d(2, 2)(tl.zeros(1, 3, 4, 4)).shape
     (1, 3, 2, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.lp_pool2d(x, *self._settings())
+    def forward(self, input: Tensor) -> Any:
+        return F.lp_pool2d(input, *self._settings())
 
 
 class LPPool3d(_LPPool):
     """The power average of each window; see `functional.lp_pool3d`.
 
     Shapes:
-        x: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W')
+        input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W')
 
     >>> tl.nn.LPPool3d(2, 2)(tl.zeros(1, 3, 4, 4, 4)).shape
     (1, 3, 2, 2, 2)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.lp_pool3d(x, *self._settings())
+    def forward(self, input: Tensor) -> Any:
+        return F.lp_pool3d(input, *self._settings())
 
 
 class _FractionalMaxPool(Module):
@@ -428,25 +428,25 @@ class FractionalMaxPool2d(_FractionalMaxPool):
     """The largest element of windows at random places; see `functional.fractional_max_pool2d`.
 
     Shapes:
-        x: (N, C, H, W) or (C, H, W)  ->  out: (N, C, H', W') or (C, H', W')
+        input: (N, C, H, W) or (C, H, W)  ->  out: (N, C, H', W') or (C, H', W')
 
     >>> tl.nn.FractionalMaxPool2d(2, output_ratio=0.7)(tl.zeros(1, 3, 9, 9)).shape
     (1, 3, 6, 6)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.fractional_max_pool2d(x, *self._settings())
+    def forward(self, input: Tensor) -> Any:
+        return F.fractional_max_pool2d(input, *self._settings())
 
 
 class FractionalMaxPool3d(_FractionalMaxPool):
     """The largest element of windows at random places; see `functional.fractional_max_pool3d`.
 
     Shapes:
-        x: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W')
+        input: (N, C, D, H, W) or (C, D, H, W)  ->  out: (N, C, D', H', W') or (C, D', H', W')
 
     >>> tl.nn.FractionalMaxPool3d(2, output_size=4)(tl.zeros(1, 3, 6, 6, 6)).shape
     (1, 3, 4, 4, 4)
     """
 
-    def forward(self, x: Tensor) -> Any:
-        return F.fractional_max_pool3d(x, *self._settings())
+    def forward(self, input: Tensor) -> Any:
+        return F.fractional_max_pool3d(input, *self._settings())

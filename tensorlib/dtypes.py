@@ -136,13 +136,13 @@ def _promote(a: DType, b: DType) -> DType:
 PROMOTION = {(a, b): _promote(a, b) for a in ALL for b in ALL}
 
 
-def promote_types(a: DType, b: DType) -> DType:
+def promote_types(type1: DType, type2: DType) -> DType:
     """The smallest dtype that holds both.
 
     >>> tl.promote_types(tl.uint8, tl.int8)
     tensorlib.int16
     """
-    return PROMOTION[as_dtype(a), as_dtype(b)]
+    return PROMOTION[as_dtype(type1), as_dtype(type2)]
 
 
 def result_category(value: complex) -> int:

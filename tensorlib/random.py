@@ -189,12 +189,12 @@ def get_rng_state() -> Tensor:
     return default_generator().get_state()
 
 
-def set_rng_state(state: Tensor) -> None:
+def set_rng_state(new_state: Tensor) -> None:
     """Put the default stream back to a state.
 
     >>> tl.set_rng_state(tl.get_rng_state())
     """
-    default_generator().set_state(state)
+    default_generator().set_state(new_state)
 
 
 # ---- drawing ----
@@ -312,13 +312,14 @@ def randn(
 
 
 def normal(
-    mean: Any,
+    mean: Any = 0.0,
     std: Any = 1.0,
     size: Any = None,
     *,
     generator: Generator | None = None,
     dtype: Any = None,
     device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """Normal with given mean and standard deviation: numbers with a size, or tensors that broadcast.
 
@@ -326,16 +327,9 @@ def normal(
     (3,)
     """
     if size is not None:
-        return _draw(
-            "normal",
-            NORMAL,
-            given_shape("normal", (size,)),
-            _float("normal", dtype),
-            _place(device),
-            generator,
-            float(mean),
-            float(std),
-        )
+        shape, kind = given_shape("normal", (size,)), _float("normal", dtype)
+        made = _draw("normal", NORMAL, shape, kind, _place(device), generator, float(mean), float(std))
+        return _finish(made, requires_grad)
     if not isinstance(mean, Tensor) and not isinstance(std, Tensor):
         raise TypeError(
             f"normal: got {type(mean).__name__} and {type(std).__name__} without a size, expected a Tensor among them."
@@ -345,7 +339,7 @@ def normal(
 
 
 def randint(
-    low: int, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
+    low: int = 0, high: Any = None, size: Any = None, *, generator: Generator | None = None, dtype: Any = None, device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """Integers uniform in [low, high); `randint(high, size)` starts at 0.
@@ -419,7 +413,7 @@ def randn_like(
 
 
 def randint_like(
-    input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None
+    input: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None
 ) -> Tensor:
     """`randint` with a tensor's shape, dtype and device.
 
@@ -515,10 +509,10 @@ def _redraw(self: Tensor, name: str, made: Tensor) -> Tensor:
     return assign_(self, made if made.dtype is self.dtype else made.to(self.dtype), name, here())
 
 
-def uniform_(self: Tensor, a: float = 0.0, b: float = 1.0, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with numbers uniform in [a, b)."""
+def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Overwrite with numbers uniform in [from_, to)."""
     kind = dtypes.float64 if self.dtype is dtypes.float64 else dtypes.float32
-    return _redraw(self, "uniform_", _draw("uniform_", UNIFORM, self.shape, kind, self.device, generator, a, b))
+    return _redraw(self, "uniform_", _draw("uniform_", UNIFORM, self.shape, kind, self.device, generator, from_, to))
 
 
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
@@ -534,9 +528,9 @@ def bernoulli_(self: Tensor, p: float = 0.5, *, generator: Generator | None = No
     )
 
 
-def random_(self: Tensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None) -> Tensor:
-    """Overwrite with integers in [low, high)."""
-    first, last = (0, low) if high is None and low else (low, 2**24 if high is None else high)
+def random_(self: Tensor, from_: int = 0, to: int | None = None, *, generator: Generator | None = None) -> Tensor:
+    """Overwrite with integers in [from_, to); ``random_(to)`` starts at 0."""
+    first, last = (0, from_) if to is None and from_ else (from_, 2**24 if to is None else to)
     return _redraw(self, "random_", randint(first, last, self.shape, generator=generator, device=self.device))
 
 

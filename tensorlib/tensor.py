@@ -261,13 +261,13 @@ class Tensor(Methods):
         return cls._rebuild(self, False)
 
     # ---- leaving the library ----
-    def numpy(self) -> np.ndarray[Any, Any]:
+    def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
         """A NumPy array over the same memory (bfloat16: a float32 copy).
 
         Raises:
-            GradError: if the tensor requires a gradient: detach() it first.
+            GradError: if the tensor requires a gradient: detach() it first, or `force`.
         """
-        if self.requires_grad:
+        if self.requires_grad and not force:
             raise GradError(
                 "numpy: the tensor requires a gradient, and NumPy can not record.", hint="use detach().numpy()"
             )

@@ -278,10 +278,17 @@ def function_of(op: Op, attrs: frozenset[str]) -> Callable[..., Any]:
     assert op.call is not None
     if op.kind != "structured" or public is None:
         return op.call
-    named = {n for n, p in inspect.signature(public).parameters.items() if p.kind is not p.VAR_POSITIONAL}
-    if not {*op.inputs, *attrs} <= named:
+    names = operand_names(op, public)
+    if not {*names, *attrs} <= {*inspect.signature(public).parameters}:
         return op.call
-    return lambda *args, **attrs: public(**dict(zip(op.inputs, args, strict=True)), **attrs)
+    return lambda *args, **attrs: public(**dict(zip(names, args, strict=True)), **attrs)
+
+
+def operand_names(op: Op, function: Callable[..., Any]) -> tuple[str, ...]:
+    """What a public function calls the entry's operands: as the entry does, else (`input` for its `x`) what stands in their place."""
+    given = [n for n, p in inspect.signature(function).parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    there = {n: place for n, place in zip(op.inputs, given, strict=False) if place not in (*op.inputs, *op.attrs)}
+    return tuple(n if n in given else there.get(n, n) for n in op.inputs)
 
 
 def public_function(op: Op) -> Callable[..., Any] | None:

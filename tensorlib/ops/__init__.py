@@ -82,6 +82,7 @@ def _twin(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"In-place version of `{name[:-1]}`."
+    call.__wrapped__ = function  # type: ignore[attr-defined] # whose signature it has
     return call
 
 
@@ -92,11 +93,14 @@ def _inplace(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
         return twin
     fast = inplace_operator(TABLE[name])
 
-    def call(self: Tensor, other: Any, **kwargs: Any) -> Tensor:
-        return twin(self, other, **kwargs) if kwargs else fast(self, other)
+    def call(self: Tensor, other: Any = None, **kwargs: Any) -> Tensor:
+        if kwargs:
+            return twin(self, **kwargs) if other is None else twin(self, other, **kwargs)
+        return fast(self, other)
 
     call.__name__ = call.__qualname__ = name + "_"
     call.__doc__ = twin.__doc__
+    call.__wrapped__ = function  # type: ignore[attr-defined]
     return call
 
 

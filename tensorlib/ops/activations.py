@@ -134,18 +134,18 @@ def _gelu_tanh_slope(x: Tensor) -> Tensor:
     return 0.5 * (1 + t) + 0.5 * x * (1 - square(t)) * (_GELU_SCALE * (1 + 3 * _GELU_CUBE * squared))
 
 
-def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    """``log(1 + exp(beta * x)) / beta``: a smooth relu; the identity where ``beta * x`` exceeds `threshold`.
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """``log(1 + exp(beta * input)) / beta``: a smooth relu; the identity where ``beta * input`` exceeds `threshold`.
 
     >>> round(tl.softplus(tl.tensor(0.0)).item(), 4)  # log(2)
     0.6931
     """
-    out = _softplus(x) if beta == 1 else _softplus(x * beta) / beta
-    return out if threshold >= 20 else where(gt(x * beta, threshold), x, out)  # past 20 the two agree to 1e-10
+    out = _softplus(input) if beta == 1 else _softplus(input * beta) / beta
+    return out if threshold >= 20 else where(gt(input * beta, threshold), input, out)  # past 20 the two agree to 1e-10
 
 
-def gelu(x: Tensor, approximate: str = "none") -> Tensor:
-    """``x`` times the normal distribution's cumulative function at `x`, or with ``approximate="tanh"`` a close form without erf.
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """``input`` times the normal distribution's cumulative function at `input`, or with ``approximate="tanh"`` a close form without erf.
 
     Reference: Hendrycks and Gimpel 2016.
 
@@ -153,29 +153,29 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
     [0.0]
     """
     if approximate == "none":
-        return _gelu(x)
+        return _gelu(input)
     if approximate == "tanh":
-        return _gelu_tanh(x)
+        return _gelu_tanh(input)
     raise ValueError(f'gelu: approximate: expected "none" or "tanh", got {approximate!r}.')
 
 
 @composite(
     "logit",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("eps",),
     ref=lambda xp, x, *, eps: _logit_ref(xp, x if eps is None else xp.clip(x, eps, 1 - eps)),
     samples=_with(unary(0.1, 0.9, special=(0.0, 1.0, 0.5, -0.1, 1.1, _NAN)), {"eps": None}, {"eps": 0.05}),
     rowwise=[sample((BATCH, 67), eps=None)],
 )
-def logit(x: Tensor, eps: float | None = None) -> Tensor:
-    """The inverse of `sigmoid`, ``log(x / (1 - x))``; `x` is first clamped to [eps, 1 - eps] where `eps` is given.
+def logit(input: Tensor, eps: float | None = None) -> Tensor:
+    """The inverse of `sigmoid`, ``log(input / (1 - input))``; `input` is first clamped to [eps, 1 - eps] where `eps` is given.
 
     >>> tl.logit(tl.tensor([0.5])).tolist()
     [0.0]
     """
     if eps is not None:
-        x = clamp(x, eps, 1 - eps)
-    return log(x) - log1p(-x)
+        input = clamp(input, eps, 1 - eps)
+    return log(input) - log1p(-input)
 
 
 def _logit_ref(xp: Any, x: Any) -> Any:

@@ -130,33 +130,33 @@ _isclose = elementwise(
 )
 
 
-def isclose(x: Tensor, y: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
-    """True where ``|x - y| <= atol + rtol * |y|``; infinities are close to themselves, NaN to NaN only with `equal_nan`.
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
+    """True where ``|input - other| <= atol + rtol * |other|``; infinities are close to themselves, NaN to NaN only with `equal_nan`.
 
     >>> tl.isclose(tl.tensor([1.0, 2.0]), tl.tensor([1.0 + 1e-7, 2.1])).tolist()
     [True, False]
     """
-    return _isclose(x, y, rtol, atol, equal_nan)
+    return _isclose(input, other, rtol, atol, equal_nan)
 
 
-def allclose(x: Tensor, y: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
+def allclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> bool:
     """Whether `isclose` holds everywhere.
 
     >>> tl.allclose(tl.ones(3), tl.ones(3) + 1e-7)
     True
     """
-    return bool(_isclose(x, y, rtol, atol, equal_nan).all().item())
+    return bool(_isclose(input, other, rtol, atol, equal_nan).all().item())
 
 
-def equal(x: Tensor, y: Tensor) -> bool:
-    """Whether `x` and `y` have the same shape and the same values.
+def equal(input: Tensor, other: Tensor) -> bool:
+    """Whether `input` and `other` have the same shape and the same values.
 
     >>> tl.equal(tl.zeros(2), tl.zeros(2)), tl.equal(tl.zeros(2), tl.zeros(1))
     (True, False)
     """
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-        raise DTypeError(f"equal: got a {type(x).__name__} and a {type(y).__name__}, expected two Tensors.")
-    return x.shape == y.shape and bool(eq(x, y).all().item())
+    if not isinstance(input, Tensor) or not isinstance(other, Tensor):
+        raise DTypeError(f"equal: got a {type(input).__name__} and a {type(other).__name__}, expected two Tensors.")
+    return input.shape == other.shape and bool(eq(input, other).all().item())
 
 
 # ---- tests of single values ----
@@ -215,34 +215,34 @@ signbit = elementwise(
 
 @composite(
     "isposinf",
-    inputs=("x",),
+    inputs=("input",),
     ref=lambda xp, x: xp.equal(x, math.inf),
     samples=unary(special=_SPECIAL),
     rowwise=[sample((BATCH, 67))],
 )
-def isposinf(x: Tensor) -> Tensor:
-    """True where `x` is +infinity.
+def isposinf(input: Tensor) -> Tensor:
+    """True where `input` is +infinity.
 
     >>> tl.isposinf(tl.tensor([float("inf"), -float("inf")])).tolist()
     [True, False]
     """
-    return eq(x, math.inf)
+    return eq(input, math.inf)
 
 
 @composite(
     "isneginf",
-    inputs=("x",),
+    inputs=("input",),
     ref=lambda xp, x: xp.equal(x, -math.inf),
     samples=unary(special=_SPECIAL),
     rowwise=[sample((BATCH, 67))],
 )
-def isneginf(x: Tensor) -> Tensor:
-    """True where `x` is -infinity.
+def isneginf(input: Tensor) -> Tensor:
+    """True where `input` is -infinity.
 
     >>> tl.isneginf(tl.tensor([float("inf"), -float("inf")])).tolist()
     [False, True]
     """
-    return eq(x, -math.inf)
+    return eq(input, -math.inf)
 
 
 # ---- logic: any dtype counts as "is not zero" ----

@@ -141,40 +141,60 @@ def as_tensor(data: Any, dtype: Any = None, device: Device | str | None = None) 
     )
 
 
-asarray = as_tensor
+def asarray(
+    obj: Any,
+    *,
+    dtype: Any = None,
+    device: Device | str | None = None,
+    copy: bool | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """The object as a tensor: of its own memory with ``copy=True``, in any case of the object's with ``copy=False``, else as `as_tensor`.
+
+    >>> a = np.zeros(2, np.float32)
+    >>> tl.asarray(a, copy=True).add_(1) is not None and a.tolist()
+    [0.0, 0.0]
+    """
+    made = as_tensor(obj, dtype, device)
+    held = np.may_share_memory(made._read(), obj) if isinstance(obj, np.ndarray) else made is obj
+    if copy is False and not held:
+        raise ShapeError(f"asarray: this {type(obj).__name__} can not become such a tensor without a copy.")
+    if copy and held:
+        made = made.clone()
+    return made.detach().requires_grad_() if requires_grad else made
 
 
-def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
-    """A tensor over the memory of a NumPy array, which it keeps alive. A read-only array gives a tensor that can not be written.
+def from_numpy(ndarray: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor over the memory of a NumPy ndarray, which it keeps alive. A read-only ndarray gives a tensor that can not be written.
 
     >>> tl.from_numpy(np.arange(3))
     tensor([0, 1, 2])
     """
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"from_numpy: got a {type(array).__name__}, expected a NumPy array.")
-    return wrap(adopt_numpy(array))
+    if not isinstance(ndarray, np.ndarray):
+        raise TypeError(f"from_numpy: got a {type(ndarray).__name__}, expected a NumPy array.")
+    return wrap(adopt_numpy(ndarray))
 
 
-def from_dlpack(source: Any) -> Tensor:
+def from_dlpack(ext_tensor: Any) -> Tensor:
     """A tensor over the memory of any object with `__dlpack__`.
 
     >>> tl.from_dlpack(np.arange(3.0)).tolist()
     [0.0, 1.0, 2.0]
     """
-    if isinstance(source, Tensor):
-        return source
-    if not hasattr(source, "__dlpack__"):
-        raise TypeError(f"from_dlpack: got a {type(source).__name__}, expected an object with __dlpack__.")
-    return wrap(adopt_numpy(np.from_dlpack(source)))
+    if isinstance(ext_tensor, Tensor):
+        return ext_tensor
+    if not hasattr(ext_tensor, "__dlpack__"):
+        raise TypeError(f"from_dlpack: got a {type(ext_tensor).__name__}, expected an object with __dlpack__.")
+    return wrap(adopt_numpy(np.from_dlpack(ext_tensor)))
 
 
-def scalar_tensor(value: complex, *, dtype: Any = None, device: Device | str | None = None) -> Tensor:
+def scalar_tensor(s: complex, *, dtype: Any = None, device: Device | str | None = None) -> Tensor:
     """A 0-d tensor; by default of the default float dtype.
 
     >>> tl.scalar_tensor(2)
     tensor(2.)
     """
-    return full((), value, dtype=dtype or dtypes.default_dtype(), device=device)
+    return full((), s, dtype=dtype or dtypes.default_dtype(), device=device)
 
 
 # ---- filled ----
@@ -376,7 +396,7 @@ def _number(name: str, value: Any) -> Any:
 
 
 def arange(
-    start: Any,
+    start: Any = 0,
     end: Any = None,
     step: Any = 1,
     *,
@@ -437,16 +457,24 @@ def linspace(
     return made.requires_grad_(True) if requires_grad else made
 
 
-def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, dtype: Any = None, device: Any = None) -> Tensor:
+def logspace(
+    start: Any,
+    end: Any,
+    steps: int,
+    base: float = 10.0,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Powers of `base` at equal distances of the exponent.
 
     >>> tl.logspace(0, 2, 3)
     tensor([  1.,  10., 100.])
     """
     kind = dtypes.default_dtype() if dtype is None else as_dtype(dtype)
-    return tensor(
-        base ** np.linspace(_number("logspace", start), _number("logspace", end), steps), dtype=kind, device=device
-    )
+    powers = base ** np.linspace(_number("logspace", start), _number("logspace", end), steps)
+    return tensor(powers, dtype=kind, device=device, requires_grad=requires_grad)
 
 
 def eye(

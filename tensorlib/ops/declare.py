@@ -34,22 +34,22 @@ REAL = 2  # how a number stands beside a tensor, for C: as a float; 1: it comes 
 EXACT = 2**53  # integers up to here are exact as the double that C takes
 
 
-# ---- fast paths: one closure an arity ----
+# ---- fast paths: one closure an arity, its parameters named as PyTorch's ----
 def _fast_unary(op: Op) -> Callable[..., Any]:
     number = op.number
 
-    def call(x: Any) -> Any:
+    def call(input: Any) -> Any:
         frame = _frame(1)
         line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
         try:
-            handle = _unary(number, x._array, line)
+            handle = _unary(number, input._array, line)
         except AttributeError:
             handle = 0
         if handle:
             t: Tensor = _new(Tensor)
             t._array = handle
             return t
-        return run(op, (x,), {}, line)
+        return run(op, (input,), {}, line)
 
     return call
 
@@ -57,24 +57,24 @@ def _fast_unary(op: Op) -> Callable[..., Any]:
 def _fast_binary(op: Op) -> Callable[..., Any]:
     number = op.number
 
-    def call(a: Any, b: Any) -> Any:
+    def call(input: Any, other: Any) -> Any:
         frame = _frame(1)
         line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
-        kind = type(b)
+        kind = type(other)
         try:
             if kind is float:
-                handle = _scalar(number, a._array, b, REAL, line)
-            elif kind is int and -EXACT <= b <= EXACT:
-                handle = _scalar(number, a._array, b, 0, line)
+                handle = _scalar(number, input._array, other, REAL, line)
+            elif kind is int and -EXACT <= other <= EXACT:
+                handle = _scalar(number, input._array, other, 0, line)
             else:
-                handle = _binary(number, a._array, b._array, line)
+                handle = _binary(number, input._array, other._array, line)
         except AttributeError:
             handle = 0
         if handle:
             t: Tensor = _new(Tensor)
             t._array = handle
             return t
-        return run(op, (a, b), {}, line)
+        return run(op, (input, other), {}, line)
 
     return call
 
@@ -82,14 +82,14 @@ def _fast_binary(op: Op) -> Callable[..., Any]:
 def _fast_ternary(op: Op) -> Callable[..., Any]:
     number = op.number
 
-    def call(a: Any, b: Any, c: Any) -> Any:
+    def call(input: Any, end: Any, weight: Any) -> Any:  # lerp's, the one that has no public function of its own
         frame = _frame(1)
         line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
         try:
-            handle = _ternary(number, a._array, b._array, c._array, line)
+            handle = _ternary(number, input._array, end._array, weight._array, line)
         except AttributeError:
-            handle = _ternary_scalars(number, (a, b, c), line)
-        return wrap(handle) if handle else run(op, (a, b, c), {}, line)
+            handle = _ternary_scalars(number, (input, end, weight), line)
+        return wrap(handle) if handle else run(op, (input, end, weight), {}, line)
 
     return call
 
@@ -216,6 +216,7 @@ def _assign_elsewhere(x: Tensor, result: Tensor, name: str, line: int) -> None:
 NUMBERS = (bool, int, float, complex, np.generic)
 OPERANDS = (Tensor, np.ndarray, *NUMBERS)
 BINARY_NUMBERS: set[int] = set()
+_WORDS = {"x": "input", "y": "other"}  # what users call an entry's operands
 
 
 def common_dtype(operands: Sequence[Any]) -> DType:
@@ -265,7 +266,7 @@ def _operand(op: Op, name: str, x: Any) -> Any:
     if isinstance(x, np.generic):
         return x.item()
     raise DTypeError(
-        f"{op.name}: {name} is a {type(x).__name__}, expected a Tensor{'' if op.kind == 'structured' else ' or a number'}."
+        f"{op.name}: {_WORDS.get(name, name)} is a {type(x).__name__}, expected a Tensor{'' if op.kind == 'structured' else ' or a number'}."
     )
 
 
@@ -433,7 +434,6 @@ def elementwise(
     errors: Any = (),
     doc: str = "",
     private: bool = False,
-    defaults: dict[str, Any] | None = None,
 ) -> Callable[..., Tensor]:
     """Declare an elementwise operation and get its public function. `partials`: d out / d input, or with a parameter `g` the whole gradient."""
     vjp = (
@@ -448,7 +448,7 @@ def elementwise(
             BINARY_NUMBERS.add(op.number)
         call = _FAST[len(inputs)](op)
     else:
-        call = _slow(op, defaults or {})
+        call = _slow(op)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = doc
     call.__module__ = _frame(1).f_globals["__name__"]
@@ -457,26 +457,20 @@ def elementwise(
     return call
 
 
-def _slow(op: Op, defaults: dict[str, Any]) -> Callable[..., Any]:
-    n = len(op.inputs)
+def _slow(op: Op) -> Callable[..., Any]:
+    """Without a kernel. Those with attributes stand behind a public function."""
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        named = dict(zip((*op.inputs, *op.attrs), args, strict=False)) | kwargs
-        if (
-            len(args) > n + len(op.attrs)
-            or not set(named) <= {*op.inputs, *op.attrs}
-            or len(named) < len(args) + len(kwargs)
-        ):
-            raise TypeError(
-                f"{op.name}() takes {', '.join((*op.inputs, *op.attrs))}; got {len(args)} positional, and {', '.join(kwargs)}."
-            )
-        missing = [i for i in op.inputs if i not in named]
-        if missing:
-            raise TypeError(f"{op.name}() misses {', '.join(missing)}.")
-        attrs = {a: named.get(a, defaults.get(a)) for a in op.attrs}
-        return run(op, tuple(named[i] for i in op.inputs), attrs, here(_frame(1)))
+    def call(input: Any) -> Any:
+        return run(op, (input,), {}, here(_frame(1)))
 
-    return call
+    def binary(input: Any, other: Any) -> Any:
+        return run(op, (input, other), {}, here(_frame(1)))
+
+    def general(*args: Any, **attrs: Any) -> Any:
+        n = len(op.inputs)
+        return run(op, args[:n], dict(zip(op.attrs, args[n:], strict=False)) | attrs, here(_frame(1)))
+
+    return general if op.attrs or len(op.inputs) > 2 else binary if len(op.inputs) == 2 else call
 
 
 def _from_partial(partial: Callable[..., Any]) -> Callable[..., Any]:

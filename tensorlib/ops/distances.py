@@ -83,10 +83,10 @@ def _by_product(x1: Tensor, x2: Tensor) -> Tensor:
     return elementwise.where(apart, elementwise.where(apart, square, 1).sqrt(), 0)
 
 
-def dist(x: Tensor, other: Tensor, p: float = 2.0) -> Tensor:
-    """The p-norm of ``x - other``, over all elements.
+def dist(input: Tensor, other: Tensor, p: float = 2.0) -> Tensor:
+    """The p-norm of ``input - other``, over all elements.
 
     >>> tl.dist(tl.tensor([0.0, 0.0]), tl.tensor([3.0, 4.0])).item()
     5.0
     """
-    return (x - other).norm(p)
+    return (input - other).norm(p)

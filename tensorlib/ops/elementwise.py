@@ -103,44 +103,44 @@ _div = elementwise(
 )
 
 
-def add(x: Tensor, y: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
-    """The sum ``x + alpha * y``, broadcasting.
+def add(input: Tensor, other: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
+    """The sum ``input + alpha * other``, broadcasting.
 
     Shapes:
-        x, y: broadcast together  ->  out: the common shape
+        input, other: broadcast together  ->  out: the common shape
 
     >>> tl.add(tl.tensor([1.0, 2.0]), tl.tensor([10.0, 20.0]), alpha=2).tolist()
     [21.0, 42.0]
     """
-    return _add(x, y if alpha == 1 else y * alpha)
+    return _add(input, other if alpha == 1 else other * alpha)
 
 
-def sub(x: Tensor, y: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
-    """The difference ``x - alpha * y``, broadcasting.
+def sub(input: Tensor, other: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
+    """The difference ``input - alpha * other``, broadcasting.
 
     Shapes:
-        x, y: broadcast together  ->  out: the common shape
+        input, other: broadcast together  ->  out: the common shape
 
     >>> tl.sub(tl.tensor([1.0, 2.0]), 1).tolist()
     [0.0, 1.0]
     """
-    return _sub(x, y if alpha == 1 else y * alpha)
+    return _sub(input, other if alpha == 1 else other * alpha)
 
 
-def rsub(x: Tensor, y: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
-    """``y - alpha * x``.
+def rsub(input: Tensor, other: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
+    """``other - alpha * input``.
 
     >>> tl.rsub(tl.tensor([1.0, 2.0]), 1).tolist()
     [0.0, -1.0]
     """
-    return _sub(y, x if alpha == 1 else x * alpha)
+    return _sub(other, input if alpha == 1 else input * alpha)
 
 
-def div(x: Tensor, y: Tensor | Scalar, *, rounding_mode: str | None = None) -> Tensor:
-    """The quotient ``x / y``, broadcasting; integers become floats unless it is rounded.
+def div(input: Tensor, other: Tensor | Scalar, *, rounding_mode: str | None = None) -> Tensor:
+    """The quotient ``input / other``, broadcasting; integers become floats unless it is rounded.
 
     Shapes:
-        x, y: broadcast together  ->  out: the common shape
+        input, other: broadcast together  ->  out: the common shape
 
     Args:
         rounding_mode: None, "trunc" (towards zero, as in C) or "floor" (as Python's ``//``).
@@ -149,11 +149,11 @@ def div(x: Tensor, y: Tensor | Scalar, *, rounding_mode: str | None = None) -> T
     ([-1.5, 1.5], [-1, 1])
     """
     if rounding_mode is None:
-        return _div(x, y)
+        return _div(input, other)
     if rounding_mode == "floor":
-        return floor_divide(x, y)
+        return floor_divide(input, other)
     if rounding_mode == "trunc":
-        return _div_trunc(x, y)
+        return _div_trunc(input, other)
     raise ValueError(f'div: rounding_mode: expected None, "trunc" or "floor", got {rounding_mode!r}.')
 
 
@@ -261,49 +261,49 @@ neg = elementwise(
 multiply, divide, true_divide, subtract, negative = mul, div, div, sub, neg
 
 
-def positive(x: Tensor) -> Tensor:
-    """`x` itself.
+def positive(input: Tensor) -> Tensor:
+    """`input` itself.
 
     >>> tl.positive(tl.tensor([1, -2])).tolist()
     [1, -2]
     """
-    if x.dtype.category == 0:
+    if input.dtype.category == 0:
         raise DTypeError("positive: expected numbers, got bool.")
-    return x
+    return input
 
 
 @composite(
     "deg2rad",
-    inputs=("x",),
+    inputs=("input",),
     ref=lambda xp, x: xp.multiply(x, math.pi / 180),
     samples=unary(),
     dtype=rules.floating,
     rowwise=[sample((BATCH, 67))],
 )
-def deg2rad(x: Tensor) -> Tensor:
+def deg2rad(input: Tensor) -> Tensor:
     """Degrees to radians.
 
     >>> round(tl.deg2rad(tl.tensor(180.0)).item(), 4)
     3.1416
     """
-    return mul(x, math.pi / 180)
+    return mul(input, math.pi / 180)
 
 
 @composite(
     "rad2deg",
-    inputs=("x",),
+    inputs=("input",),
     ref=lambda xp, x: xp.multiply(x, 180 / math.pi),
     samples=unary(),
     dtype=rules.floating,
     rowwise=[sample((BATCH, 67))],
 )
-def rad2deg(x: Tensor) -> Tensor:
+def rad2deg(input: Tensor) -> Tensor:
     """Radians to degrees.
 
     >>> round(tl.rad2deg(tl.tensor(3.14159265)).item(), 3)
     180.0
     """
-    return mul(x, 180 / math.pi)
+    return mul(input, 180 / math.pi)
 
 
 gcd = elementwise(
@@ -381,28 +381,28 @@ lerp = elementwise(
 )
 
 
-def addcmul(x: Tensor, a: Tensor, b: Tensor, *, value: Scalar = 1) -> Tensor:
-    """``x + value * a * b``.
+def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Scalar = 1) -> Tensor:
+    """``input + value * tensor1 * tensor2``.
 
     Shapes:
-        x, a, b: broadcast together  ->  out: the common shape
+        input, tensor1, tensor2: broadcast together  ->  out: the common shape
 
     >>> tl.addcmul(tl.ones(2), tl.tensor([1.0, 2.0]), tl.tensor([3.0, 4.0]), value=0.5).tolist()
     [2.5, 5.0]
     """
-    return _addcmul(x, a if value == 1 else a * value, b)
+    return _addcmul(input, tensor1 if value == 1 else tensor1 * value, tensor2)
 
 
-def addcdiv(x: Tensor, a: Tensor, b: Tensor, *, value: Scalar = 1) -> Tensor:
-    """``x + value * a / b``.
+def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Scalar = 1) -> Tensor:
+    """``input + value * tensor1 / tensor2``.
 
     Shapes:
-        x, a, b: broadcast together  ->  out: the common shape
+        input, tensor1, tensor2: broadcast together  ->  out: the common shape
 
     >>> tl.addcdiv(tl.ones(2), tl.tensor([1.0, 2.0]), tl.tensor([2.0, 4.0]), value=2).tolist()
     [2.0, 2.0]
     """
-    return _addcdiv(x, a if value == 1 else a * value, b)
+    return _addcdiv(input, tensor1 if value == 1 else tensor1 * value, tensor2)
 
 
 # ---- choosing ----
@@ -426,20 +426,20 @@ _where = elementwise(
 )
 
 
-def where(condition: Tensor, x: Tensor | Scalar | None = None, y: Tensor | Scalar | None = None) -> Any:
-    """`x` where `condition` holds, else `y`; with `condition` alone the indices where it holds, as ``nonzero(as_tuple=True)``.
+def where(condition: Tensor, input: Tensor | Scalar | None = None, other: Tensor | Scalar | None = None) -> Any:
+    """`input` where `condition` holds, else `other`; with `condition` alone the indices where it holds, as ``nonzero(as_tuple=True)``.
 
     Shapes:
-        condition (bool), x, y: broadcast together  ->  out: the common shape
+        condition (bool), input, other: broadcast together  ->  out: the common shape
 
     >>> tl.where(tl.tensor([True, False]), tl.tensor([1.0, 2.0]), 0.0).tolist()
     [1.0, 0.0]
     """
-    if x is None and y is None:
+    if input is None and other is None:
         return ops.positions.nonzero(condition, as_tuple=True)
-    if x is None or y is None:
+    if input is None or other is None:
         raise TypeError("where: expected both x and y, or neither.")
-    return _where(condition, x, y)
+    return _where(condition, input, other)
 
 
 # ---- signs ----
@@ -533,26 +533,30 @@ _round = elementwise(
 )
 
 
-def round(x: Tensor, *, decimals: int = 0) -> Tensor:
+def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """Rounded to the nearest integer, halves to the even one, or to a number of decimals.
 
     >>> tl.round(tl.tensor([0.5, 1.5, -2.7])).tolist(), tl.round(tl.tensor(1.25), decimals=1).item() < 1.3
     ([0.0, 2.0, -3.0], True)
     """
     if decimals == 0:
-        return _round(x)
+        return _round(input)
     if decimals > 0:
-        return _round(x * 10.0**decimals) / 10.0**decimals
-    return _round(x / 10.0**-decimals) * 10.0**-decimals
+        return _round(input * 10.0**decimals) / 10.0**decimals
+    return _round(input / 10.0**-decimals) * 10.0**-decimals
 
 
 @composite(
-    "frac", inputs=("x",), ref=lambda xp, x: x - xp.trunc(x), samples=unary(-4.0, 4.0), rowwise=[sample((BATCH, 67))]
+    "frac",
+    inputs=("input",),
+    ref=lambda xp, x: x - xp.trunc(x),
+    samples=unary(-4.0, 4.0),
+    rowwise=[sample((BATCH, 67))],
 )
-def frac(x: Tensor) -> Tensor:
-    """The part of `x` behind the point, with its sign: ``x - trunc(x)``.
+def frac(input: Tensor) -> Tensor:
+    """The part of `input` behind the point, with its sign: ``input - trunc(input)``.
 
     >>> tl.frac(tl.tensor([-1.5, 2.25])).tolist()
     [-0.5, 0.25]
     """
-    return x - trunc(x)
+    return input - trunc(input)

@@ -130,28 +130,28 @@ _argmin = structured(
 )
 
 
-def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+def amax(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The largest value over all dimensions, one, or several; NaN if there is one. Equal largest values share the gradient evenly.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`;  L >= 1
+        input: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`;  L >= 1
 
     >>> tl.amax(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1).tolist()
     [2.0, 4.0]
     """
-    return _extreme("amax", _amax, x, dim, keepdim)
+    return _extreme("amax", _amax, input, dim, keepdim)
 
 
-def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+def amin(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The smallest value over all dimensions, one, or several; NaN if there is one. Equal smallest values share the gradient evenly.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`;  L >= 1
+        input: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`;  L >= 1
 
     >>> tl.amin(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1).tolist()
     [1.0, 3.0]
     """
-    return _extreme("amin", _amin, x, dim, keepdim)
+    return _extreme("amin", _amin, input, dim, keepdim)
 
 
 def _extreme(name: str, operation: Any, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
@@ -174,38 +174,38 @@ class ValuesIndices(NamedTuple):
     indices: Tensor
 
 
-def aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> MinMax:
+def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> MinMax:
     """`amin` and `amax` as a named pair (min, max).
 
     >>> low, high = tl.aminmax(tl.tensor([3.0, 1.0, 2.0]))
     >>> low.item(), high.item()
     (1.0, 3.0)
     """
-    return MinMax(_extreme("aminmax", _amin, x, dim, keepdim), _extreme("aminmax", _amax, x, dim, keepdim))
+    return MinMax(_extreme("aminmax", _amin, input, dim, keepdim), _extreme("aminmax", _amax, input, dim, keepdim))
 
 
-def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Where the largest value is: the first of equal ones, the first NaN if there is one; without `dim`, in the flattened tensor.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., ...) int64 in [0, L), or (..., 1, ...) with `keepdim`
+        input: (..., L, ...)  ->  out: (..., ...) int64 in [0, L), or (..., 1, ...) with `keepdim`
 
     >>> tl.argmax(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1).tolist(), tl.argmax(tl.tensor([[1.0, 2.0], [4.0, 3.0]])).item()
     ([1, 0], 2)
     """
-    return _extreme("argmax", _argmax, x, dim if dim is None else normalize_dim("argmax", dim, x.ndim), keepdim)
+    return _extreme("argmax", _argmax, input, dim if dim is None else normalize_dim("argmax", dim, input.ndim), keepdim)
 
 
-def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Where the smallest value is: the first of equal ones, the first NaN if there is one; without `dim`, in the flattened tensor.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., ...) int64 in [0, L), or (..., 1, ...) with `keepdim`
+        input: (..., L, ...)  ->  out: (..., ...) int64 in [0, L), or (..., 1, ...) with `keepdim`
 
     >>> tl.argmin(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1).tolist()
     [0, 1]
     """
-    return _extreme("argmin", _argmin, x, dim if dim is None else normalize_dim("argmin", dim, x.ndim), keepdim)
+    return _extreme("argmin", _argmin, input, dim if dim is None else normalize_dim("argmin", dim, input.ndim), keepdim)
 
 
 def _picked(x: Tensor, position: Tensor, dim: int, keepdim: bool) -> ValuesIndices:
@@ -216,40 +216,44 @@ def _picked(x: Tensor, position: Tensor, dim: int, keepdim: bool) -> ValuesIndic
     return ValuesIndices(values.squeeze(dim), position.squeeze(dim))
 
 
-def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
+def max(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """The largest value; along a dimension, a named pair (values, indices); against another tensor, `maximum`.
 
     Shapes:
-        x: (..., L, ...)  ->  values, indices: (..., ...), or (..., 1, ...) with `keepdim`; () without `dim`
+        input: (..., L, ...)  ->  values, indices: (..., ...), or (..., 1, ...) with `keepdim`; () without `dim`
 
     >>> values, indices = tl.max(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1)
     >>> values.tolist(), indices.tolist(), tl.max(tl.tensor([1.0, 5.0])).item()
     ([2.0, 4.0], [1, 0], 5.0)
     """
+    if other is not None:
+        return maximum(input, other)
     if dim is None:
-        return _extreme("max", _amax, x, None, False)
+        return _extreme("max", _amax, input, None, False)
     if not isinstance(dim, int):
-        return maximum(x, dim)
-    dim = normalize_dim("max", dim, x.ndim)
-    return _picked(x, _extreme("max", _argmax, x, dim, True), dim, keepdim)
+        return maximum(input, dim)
+    dim = normalize_dim("max", dim, input.ndim)
+    return _picked(input, _extreme("max", _argmax, input, dim, True), dim, keepdim)
 
 
-def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
+def min(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False, *, other: Tensor | None = None) -> Any:
     """The smallest value; along a dimension, a named pair (values, indices); against another tensor, `minimum`.
 
     Shapes:
-        x: (..., L, ...)  ->  values, indices: (..., ...), or (..., 1, ...) with `keepdim`; () without `dim`
+        input: (..., L, ...)  ->  values, indices: (..., ...), or (..., 1, ...) with `keepdim`; () without `dim`
 
     >>> values, indices = tl.min(tl.tensor([[1.0, 2.0], [4.0, 3.0]]), dim=1)
     >>> values.tolist(), indices.tolist(), tl.min(tl.tensor([1.0, 5.0])).item()
     ([1.0, 3.0], [0, 1], 1.0)
     """
+    if other is not None:
+        return minimum(input, other)
     if dim is None:
-        return _extreme("min", _amin, x, None, False)
+        return _extreme("min", _amin, input, None, False)
     if not isinstance(dim, int):
-        return minimum(x, dim)
-    dim = normalize_dim("min", dim, x.ndim)
-    return _picked(x, _extreme("min", _argmin, x, dim, True), dim, keepdim)
+        return minimum(input, dim)
+    dim = normalize_dim("min", dim, input.ndim)
+    return _picked(input, _extreme("min", _argmin, input, dim, True), dim, keepdim)
 
 
 def _median_position_ref(xp: Any, x: Any, *, dim: int) -> Any:
@@ -275,19 +279,19 @@ _median_position = structured(
 )
 
 
-def median(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The median, the lower one of two; NaN if there is one. Along a dimension, a named pair (values, indices).
 
     Shapes:
-        x: (..., L, ...)  ->  values, indices: (..., ...), or (..., 1, ...) with `keepdim`; () without `dim`
+        input: (..., L, ...)  ->  values, indices: (..., ...), or (..., 1, ...) with `keepdim`; () without `dim`
 
     >>> tl.median(tl.tensor([3.0, 1.0, 2.0, 4.0])).item(), tl.median(tl.tensor([[3.0, 1.0, 2.0]]), dim=1).indices.tolist()
     (2.0, [2])
     """
     if dim is None:
-        _nonempty("median", x, None)
-        flat = x.reshape(-1)
+        _nonempty("median", input, None)
+        flat = input.reshape(-1)
         return flat[_median_position(flat, dim=0)].reshape(())
-    dim = normalize_dim("median", dim, x.ndim)
-    _nonempty("median", x, (dim,))
-    return _picked(x, _median_position(x, dim=dim), dim, keepdim)
+    dim = normalize_dim("median", dim, input.ndim)
+    _nonempty("median", input, (dim,))
+    return _picked(input, _median_position(input, dim=dim), dim, keepdim)

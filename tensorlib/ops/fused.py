@@ -123,40 +123,40 @@ _log_softmax = structured(
 )
 
 
-def softmax(x: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
-    """``exp(x) / sum(exp(x))`` along one dimension, without overflow.
+def softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
+    """``exp(input) / sum(exp(input))`` along one dimension, without overflow.
 
     Shapes:
-        x: (..., L, ...)  ->  out: the same, non-negative, sums of 1 along `dim`; converted to `dtype` first where given
+        input: (..., L, ...)  ->  out: the same, non-negative, sums of 1 along `dim`; converted to `dtype` first where given
 
     >>> tl.softmax(tl.zeros(4), 0).tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
     if dtype is None:
         try:
-            if made := lib.tl_row(_SOFTMAX, x._array, dim if dim >= 0 else dim + x.ndim, caller()):
+            if made := lib.tl_row(_SOFTMAX, input._array, dim if dim >= 0 else dim + input.ndim, caller()):
                 return wrap(made)
         except SLOW:
             pass
-    return _softmax(x if dtype is None else x.to(dtype), dim=normalize_dim("softmax", dim, x.ndim))
+    return _softmax(input if dtype is None else input.to(dtype), dim=normalize_dim("softmax", dim, input.ndim))
 
 
-def log_softmax(x: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
-    """``log(softmax(x))`` along one dimension, exact also where the softmax underflows.
+def log_softmax(input: Tensor, dim: int, dtype: DType | None = None) -> Tensor:
+    """``log(softmax(input))`` along one dimension, exact also where the softmax underflows.
 
     Shapes:
-        x: (..., L, ...)  ->  out: the same; converted to `dtype` first where given
+        input: (..., L, ...)  ->  out: the same; converted to `dtype` first where given
 
     >>> tl.log_softmax(tl.tensor([0.0, 200.0]), 0).tolist()
     [-200.0, 0.0]
     """
     if dtype is None:
         try:
-            if made := lib.tl_row(_LOG_SOFTMAX, x._array, dim if dim >= 0 else dim + x.ndim, caller()):
+            if made := lib.tl_row(_LOG_SOFTMAX, input._array, dim if dim >= 0 else dim + input.ndim, caller()):
                 return wrap(made)
         except SLOW:
             pass
-    return _log_softmax(x if dtype is None else x.to(dtype), dim=normalize_dim("log_softmax", dim, x.ndim))
+    return _log_softmax(input if dtype is None else input.to(dtype), dim=normalize_dim("log_softmax", dim, input.ndim))
 
 
 # ---- linear ----
@@ -220,27 +220,27 @@ _linear = structured(
 _tl_linear, _tl_embedding = lib.tl_linear, lib.tl_embedding
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Affine map ``x @ weight.T + bias``.
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Affine map ``input @ weight.T + bias``.
 
     Shapes:
-        x: (..., D_in), weight: (D_out, D_in), bias: (D_out,)  ->  out: (..., D_out)
+        input: (..., D_in), weight: (D_out, D_in), bias: (D_out,)  ->  out: (..., D_out)
         weight: (D_in,), bias: ()                              ->  out: (...)
 
     >>> tl.linear(tl.ones(2, 3), tl.ones(1, 3), tl.tensor([0.5])).tolist()
     [[3.5], [3.5]]
     """
     try:
-        if made := _tl_linear(x._array, weight._array, 0 if bias is None else bias._array, caller()):
+        if made := _tl_linear(input._array, weight._array, 0 if bias is None else bias._array, caller()):
             return wrap(made)
     except SLOW:
         pass
     try:
-        return _linear(x, weight, bias)
+        return _linear(input, weight, bias)
     except (ShapeError, ValueError, TypeError):
-        if weight.ndim == 1 and x.ndim and x.shape[-1] == weight.shape[0]:
-            return x @ weight if bias is None else x @ weight + bias
-        check_linear("linear", x, weight, bias, ndims=(1, 2))
+        if weight.ndim == 1 and input.ndim and input.shape[-1] == weight.shape[0]:
+            return input @ weight if bias is None else input @ weight + bias
+        check_linear("linear", input, weight, bias, ndims=(1, 2))
         raise
 
 
@@ -251,7 +251,7 @@ def check_linear(name: str, x: Tensor, weight: Tensor, bias: Tensor | None, ndim
         raise ShapeError(f"{name}: x must have shape (..., D_in), got ().")
     if x.shape[-1] != weight.shape[-1]:
         raise ShapeError(
-            f"{name}: x of shape {x.shape} does not fit weight of shape {weight.shape}; expected x.shape[-1] == {weight.shape[-1]}, "
+            f"{name}: input of shape {x.shape} does not fit weight of shape {weight.shape}; expected input.shape[-1] == {weight.shape[-1]}, "
             f"got {x.shape[-1]}."
         )
     if bias is not None and bias.shape != weight.shape[:1]:

@@ -86,15 +86,15 @@ def _check_along(name: str, x: Tensor, dim: int, index: Tensor) -> None:
     )
     if not fits:
         raise ShapeError(
-            f"{name}: index of shape {index.shape} does not fit x of shape {x.shape}; expected as many dimensions, none larger except dim {dim}."
+            f"{name}: index of shape {index.shape} does not fit input of shape {x.shape}; expected as many dimensions, none larger except dim {dim}."
         )
 
 
-def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
-    """One element of x for each element of `index`, which says where along `dim` it lies: out[i, j] = x[index[i, j], j] for dim 0.
+def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """One element of input for each element of `index`, which says where along `dim` it lies: out[i, j] = input[index[i, j], j] for dim 0.
 
     Shapes:
-        x: (..., L, ...)  index: (..., K, ...), integer in [0, L), its other dimensions at most as large  ->  out: as index
+        input: (..., L, ...)  index: (..., K, ...), integer in [0, L), its other dimensions at most as large  ->  out: as index
 
     Raises:
         IndexError: if an index is out of range.
@@ -102,9 +102,9 @@ def gather(x: Tensor, dim: int, index: Tensor) -> Tensor:
     >>> tl.gather(tl.tensor([[1, 2], [3, 4]]), 1, tl.tensor([[0], [1]])).tolist()
     [[1], [4]]
     """
-    dim, index = normalize_dim("gather", dim, x.ndim), as_positions("gather", index)
-    _check_along("gather", x, dim, index)
-    return _gather(x, index, dim=dim)
+    dim, index = normalize_dim("gather", dim, input.ndim), as_positions("gather", index)
+    _check_along("gather", input, dim, index)
+    return _gather(input, index, dim=dim)
 
 
 def _gather_ref(xp: Any, x: Any, index: Any, *, dim: int) -> Any:
@@ -176,31 +176,31 @@ _gather = structured(
 )
 
 
-def take_along_dim(x: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """As `gather`, with the other dimensions broadcast: made for the results of argsort and argmax with keepdim. Without dim, both are flat.
 
     Shapes:
-        x: (..., L, ...)  indices: (..., K, ...), integer in [0, L)  ->  out: (..., K, ...)
+        input: (..., L, ...)  indices: (..., K, ...), integer in [0, L)  ->  out: (..., K, ...)
 
     >>> x = tl.tensor([[3, 1, 2]])
     >>> tl.take_along_dim(x, tl.argsort(x, dim=1), dim=1).tolist()
     [[1, 2, 3]]
     """
     if dim is None:
-        return gather(x.reshape(-1), 0, indices.reshape(-1))
-    dim = normalize_dim("take_along_dim", dim, x.ndim)
-    if indices.ndim != x.ndim or any(
-        d != dim and i != n and 1 not in (i, n) for d, (i, n) in enumerate(zip(indices.shape, x.shape, strict=True))
+        return gather(input.reshape(-1), 0, indices.reshape(-1))
+    dim = normalize_dim("take_along_dim", dim, input.ndim)
+    if indices.ndim != input.ndim or any(
+        d != dim and i != n and 1 not in (i, n) for d, (i, n) in enumerate(zip(indices.shape, input.shape, strict=True))
     ):
         raise ShapeError(
-            f"take_along_dim: indices of shape {indices.shape} do not broadcast with x of shape {x.shape} outside dim {dim}."
+            f"take_along_dim: indices of shape {indices.shape} do not broadcast with input of shape {input.shape} outside dim {dim}."
         )
-    common = [n if i == 1 else i for i, n in zip(indices.shape, x.shape, strict=True)]
+    common = [n if i == 1 else i for i, n in zip(indices.shape, input.shape, strict=True)]
 
     def spread(t: Tensor) -> Tensor:
         return t.expand((*common[:dim], t.shape[dim], *common[dim + 1 :]))
 
-    return gather(spread(x), dim, spread(indices))
+    return gather(spread(input), dim, spread(indices))
 
 
 def _source(name: str, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
@@ -217,11 +217,11 @@ def _source(name: str, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tenso
     return src
 
 
-def scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """x with every element of `src` added at the place that `index` gives along `dim`: out[index[i, j], j] += src[i, j] for dim 0.
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """input with every element of `src` added at the place that `index` gives along `dim`: out[index[i, j], j] += src[i, j] for dim 0.
 
     Shapes:
-        x: (..., L, ...)  index: (..., K, ...), integer in [0, L)  src: at least as large as index  ->  out: as x
+        input: (..., L, ...)  index: (..., K, ...), integer in [0, L)  src: at least as large as index  ->  out: as input
 
     Raises:
         IndexError: if an index is out of range.
@@ -229,8 +229,8 @@ def scatter_add(x: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     >>> tl.scatter_add(tl.zeros(3), 0, tl.tensor([0, 2, 2]), tl.tensor([1.0, 2.0, 3.0])).tolist()
     [1.0, 0.0, 5.0]
     """
-    dim, index = normalize_dim("scatter_add", dim, x.ndim), as_positions("scatter_add", index)
-    return _scatter_add(x, index, _source("scatter_add", x, dim, index, src), dim=dim)
+    dim, index = normalize_dim("scatter_add", dim, input.ndim), as_positions("scatter_add", index)
+    return _scatter_add(input, index, _source("scatter_add", input, dim, index, src), dim=dim)
 
 
 def _scatter_ref(name: str, write: Any) -> Any:
@@ -260,13 +260,21 @@ _scatter_add = structured(
 )
 
 
-def scatter(x: Tensor, dim: int, index: Tensor, src: Tensor | Scalar, *, reduce: str | None = None) -> Tensor:
-    """x with every element of `src` (or the number `src`) written at the place that `index` gives along `dim`: out[index[i, j], j] = src[i, j].
+def scatter(
+    input: Tensor,
+    dim: int,
+    index: Tensor,
+    src: Tensor | Scalar | None = None,
+    *,
+    reduce: str | None = None,
+    value: Scalar | None = None,
+) -> Tensor:
+    """input with every element of `src` (or one number, `value`) written where `index` says along `dim`: out[index[i, j], j] = src[i, j].
 
     Where a place is written twice, the last one counts, and the gradient goes to it alone. ``reduce="add"`` and ``"multiply"`` combine instead.
 
     Shapes:
-        x: (..., L, ...)  index: (..., K, ...), integer in [0, L)  src: at least as large as index, or a number  ->  out: as x
+        input: (..., L, ...)  index: (..., K, ...), integer in [0, L)  src: at least as large as index, or a number  ->  out: as input
 
     Raises:
         IndexError: if an index is out of range.
@@ -276,13 +284,16 @@ def scatter(x: Tensor, dim: int, index: Tensor, src: Tensor | Scalar, *, reduce:
     """
     if reduce is not None and reduce not in ("add", "multiply"):
         raise ShapeError(f'scatter: reduce must be None, "add" or "multiply", got {reduce!r}.')
-    dim, index = normalize_dim("scatter", dim, x.ndim), as_positions("scatter", index)
+    dim, index = normalize_dim("scatter", dim, input.ndim), as_positions("scatter", index)
+    src = value if src is None else src
+    if src is None:
+        raise TypeError("scatter: got neither src nor value.")
     if isinstance(src, (bool, int, float)):
-        src = ops.creation.full(index.shape, src, dtype=x.dtype, device=x.device)
-    src = _source("scatter", x, dim, index, src)
+        src = ops.creation.full(index.shape, src, dtype=input.dtype, device=input.device)
+    src = _source("scatter", input, dim, index, src)
     if reduce == "multiply":
-        return _scatter_prod(x, index, src, dim=dim)
-    return _scatter_add(x, index, src, dim=dim) if reduce == "add" else _scatter(x, index, src, dim=dim)
+        return _scatter_prod(input, index, src, dim=dim)
+    return _scatter_add(input, index, src, dim=dim) if reduce == "add" else _scatter(input, index, src, dim=dim)
 
 
 def _scatter_src_grad(g: Tensor, index: Tensor, *, dim: int) -> Tensor:
@@ -404,26 +415,29 @@ def _neutral(x: Tensor, reduce: str) -> Scalar:
 
 
 def scatter_reduce(
-    x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
-    """All elements of `src` that `index` sends to one place, reduced, together with what x holds there unless `include_self` is False.
+    """All elements of `src` that `index` sends to one place, reduced, together with what input holds there unless `include_self` is False.
 
-    `reduce` is "sum", "prod", "mean", "amax" or "amin". Places that nothing is sent to keep x.
+    `reduce` is "sum", "prod", "mean", "amax" or "amin". Places that nothing is sent to keep input.
 
     Shapes:
-        x: (..., L, ...)  index: (..., K, ...), integer in [0, L)  src: at least as large as index  ->  out: as x
+        input: (..., L, ...)  index: (..., K, ...), integer in [0, L)  src: at least as large as index  ->  out: as input
 
     >>> tl.scatter_reduce(tl.zeros(2), 0, tl.tensor([0, 0, 1]), tl.tensor([1.0, 4.0, -5.0]), "amax").tolist()
     [4.0, 0.0]
     """
     if reduce not in ("sum", "prod", "mean", "amax", "amin"):
         raise ShapeError(f'scatter_reduce: reduce must be "sum", "prod", "mean", "amax" or "amin", got {reduce!r}.')
-    dim, index = normalize_dim("scatter_reduce", dim, x.ndim), as_positions("scatter_reduce", index)
-    src = _source("scatter_reduce", x, dim, index, src)
-    start = x
+    dim, index = normalize_dim("scatter_reduce", dim, input.ndim), as_positions("scatter_reduce", index)
+    src = _source("scatter_reduce", input, dim, index, src)
+    start = input
     if not include_self:
         start = _scatter(
-            x, index, ops.creation.full(index.shape, _neutral(x, reduce), dtype=x.dtype, device=x.device), dim=dim
+            input,
+            index,
+            ops.creation.full(index.shape, _neutral(input, reduce), dtype=input.dtype, device=input.device),
+            dim=dim,
         )
     if reduce == "prod":
         return _scatter_prod(start, index, src, dim=dim)
@@ -432,8 +446,8 @@ def scatter_reduce(
     total = _scatter_add(start, index, src, dim=dim)
     if reduce == "sum":
         return total
-    ones = [ops.creation.full(t.shape, 1, dtype=x.dtype, device=x.device) for t in (x, index)]
+    ones = [ops.creation.full(t.shape, 1, dtype=input.dtype, device=input.device) for t in (input, index)]
     if not include_self:
         ones[0] = _scatter(ones[0], index, ones[1] * 0, dim=dim)
     count = _scatter_add(ones[0], index, ones[1], dim=dim)
-    return elementwise.div(total, count, rounding_mode=None if x.dtype.is_floating_point else "floor")
+    return elementwise.div(total, count, rounding_mode=None if input.dtype.is_floating_point else "floor")

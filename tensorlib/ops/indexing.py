@@ -201,36 +201,36 @@ class _Subscript:
     adjacent: bool = True
 
 
-def index_put(x: Tensor, indices: Sequence[Any], values: Tensor | Scalar, accumulate: bool = False) -> Tensor:
-    """x with ``x[indices]`` replaced by `values`, or with `values` added there; added, a position named twice receives both.
+def index_put(input: Tensor, indices: Sequence[Any], values: Tensor | Scalar, accumulate: bool = False) -> Tensor:
+    """input with ``input[indices]`` replaced by `values`, or with `values` added there; added, a position named twice receives both.
 
     Shapes:
-        indices: a tuple of integer or bool tensors that broadcast together  values: broadcasts to x[indices]  ->  out: as x
+        indices: a tuple of integer or bool tensors that broadcast together  values: broadcasts to input[indices]  ->  out: as input
 
     >>> tl.index_put(tl.zeros(3), (tl.tensor([0, 0, 2]),), tl.tensor([1.0, 2.0, 3.0]), accumulate=True).tolist()
     [3.0, 0.0, 3.0]
     """
-    sub = _parse(x, tuple(indices))
-    if sub.view is not x or sub.flips or not sub.arrays:
+    sub = _parse(input, tuple(indices))
+    if sub.view is not input or sub.flips or not sub.arrays:
         raise IndexRangeError(
             "index_put: indices must be integer or bool tensors, one for each of the first dimensions."
         )
     if isinstance(values, Tensor):
-        same_dtype("index_put", x, "values", values)
-    return _written(x, sub, _as_value(x, values), x.shape, accumulate=accumulate)
+        same_dtype("index_put", input, "values", values)
+    return _written(input, sub, _as_value(input, values), input.shape, accumulate=accumulate)
 
 
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Elements of x as if it were flat; negative positions count from the end.
+def take(input: Tensor, index: Tensor) -> Tensor:
+    """Elements of input as if it were flat; negative positions count from the end.
 
     Shapes:
-        x: (...)  index: (K...), integer  ->  out: (K...)
+        input: (...)  index: (K...), integer  ->  out: (K...)
 
     >>> tl.take(tl.tensor([[4, 3], [2, 1]]), tl.tensor([0, -1])).tolist()
     [4, 1]
     """
     as_positions("take", index)
-    return getitem(x.reshape(-1), index)
+    return getitem(input.reshape(-1), index)
 
 
 def _parse(x: Tensor, index: Any) -> _Subscript:

@@ -138,16 +138,16 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return cat([unsqueeze(x, place) for x in parts], place)
 
 
-def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views of pieces along a dimension: of one size (the last may be smaller), or of the sizes given.
 
     >>> [p.tolist() for p in tl.arange(5).split(2)]
     [[0, 1], [2, 3], [4]]
     """
-    if type(split_size_or_sections) is int and (pieces := _pieces(x, dim, split_size_or_sections, 0, _frame(1))):
+    if type(split_size_or_sections) is int and (pieces := _pieces(tensor, dim, split_size_or_sections, 0, _frame(1))):
         return pieces
-    place = normalize_dim("split", dim, x.ndim)
-    n = x.shape[place] if x.ndim else 0
+    place = normalize_dim("split", dim, tensor.ndim)
+    n = tensor.shape[place] if tensor.ndim else 0
     if isinstance(split_size_or_sections, int):
         size = split_size_or_sections
         if size < 0 or (size == 0 and n):
@@ -157,49 +157,49 @@ def split(x: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) 
         parts = list(split_size_or_sections)
         if builtins.sum(parts) != n or any(p < 0 for p in parts):
             raise ShapeError(f"split: sections {tuple(parts)} do not add up to {n}, the size of dim {dim}.")
-    line, array, ends = _line(_frame(1)), x._array, list(itertools.accumulate(parts))
+    line, array, ends = _line(_frame(1)), tensor._array, list(itertools.accumulate(parts))
     return tuple([wrap(_slice(array, place, end - p, end, 1, line)) for p, end in zip(parts, ends, strict=True)])
 
 
-def chunk(x: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` views of equal size (the last may be smaller) along a dimension.
 
     >>> [p.tolist() for p in tl.arange(5).chunk(2)]
     [[0, 1, 2], [3, 4]]
     """
-    if pieces := _pieces(x, dim, 0, chunks, _frame(1)):
+    if pieces := _pieces(input, dim, 0, chunks, _frame(1)):
         return pieces
     if chunks < 1:
         raise ShapeError(f"chunk: got {chunks} chunks, expected at least 1.")
-    n = x.shape[normalize_dim("chunk", dim, x.ndim)]
-    return split(x, builtins.max(-(-n // chunks), 1), dim)
+    n = input.shape[normalize_dim("chunk", dim, input.ndim)]
+    return split(input, builtins.max(-(-n // chunks), 1), dim)
 
 
-def tensor_split(x: Tensor, indices_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+def tensor_split(input: Tensor, indices_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Views of `n` nearly equal pieces, or cut before the given indices.
 
     >>> [p.tolist() for p in tl.arange(5).tensor_split(2)]
     [[0, 1, 2], [3, 4]]
     """
-    place = normalize_dim("tensor_split", dim, x.ndim)
-    n = x.shape[place]
+    place = normalize_dim("tensor_split", dim, input.ndim)
+    n = input.shape[place]
     if isinstance(indices_or_sections, int):
         if indices_or_sections < 1:
             raise ShapeError(f"tensor_split: got {indices_or_sections} sections, expected at least 1.")
         small, more = divmod(n, indices_or_sections)
         bounds = [i * small + builtins.min(i, more) for i in range(indices_or_sections + 1)]
-        return tuple(slice_dim(x, place, a, b) for a, b in itertools.pairwise(bounds))
+        return tuple(slice_dim(input, place, a, b) for a, b in itertools.pairwise(bounds))
     cuts = list(indices_or_sections)
-    return tuple(slice_dim(x, place, a, b) for a, b in zip([0, *cuts], [*cuts, None], strict=True))
+    return tuple(slice_dim(input, place, a, b) for a, b in zip([0, *cuts], [*cuts, None], strict=True))
 
 
-def unbind(x: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
+def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """The positions along a dimension, one view each.
 
     >>> tl.arange(4).reshape(2, 2).unbind()
     (tensor([0, 1]), tensor([2, 3]))
     """
-    if x.ndim == 0:
+    if input.ndim == 0:
         raise IndexRangeError("unbind: a 0-d tensor has no dimension to take apart.")
-    place = normalize_dim("unbind", dim, x.ndim)
-    return tuple(select(x, place, i) for i in range(x.shape[place]))
+    place = normalize_dim("unbind", dim, input.ndim)
+    return tuple(select(input, place, i) for i in range(input.shape[place]))

@@ -48,11 +48,11 @@ def _conj_t(x: Tensor) -> Tensor:
     return _conj(x.mT)
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """The matrix product ``a @ b``, with broadcasting over the batch dimensions in front of the last two.
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    """The matrix product ``input @ other``, with broadcasting over the batch dimensions in front of the last two.
 
     Shapes:
-        a: (B..., M, K), b: (B..., K, N)  ->  out: (B..., M, N)
+        input: (B..., M, K), other: (B..., K, N)  ->  out: (B..., M, N)
         A 1-dimensional a is a row, a 1-dimensional b a column; their dimension of size 1 is left out of the result.
 
     Raises:
@@ -65,13 +65,13 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     frame = _frame(1)
     line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
     try:
-        handle = _native(a._array, b._array, line)
+        handle = _native(input._array, other._array, line)
     except AttributeError:
         handle = 0
-        for x in (a, b):
+        for x in (input, other):
             if not isinstance(x, (*OPERANDS, RowMethods)):
                 raise DTypeError(f"matmul: got a {type(x).__name__}, expected a Tensor.") from None
-    return wrap(handle) if handle else run(_matmul.op, (a, b), {}, line)
+    return wrap(handle) if handle else run(_matmul.op, (input, other), {}, line)
 
 
 def check_product(a: tuple[int, ...], b: tuple[int, ...]) -> None:
@@ -167,27 +167,27 @@ def need_ndim(name: str, **operands: tuple[Any, int]) -> None:
 
 
 def _product_errors(name: str, good: tuple[int, ...], b: tuple[int, ...]) -> list[Any]:
-    return [error((2, 3, 4, 5), b, raises=ValueError, match=f"{name}: a must have {len(good)} dimension")]
+    return [error((2, 3, 4, 5), b, raises=ValueError, match=rf"{name}: \w+ must have {len(good)} dimension")]
 
 
 @composite(
     "mm",
-    inputs=("a", "b"),
+    inputs=("input", "mat2"),
     ref=_matmul_ref,
     samples=[sample((2, 3), (3, 4))],
     errors=_product_errors("mm", (2, 3), (5, 2)),
 )
-def mm(a: Tensor, b: Tensor) -> Tensor:
+def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices.
 
     Shapes:
-        a: (M, K), b: (K, N)  ->  out: (M, N)
+        input: (M, K), mat2: (K, N)  ->  out: (M, N)
 
     >>> tl.mm(tl.tensor([[1.0, 2.0]]), tl.tensor([[3.0], [4.0]])).tolist()
     [[11.0]]
     """
-    need_ndim("mm", a=(a, 2), b=(b, 2))
-    return matmul(a, b)
+    need_ndim("mm", input=(input, 2), mat2=(mat2, 2))
+    return matmul(input, mat2)
 
 
 def bmm_shape(name: str, a: Tensor, b: Tensor) -> tuple[int, int, int]:
@@ -202,106 +202,117 @@ def bmm_shape(name: str, a: Tensor, b: Tensor) -> tuple[int, int, int]:
 
 @composite(
     "bmm",
-    inputs=("a", "b"),
+    inputs=("input", "mat2"),
     ref=_matmul_ref,
     samples=[sample((5, 2, 3), (5, 3, 4))],
     errors=_product_errors("bmm", (5, 2, 3), (5, 3, 4)),
 )
-def bmm(a: Tensor, b: Tensor) -> Tensor:
+def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """The products of two batches of matrices, without broadcasting.
 
     Shapes:
-        a: (B, M, K), b: (B, K, N)  ->  out: (B, M, N)
+        input: (B, M, K), mat2: (B, K, N)  ->  out: (B, M, N)
 
     >>> tl.bmm(tl.ones(2, 1, 3), tl.ones(2, 3, 1)).tolist()
     [[[3.0]], [[3.0]]]
     """
-    bmm_shape("bmm", a, b)
-    return matmul(a, b)
+    bmm_shape("bmm", input, mat2)
+    return matmul(input, mat2)
 
 
 @composite(
-    "mv", inputs=("a", "b"), ref=_matmul_ref, samples=[sample((2, 3), (3,))], errors=_product_errors("mv", (2, 3), (5,))
+    "mv",
+    inputs=("input", "vec"),
+    ref=_matmul_ref,
+    samples=[sample((2, 3), (3,))],
+    errors=_product_errors("mv", (2, 3), (5,)),
 )
-def mv(a: Tensor, b: Tensor) -> Tensor:
+def mv(input: Tensor, vec: Tensor) -> Tensor:
     """A matrix times a vector.
 
     Shapes:
-        a: (M, K), b: (K,)  ->  out: (M,)
+        input: (M, K), vec: (K,)  ->  out: (M,)
 
     >>> tl.mv(tl.tensor([[1.0, 2.0]]), tl.tensor([3.0, 4.0])).tolist()
     [11.0]
     """
-    need_ndim("mv", a=(a, 2), b=(b, 1))
-    return matmul(a, b)
+    need_ndim("mv", input=(input, 2), vec=(vec, 1))
+    return matmul(input, vec)
 
 
 @composite(
-    "dot", inputs=("a", "b"), ref=_matmul_ref, samples=[sample((3,), (3,))], errors=_product_errors("dot", (3,), (5,))
+    "dot",
+    inputs=("input", "tensor"),
+    ref=_matmul_ref,
+    samples=[sample((3,), (3,))],
+    errors=_product_errors("dot", (3,), (5,)),
 )
-def dot(a: Tensor, b: Tensor) -> Tensor:
+def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The sum of the products of two vectors' elements.
 
     Shapes:
-        a, b: (K,)  ->  out: ()
+        input, tensor: (K,)  ->  out: ()
 
     >>> tl.dot(tl.tensor([1, 2]), tl.tensor([3, 4])).item()
     11
     """
-    need_ndim("dot", a=(a, 1), b=(b, 1))
-    return matmul(a, b)
+    need_ndim("dot", input=(input, 1), tensor=(tensor, 1))
+    return matmul(input, tensor)
 
 
 @composite(
     "vdot",
-    inputs=("a", "b"),
+    inputs=("input", "other"),
     ref=lambda xp, a, b: xp.matmul(xp.conj(a) if a.dtype.kind == "c" else a, b),
     samples=[sample((3,), (3,))],
 )
-def vdot(a: Tensor, b: Tensor) -> Tensor:
+def vdot(input: Tensor, other: Tensor) -> Tensor:
     """As `dot`, with the first vector conjugated.
 
     >>> tl.vdot(tl.tensor([1.0, 2.0]), tl.tensor([3.0, 4.0])).item()
     11.0
     """
-    need_ndim("vdot", a=(a, 1), b=(b, 1))
-    return matmul(_conj(a), b)
+    need_ndim("vdot", input=(input, 1), other=(other, 1))
+    return matmul(_conj(input), other)
 
 
 @composite(
     "inner",
-    inputs=("a", "b"),
+    inputs=("input", "other"),
     ref=lambda xp, a, b: xp.inner(a, b),
     samples=[sample((3,), (3,)), sample((2, 3), (4, 5, 3)), sample((), (3,))],
 )
-def inner(a: Tensor, b: Tensor) -> Tensor:
+def inner(input: Tensor, other: Tensor) -> Tensor:
     """Sums of products along both last dimensions.
 
     Shapes:
-        a: (P..., K), b: (Q..., K)  ->  out: (P..., Q...)
+        input: (P..., K), other: (Q..., K)  ->  out: (P..., Q...)
 
     >>> tl.inner(tl.tensor([[1, 2]]), tl.tensor([[3, 4], [5, 6]])).tolist()
     [[11, 17]]
     """
-    if a.ndim == 0 or b.ndim == 0:
-        return elementwise.mul(a, b)
-    return tensordot(a, b, ([a.ndim - 1], [b.ndim - 1]))
+    if input.ndim == 0 or other.ndim == 0:
+        return elementwise.mul(input, other)
+    return tensordot(input, other, ([input.ndim - 1], [other.ndim - 1]))
 
 
 @composite(
-    "outer", inputs=("a", "b"), ref=lambda xp, a, b: xp.outer(a, b), samples=[sample((3,), (4,)), sample((0,), (2,))]
+    "outer",
+    inputs=("input", "vec2"),
+    ref=lambda xp, a, b: xp.outer(a, b),
+    samples=[sample((3,), (4,)), sample((0,), (2,))],
 )
-def outer(a: Tensor, b: Tensor) -> Tensor:
+def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """All products of an element of a with one of b.
 
     Shapes:
-        a: (M,), b: (N,)  ->  out: (M, N)
+        input: (M,), vec2: (N,)  ->  out: (M, N)
 
     >>> tl.outer(tl.tensor([1, 2]), tl.tensor([3, 4])).tolist()
     [[3, 4], [6, 8]]
     """
-    need_ndim("outer", a=(a, 1), b=(b, 1))
-    return elementwise.mul(a.unsqueeze(1), b)
+    need_ndim("outer", input=(input, 1), vec2=(vec2, 1))
+    return elementwise.mul(input.unsqueeze(1), vec2)
 
 
 ger = outer
@@ -371,7 +382,7 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Any] = 2) -> Tensor:
 
 @composite(
     "kron",
-    inputs=("a", "b"),
+    inputs=("input", "other"),
     ref=lambda xp, a, b: xp.kron(a, b),
     samples=[
         sample((2, 3), (4, 2)),
@@ -381,36 +392,36 @@ def tensordot(a: Tensor, b: Tensor, dims: int | Sequence[Any] = 2) -> Tensor:
         sample((), (2,)),
     ],
 )
-def kron(a: Tensor, b: Tensor) -> Tensor:
+def kron(input: Tensor, other: Tensor) -> Tensor:
     """The Kronecker product: b, scaled by each element of a, side by side.
 
     Shapes:
-        a: (M..., ), b: (N..., )  ->  out: (M * N, ...), missing dimensions added in front
+        input: (M..., ), other: (N..., )  ->  out: (M * N, ...), missing dimensions added in front
 
     >>> tl.kron(tl.tensor([1, 10]), tl.tensor([1, 2, 3])).tolist()
     [1, 2, 3, 10, 20, 30]
     """
-    ndim = max(a.ndim, b.ndim)
-    left, right = (1,) * (ndim - a.ndim) + a.shape, (1,) * (ndim - b.ndim) + b.shape
-    spread_a = a.reshape([n for m in left for n in (m, 1)])
-    spread_b = b.reshape([n for m in right for n in (1, m)])
+    ndim = max(input.ndim, other.ndim)
+    left, right = (1,) * (ndim - input.ndim) + input.shape, (1,) * (ndim - other.ndim) + other.shape
+    spread_a = input.reshape([n for m in left for n in (m, 1)])
+    spread_b = other.reshape([n for m in right for n in (1, m)])
     return elementwise.mul(spread_a, spread_b).reshape([m * n for m, n in zip(left, right, strict=True)])
 
 
 @composite(
-    "trace", inputs=("x",), ref=lambda xp, x: xp.trace(x), samples=[sample((3, 3)), sample((2, 4)), sample((0, 3))]
+    "trace", inputs=("input",), ref=lambda xp, x: xp.trace(x), samples=[sample((3, 3)), sample((2, 4)), sample((0, 3))]
 )
-def trace(x: Tensor) -> Tensor:
+def trace(input: Tensor) -> Tensor:
     """The sum of the main diagonal of a matrix.
 
     Shapes:
-        x: (M, N)  ->  out: ()
+        input: (M, N)  ->  out: ()
 
     >>> tl.trace(tl.tensor([[1, 2], [3, 4]])).item()
     5
     """
-    need_ndim("trace", x=(x, 2))
-    return reductions.sum(shape.diagonal(x))
+    need_ndim("trace", input=(input, 2))
+    return reductions.sum(shape.diagonal(input))
 
 
 def _cross_ref(xp: Any, a: Any, b: Any, *, dim: int) -> Any:
@@ -419,39 +430,42 @@ def _cross_ref(xp: Any, a: Any, b: Any, *, dim: int) -> Any:
 
 @composite(
     "cross",
-    inputs=("a", "b"),
+    inputs=("input", "other"),
     attrs=("dim",),
     ref=_cross_ref,
     samples=[sample((3,), (3,), dim=-1), sample((2, 3), (2, 3), dim=1), sample((3, 4), (3, 4), dim=0)],
     errors=[error((2, 4), (2, 4), dim=1, raises=ValueError, match="cross: dim 1 has size 4")],
 )
-def cross(a: Tensor, b: Tensor, dim: int | None = None) -> Tensor:
+def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
     """The vector product in three dimensions, along `dim` (by default the first of size 3).
 
     Shapes:
-        a, b: (..., 3, ...), broadcast together  ->  out: the common shape
+        input, other: (..., 3, ...), broadcast together  ->  out: the common shape
 
     >>> tl.cross(tl.tensor([1, 0, 0]), tl.tensor([0, 1, 0])).tolist()
     [0, 0, 1]
     """
     if dim is None:
-        if 3 not in a.shape:
-            raise ShapeError(f"cross: no dimension of {a.shape} has size 3.")
-        dim = a.shape.index(3)
-    dim = normalize_dim("cross", dim, a.ndim)
-    for x in (a, b):
-        if x.ndim != a.ndim or x.shape[dim] != 3:
+        if 3 not in input.shape:
+            raise ShapeError(f"cross: no dimension of {input.shape} has size 3.")
+        dim = input.shape.index(3)
+    dim = normalize_dim("cross", dim, input.ndim)
+    for x in (input, other):
+        if x.ndim != input.ndim or x.shape[dim] != 3:
             raise ShapeError(
                 f"cross: dim {dim} has size {x.shape[dim] if dim < x.ndim else 'none'} in {x.shape}; expected 3, in as many dimensions."
             )
-    after, before = (rearrange.roll(x, -1, dim) for x in (a, b)), (rearrange.roll(x, 1, dim) for x in (b, a))
+    after, before = (
+        (rearrange.roll(x, -1, dim) for x in (input, other)),
+        (rearrange.roll(x, 1, dim) for x in (other, input)),
+    )
     (a1, b1), (b2, a2) = tuple(after), tuple(before)
     return elementwise.sub(elementwise.mul(a1, b2), elementwise.mul(a2, b1))
 
 
 @composite(
     "matrix_power",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("n",),
     ref=lambda xp, x, *, n: xp.linalg.matrix_power(x, n),
     samples=lambda: [sample((3, 3), n=n) for n in (0, 1, 2, 5)] + [sample((2, 3, 3), n=3), sample((2, 3, 3), n=0)],
@@ -460,29 +474,31 @@ def cross(a: Tensor, b: Tensor, dim: int | None = None) -> Tensor:
         error((3, 3), n=-1, raises=ValueError, match="matrix_power: n must not be negative"),
     ],
 )
-def matrix_power(x: Tensor, n: int) -> Tensor:
+def matrix_power(input: Tensor, n: int) -> Tensor:
     """The matrix multiplied n times with itself; the identity for n = 0.
 
     Shapes:
-        x: (..., N, N)  ->  out: as x
+        input: (..., N, N)  ->  out: as input
 
     >>> tl.matrix_power(tl.tensor([[1, 1], [0, 1]]), 5).tolist()
     [[1, 5], [0, 1]]
     """
-    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
-        raise ShapeError(f"matrix_power: expected square matrices, got shape {x.shape}.")
+    if input.ndim < 2 or input.shape[-1] != input.shape[-2]:
+        raise ShapeError(f"matrix_power: expected square matrices, got shape {input.shape}.")
     if n < 0:
         raise ShapeError(f"matrix_power: n must not be negative, got {n}.")
     if n == 0:
-        return shape.clone(ops.creation.eye(x.shape[-1], dtype=x.dtype, device=x.device).expand(x.shape))
-    power, out = x, None
+        return shape.clone(
+            ops.creation.eye(input.shape[-1], dtype=input.dtype, device=input.device).expand(input.shape)
+        )
+    power, out = input, None
     while n:
         if n & 1:
             out = power if out is None else matmul(out, power)
         n >>= 1
         if n:
             power = matmul(power, power)
-    return shape.clone(x) if out is x else out  # type: ignore[return-value]
+    return shape.clone(input) if out is input else out  # type: ignore[return-value]
 
 
 def chain_matmul(*matrices: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ _layer_norm = structured(
             (2, 3),
             normalized_shape=(2, 4),
             raises=ValueError,
-            match=r"x has shape \(2, 3\), .* normalized_shape \(2, 4\)",
+            match=r"input has shape \(2, 3\), .* normalized_shape \(2, 4\)",
         ),
         error((2, 3), normalized_shape=(), raises=ValueError, match="at least one"),
     ],
@@ -117,7 +117,7 @@ def _check_last(
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or x.shape[-len(shape) :] != shape:
         raise ShapeError(
-            f"{name}: x has shape {x.shape}, expected its last dimensions to be normalized_shape {shape}, at least one."
+            f"{name}: input has shape {x.shape}, expected its last dimensions to be normalized_shape {shape}, at least one."
         )
     for parameter, t in parameters.items():
         if t is not None and t.shape != shape:
@@ -126,24 +126,24 @@ def _check_last(
 
 
 def layer_norm(
-    x: Tensor,
+    input: Tensor,
     normalized_shape: int | Sequence[int],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalise over the last dimensions: ``(x - mean) / sqrt(var + eps) * weight + bias``, the variance without Bessel's correction.
+    """Normalise over the last dimensions: ``(input - mean) / sqrt(var + eps) * weight + bias``, the variance without Bessel's correction.
 
     Shapes:
-        x: (..., *normalized_shape), weight and bias: normalized_shape  ->  out: x's shape
+        input: (..., *normalized_shape), weight and bias: normalized_shape  ->  out: input's shape
 
     Reference: Ba et al. 2016.
 
     >>> tl.layer_norm(tl.tensor([[1.0, 3.0]]), (2,), eps=0.0).tolist()
     [[-1.0, 1.0]]
     """
-    shape = _check_last("layer_norm", x, normalized_shape, weight=weight, bias=bias)
-    return _layer_norm(x, weight, bias, dims=len(shape), eps=eps)
+    shape = _check_last("layer_norm", input, normalized_shape, weight=weight, bias=bias)
+    return _layer_norm(input, weight, bias, dims=len(shape), eps=eps)
 
 
 def _rms(x: Tensor, dims: int, eps: float) -> tuple[Tensor, Tensor]:
@@ -188,29 +188,29 @@ _rms_norm = structured(
         sample((BATCH, 5000), None, dims=1, eps=1e-5),
     ],
     errors=[
-        error((2, 3), normalized_shape=(4,), raises=ValueError, match=r"rms_norm: x has shape \(2, 3\)"),
+        error((2, 3), normalized_shape=(4,), raises=ValueError, match=r"rms_norm: input has shape \(2, 3\)"),
         error((2, 3), (2,), normalized_shape=(3,), raises=ValueError, match=r"rms_norm: weight has shape \(2,\)"),
     ],
 )
 
 
 def rms_norm(
-    x: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
 ) -> Tensor:
-    """Scale to a root mean square of 1 over the last dimensions: ``x / sqrt(mean(x**2) + eps) * weight``; nothing is subtracted.
+    """Scale to a root mean square of 1 over the last dimensions: ``input / sqrt(mean(input**2) + eps) * weight``; nothing is subtracted.
 
     `eps` is by default the dtype's machine epsilon.
 
     Shapes:
-        x: (..., *normalized_shape), weight: normalized_shape  ->  out: x's shape
+        input: (..., *normalized_shape), weight: normalized_shape  ->  out: input's shape
 
     Reference: Zhang and Sennrich 2019.
 
     >>> tl.rms_norm(tl.tensor([[3.0, 3.0, 3.0, -3.0]]), (4,), eps=0.0).tolist()
     [[1.0, 1.0, 1.0, -1.0]]
     """
-    shape = _check_last("rms_norm", x, normalized_shape, weight=weight)
-    return _rms_norm(x, weight, dims=len(shape), eps=_epsilon(x) if eps is None else eps)
+    shape = _check_last("rms_norm", input, normalized_shape, weight=weight)
+    return _rms_norm(input, weight, dims=len(shape), eps=_epsilon(input) if eps is None else eps)
 
 
 def _epsilon(x: Tensor) -> float:

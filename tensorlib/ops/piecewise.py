@@ -51,15 +51,15 @@ _hardtanh = elementwise(
 )
 
 
-def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    """`x` limited to [min_val, max_val]; the gradient is 0 at both ends.
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """`input` limited to [min_val, max_val]; the gradient is 0 at both ends.
 
     >>> tl.hardtanh(tl.tensor([-2.0, 0.5])).tolist()
     [-1.0, 0.5]
     """
     if min_val > max_val:
         raise ValueError(f"hardtanh: min_val {min_val} is above max_val {max_val}.")
-    return _hardtanh(x, float(min_val), float(max_val))
+    return _hardtanh(input, float(min_val), float(max_val))
 
 
 relu6 = elementwise(
@@ -113,11 +113,11 @@ _prelu = elementwise(
 )
 
 
-def prelu(x: Tensor, weight: Tensor) -> Tensor:
-    """`x` where it is positive, else ``weight * x``, with a slope that is learnt: one for all, or one for each channel.
+def prelu(input: Tensor, weight: Tensor) -> Tensor:
+    """`input` where it is positive, else ``weight * input``, with a slope that is learnt: one for all, or one for each channel.
 
     Shapes:
-        x: (N, C, ...), weight: (C,), (1,) or ()  ->  out: as x
+        input: (N, C, ...), weight: (C,), (1,) or ()  ->  out: as input
 
     Reference: He et al. 2015.
 
@@ -127,31 +127,31 @@ def prelu(x: Tensor, weight: Tensor) -> Tensor:
     if weight.ndim > 1:
         raise ShapeError(f"prelu: weight must be one number or have shape (C,), got {weight.shape}.")
     if weight.numel() == 1:
-        return _prelu(x, weight.reshape(()) if weight.ndim > x.ndim else weight)
-    if x.ndim < 2 or x.shape[1] != weight.shape[0]:
+        return _prelu(input, weight.reshape(()) if weight.ndim > input.ndim else weight)
+    if input.ndim < 2 or input.shape[1] != weight.shape[0]:
         raise ShapeError(
-            f"prelu: weight of shape {weight.shape} does not fit x of shape {x.shape}; channels are dimension 1."
+            f"prelu: weight of shape {weight.shape} does not fit input of shape {input.shape}; channels are dimension 1."
         )
-    return _prelu(x, weight.reshape((-1,) + (1,) * (x.ndim - 2)))
+    return _prelu(input, weight.reshape((-1,) + (1,) * (input.ndim - 2)))
 
 
 @composite(
     "leaky_relu",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("negative_slope",),
     ref=lambda xp, x, *, negative_slope: xp.where(x > 0, x, x * negative_slope),
     samples=_named("negative_slope", 0.01, 0.2),
 )
-def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
-    """`x` where it is positive, else ``negative_slope * x``.
+def leaky_relu(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """`input` where it is positive, else ``negative_slope * input``.
 
     >>> tl.leaky_relu(tl.tensor([-1.0, 2.0]), 0.5).tolist()
     [-0.5, 2.0]
     """
-    return _prelu(x, float(negative_slope))
+    return _prelu(input, float(negative_slope))
 
 
-def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Tensor:
+def rrelu(input: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Tensor:
     """`leaky_relu` whose slopes are drawn from [lower, upper) for each element in training, and their mean otherwise.
 
     Reference: Xu et al. 2015.
@@ -161,7 +161,7 @@ def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool 
     """
     if not lower <= upper:
         raise ValueError(f"rrelu: lower {lower} is above upper {upper}.")
-    return _prelu(x, empty_like(x).uniform_(lower, upper) if training else (lower + upper) / 2)
+    return _prelu(input, empty_like(input).uniform_(lower, upper) if training else (lower + upper) / 2)
 
 
 # ---- bent below zero ----
@@ -176,27 +176,27 @@ _elu = elementwise(
 )
 
 
-def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """`x` where it is positive, else ``alpha * (exp(x) - 1)``.
+def elu(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """`input` where it is positive, else ``alpha * (exp(input) - 1)``.
 
     Reference: Clevert et al. 2016.
 
     >>> tl.elu(tl.tensor([0.0, 2.0])).tolist()
     [0.0, 2.0]
     """
-    return _elu(x, float(alpha))
+    return _elu(input, float(alpha))
 
 
 @composite(
     "celu",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("alpha",),
     ref=lambda xp, x, *, alpha: xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0) / alpha)),
     samples=_named("alpha", 1.0, 0.5),
     errors=[error((3,), alpha=0.0, raises=ValueError, match="celu: alpha must not be 0")],
 )
-def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """`elu` of ``x / alpha``, times `alpha`: its slope is continuous for every alpha.
+def celu(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """`elu` of ``input / alpha``, times `alpha`: its slope is continuous for every alpha.
 
     Reference: Barron 2017.
 
@@ -205,7 +205,7 @@ def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """
     if alpha == 0:
         raise ValueError("celu: alpha must not be 0.")
-    return _elu(x, 1.0) if alpha == 1 else where(gt(x, 0), x, expm1(clamp_max(x, 0) / alpha) * alpha)
+    return _elu(input, 1.0) if alpha == 1 else where(gt(input, 0), input, expm1(clamp_max(input, 0) / alpha) * alpha)
 
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
@@ -237,13 +237,13 @@ _hardshrink = elementwise(
 )
 
 
-def hardshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
-    """`x`, but 0 in [-lambd, lambd].
+def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """`input`, but 0 in [-lambd, lambd].
 
     >>> tl.hardshrink(tl.tensor([-2.0, 0.5, 0.75])).tolist()
     [-2.0, 0.0, 0.75]
     """
-    return _hardshrink(x, float(lambd))
+    return _hardshrink(input, float(lambd))
 
 
 _softshrink = elementwise(
@@ -256,25 +256,25 @@ _softshrink = elementwise(
 )
 
 
-def softshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
-    """`x` moved towards 0 by `lambd`, and 0 where that would cross it.
+def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
+    """`input` moved towards 0 by `lambd`, and 0 where that would cross it.
 
     >>> tl.softshrink(tl.tensor([-2.0, 0.5, 0.75])).tolist()
     [-1.5, 0.0, 0.25]
     """
     if lambd < 0:
         raise ValueError(f"softshrink: lambd must not be negative, got {lambd}.")
-    return _softshrink(x, float(lambd))
+    return _softshrink(input, float(lambd))
 
 
-@composite("tanhshrink", inputs=("x",), ref=lambda xp, x: x - xp.tanh(x), samples=_KINKED)
-def tanhshrink(x: Tensor) -> Tensor:
-    """``x - tanh(x)``.
+@composite("tanhshrink", inputs=("input",), ref=lambda xp, x: x - xp.tanh(x), samples=_KINKED)
+def tanhshrink(input: Tensor) -> Tensor:
+    """``input - tanh(input)``.
 
     >>> round(tl.tanhshrink(tl.tensor(1.0)).item(), 4)
     0.2384
     """
-    return x - tanh(x)
+    return input - tanh(input)
 
 
 _threshold = elementwise(
@@ -287,10 +287,10 @@ _threshold = elementwise(
 )
 
 
-def threshold(x: Tensor, threshold: float, value: float) -> Tensor:
-    """`x` where it is above `threshold`, else `value`.
+def threshold(input: Tensor, threshold: float, value: float) -> Tensor:
+    """`input` where it is above `threshold`, else `value`.
 
     >>> tl.threshold(tl.tensor([-1.0, 0.5, 2.0]), 0.5, 9.0).tolist()
     [9.0, 9.0, 2.0]
     """
-    return _threshold(x, float(threshold), float(value))
+    return _threshold(input, float(threshold), float(value))

@@ -32,11 +32,11 @@ INPLACE = ("index_add", "index_copy", "index_fill", "masked_fill", "masked_scatt
 # ---- whole slices: index_select and its kin ----
 
 
-def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The slices of x at the positions `index` along `dim`, in that order.
+def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The slices of input at the positions `index` along `dim`, in that order.
 
     Shapes:
-        x: (..., L, ...)  index: (K,) or (), integer in [-L, L)  ->  out: (..., K, ...)
+        input: (..., L, ...)  index: (K,) or (), integer in [-L, L)  ->  out: (..., K, ...)
 
     Raises:
         IndexError: if an index is out of range.
@@ -44,8 +44,8 @@ def index_select(x: Tensor, dim: int, index: Tensor) -> Tensor:
     >>> tl.index_select(tl.tensor([[1, 2, 3], [4, 5, 6]]), 1, tl.tensor([2, 0])).tolist()
     [[3, 1], [6, 4]]
     """
-    dim, index = normalize_dim("index_select", dim, x.ndim), _list_of_positions("index_select", index)
-    return take_slices(x, index, dim=dim)
+    dim, index = normalize_dim("index_select", dim, input.ndim), _list_of_positions("index_select", index)
+    return take_slices(input, index, dim=dim)
 
 
 def _list_of_positions(name: str, index: Tensor) -> Tensor:
@@ -236,67 +236,69 @@ def _slices_errors(name: str, **attrs: Any) -> list[Any]:
 
 @composite(
     "index_add",
-    inputs=("x", "index", "source"),
+    inputs=("input", "index", "source"),
     attrs=("dim", "alpha"),
     ref=_slices_ref(accumulate=True),
     samples=lambda: _slices_samples(alpha=1) + _slices_samples(alpha=-2),
     errors=lambda: _slices_errors("index_add", alpha=1),
 )
-def index_add(x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Scalar = 1) -> Tensor:
-    """x with ``alpha * source`` added slice by slice at the positions `index` along `dim`; a position named twice receives both.
+def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Scalar = 1) -> Tensor:
+    """input with ``alpha * source`` added slice by slice at the positions `index` along `dim`; a position named twice receives both.
 
     Shapes:
-        x: (..., L, ...)  index: (K,), integer in [-L, L)  source: (..., K, ...)  ->  out: as x
+        input: (..., L, ...)  index: (K,), integer in [-L, L)  source: (..., K, ...)  ->  out: as input
 
     >>> tl.index_add(tl.zeros(3), 0, tl.tensor([0, 0, 2]), tl.tensor([1.0, 2.0, 3.0])).tolist()
     [3.0, 0.0, 3.0]
     """
-    dim, index = normalize_dim("index_add", dim, x.ndim), _list_of_positions("index_add", index)
-    _check_slices("index_add", x, dim, index, source)
-    return index_write(x, index, source if alpha == 1 else source * alpha, dim=dim, ndims=1, accumulate=True)
+    dim, index = normalize_dim("index_add", dim, input.ndim), _list_of_positions("index_add", index)
+    _check_slices("index_add", input, dim, index, source)
+    return index_write(input, index, source if alpha == 1 else source * alpha, dim=dim, ndims=1, accumulate=True)
 
 
 @composite(
     "index_copy",
-    inputs=("x", "index", "source"),
+    inputs=("input", "index", "source"),
     attrs=("dim",),
     ref=_slices_ref(accumulate=False),
     samples=_slices_samples,
     errors=lambda: _slices_errors("index_copy"),
 )
-def index_copy(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
-    """x with the slices at the positions `index` along `dim` replaced by those of `source`; of two for one position the last counts.
+def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """input with the slices at the positions `index` along `dim` replaced by those of `source`; of two for one position the last counts.
 
     Shapes:
-        x: (..., L, ...)  index: (K,), integer in [-L, L)  source: (..., K, ...)  ->  out: as x
+        input: (..., L, ...)  index: (K,), integer in [-L, L)  source: (..., K, ...)  ->  out: as input
 
     >>> tl.index_copy(tl.zeros(3), 0, tl.tensor([2, 0]), tl.tensor([1.0, 2.0])).tolist()
     [2.0, 0.0, 1.0]
     """
-    dim, index = normalize_dim("index_copy", dim, x.ndim), _list_of_positions("index_copy", index)
-    _check_slices("index_copy", x, dim, index, source)
-    return index_write(x, index, source, dim=dim, ndims=1, accumulate=False)
+    dim, index = normalize_dim("index_copy", dim, input.ndim), _list_of_positions("index_copy", index)
+    _check_slices("index_copy", input, dim, index, source)
+    return index_write(input, index, source, dim=dim, ndims=1, accumulate=False)
 
 
 @composite(
     "index_fill",
-    inputs=("x", "index"),
+    inputs=("input", "index"),
     attrs=("dim", "value"),
     ref=lambda xp, x, index, *, dim, value: _index_write_ref(xp, x, index, value, dim=dim, ndims=1, accumulate=False),
     samples=lambda: [sample((3, 4), Draw((2,), dtype="int64", values=[0, 2]), dim=d, value=1.5) for d in (0, 1)],
 )
-def index_fill(x: Tensor, dim: int, index: Tensor, value: Tensor | Scalar) -> Tensor:
-    """x with the slices at the positions `index` along `dim` filled with one value (a number or a 0-dimensional tensor).
+def index_fill(input: Tensor, dim: int, index: Tensor, value: Tensor | Scalar) -> Tensor:
+    """input with the slices at the positions `index` along `dim` filled with one value (a number or a 0-dimensional tensor).
 
     Shapes:
-        x: (..., L, ...)  index: (K,), integer in [-L, L)  ->  out: as x
+        input: (..., L, ...)  index: (K,), integer in [-L, L)  ->  out: as input
 
     >>> tl.index_fill(tl.zeros(2, 3), 1, tl.tensor([0, 2]), 7.0).tolist()
     [[7.0, 0.0, 7.0], [7.0, 0.0, 7.0]]
     """
-    dim, index = normalize_dim("index_fill", dim, x.ndim), _list_of_positions("index_fill", index)
-    filled = (*x.shape[:dim], index.shape[0], *x.shape[dim + 1 :])
-    return index_write(x, index, _value("index_fill", x, value).expand(filled), dim=dim, ndims=1, accumulate=False)
+    dim, index = normalize_dim("index_fill", dim, input.ndim), _list_of_positions("index_fill", index)
+    filled = (*input.shape[:dim], index.shape[0], *input.shape[dim + 1 :])
+    return index_write(
+        input, index, _value("index_fill", input, value).expand(filled), dim=dim, ndims=1, accumulate=False
+    )
 
 
 def _value(name: str, x: Tensor, value: Any) -> Tensor:
@@ -318,7 +320,7 @@ def _need_mask(name: str, mask: Tensor) -> None:
 
 @composite(
     "masked_fill",
-    inputs=("x", "mask"),
+    inputs=("input", "mask"),
     attrs=("value",),
     ref=lambda xp, x, mask, *, value: xp.where(mask, xp.asarray(value, x.dtype), x),
     samples=lambda: [
@@ -328,47 +330,47 @@ def _need_mask(name: str, mask: Tensor) -> None:
     rowwise=lambda: [sample((BATCH, 67), Draw((BATCH, 67), dtype="bool"), value=-1.5)],
     errors=[error((3,), (3,), value=0, raises=TypeError, match="masked_fill: mask must be bool")],
 )
-def masked_fill(x: Tensor, mask: Tensor, value: Tensor | Scalar) -> Tensor:
-    """`value` (a number or a 0-dimensional tensor, cast to x's dtype) where the mask is True, x elsewhere.
+def masked_fill(input: Tensor, mask: Tensor, value: Tensor | Scalar) -> Tensor:
+    """`value` (a number or a 0-dimensional tensor, cast to input's dtype) where the mask is True, input elsewhere.
 
     Shapes:
-        x, mask: broadcast together  ->  out: the common shape
+        input, mask: broadcast together  ->  out: the common shape
 
     >>> tl.masked_fill(tl.tensor([1.0, 2.0]), tl.tensor([True, False]), 0.0).tolist()
     [0.0, 2.0]
     """
     _need_mask("masked_fill", mask)
-    return elementwise.where(mask, _value("masked_fill", x, value), x)
+    return elementwise.where(mask, _value("masked_fill", input, value), input)
 
 
-def masked_select(x: Tensor, mask: Tensor) -> Tensor:
+def masked_select(input: Tensor, mask: Tensor) -> Tensor:
     """The elements where the mask is True, in reading order.
 
     Shapes:
-        x, mask: broadcast together  ->  out: (number of True,)
+        input, mask: broadcast together  ->  out: (number of True,)
 
     >>> tl.masked_select(tl.tensor([1, 2, 3]), tl.tensor([True, False, True])).tolist()
     [1, 3]
     """
     _need_mask("masked_select", mask)
-    if mask.shape != x.shape:
-        x, mask = ops.shape.broadcast_tensors(x, mask)
-    return take_slices(x.reshape(-1), nonzero(mask.reshape(-1)).reshape(-1), dim=0)
+    if mask.shape != input.shape:
+        input, mask = ops.shape.broadcast_tensors(input, mask)
+    return take_slices(input.reshape(-1), nonzero(mask.reshape(-1)).reshape(-1), dim=0)
 
 
-def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
-    """x with the places where the mask is True filled with the first elements of `source`, in reading order.
+def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+    """input with the places where the mask is True filled with the first elements of `source`, in reading order.
 
     Shapes:
-        x, mask: broadcast together  source: at least as many elements as True  ->  out: the common shape
+        input, mask: broadcast together  source: at least as many elements as True  ->  out: the common shape
 
     >>> tl.masked_scatter(tl.tensor([1, 2, 3]), tl.tensor([True, False, True]), tl.tensor([8, 9])).tolist()
     [8, 2, 9]
     """
     _need_mask("masked_scatter", mask)
-    same_dtype("masked_scatter", x, "source", source)
-    if mask.shape != x.shape:
-        x, mask = ops.shape.broadcast_tensors(x, mask)
+    same_dtype("masked_scatter", input, "source", source)
+    if mask.shape != input.shape:
+        input, mask = ops.shape.broadcast_tensors(input, mask)
     places = nonzero(mask.reshape(-1)).reshape(-1)
     count = places.shape[0]
     if source.numel() < count:
@@ -376,9 +378,9 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
             f"masked_scatter: source has {source.numel()} elements for {count} places where the mask is True."
         )
     filled = index_write(
-        x.reshape(-1), places, ops.shape.narrow(source.reshape(-1), 0, 0, count), dim=0, ndims=1, accumulate=False
+        input.reshape(-1), places, ops.shape.narrow(source.reshape(-1), 0, 0, count), dim=0, ndims=1, accumulate=False
     )
-    return filled.reshape(x.shape)
+    return filled.reshape(input.shape)
 
 
 _nonzero = structured(
@@ -394,25 +396,25 @@ _nonzero = structured(
 )
 
 
-def nonzero(x: Tensor, *, as_tuple: bool = False) -> Any:
-    """The positions of the elements that are not zero, in reading order; as_tuple gives one tensor per dimension, ready for ``x[...]``.
+def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
+    """The positions of the elements that are not zero, in reading order; as_tuple gives one tensor per dimension, ready for ``input[...]``.
 
     Shapes:
-        x: (d1, ..., dn)  ->  out: (number of them, n), int64; or n tensors of shape (number of them,)
+        input: (d1, ..., dn)  ->  out: (number of them, n), int64; or n tensors of shape (number of them,)
 
     >>> tl.nonzero(tl.tensor([[0, 5], [7, 0]])).tolist()
     [[0, 1], [1, 0]]
     """
-    if as_tuple and x.ndim == 0:
-        x = x.reshape(1)
-    out = _nonzero(x)
+    if as_tuple and input.ndim == 0:
+        input = input.reshape(1)
+    out = _nonzero(input)
     return tuple(ops.joins.unbind(out, 1)) if as_tuple else out
 
 
-def argwhere(x: Tensor) -> Tensor:
-    """The positions of the elements that are not zero: ``nonzero(x)``.
+def argwhere(input: Tensor) -> Tensor:
+    """The positions of the elements that are not zero: ``nonzero(input)``.
 
     >>> tl.argwhere(tl.tensor([0, 5, 7])).tolist()
     [[1], [2]]
     """
-    return _nonzero(x)
+    return _nonzero(input)

@@ -55,16 +55,16 @@ def _listed(tensors: tuple[Any, ...]) -> list[Tensor]:
 # ---- reversing and rotating ----
 
 
-def flip(x: Tensor, dims: Any, *more: int) -> Tensor:
+def flip(input: Tensor, dims: Any, *more: int) -> Tensor:
     """The elements in reverse order along `dims`; a copy, since views here have positive steps.
 
     Shapes:
-        x: (...)  ->  out: as x
+        input: (...)  ->  out: as input
 
     >>> tl.flip(tl.tensor([[1, 2], [3, 4]]), 1).tolist()
     [[2, 1], [4, 3]]
     """
-    return _flip(x, dims=normalize_dims("flip", _ints(dims, more), x.ndim))
+    return _flip(input, dims=normalize_dims("flip", _ints(dims, more), input.ndim))
 
 
 _flip = structured(
@@ -84,29 +84,29 @@ _flip = structured(
 )
 
 
-def fliplr(x: Tensor) -> Tensor:
-    """The columns in reverse order: ``flip(x, 1)``.
+def fliplr(input: Tensor) -> Tensor:
+    """The columns in reverse order: ``flip(input, 1)``.
 
     >>> tl.fliplr(tl.tensor([[1, 2], [3, 4]])).tolist()
     [[2, 1], [4, 3]]
     """
-    return flip(x, 1)
+    return flip(input, 1)
 
 
-def flipud(x: Tensor) -> Tensor:
-    """The rows in reverse order: ``flip(x, 0)``.
+def flipud(input: Tensor) -> Tensor:
+    """The rows in reverse order: ``flip(input, 0)``.
 
     >>> tl.flipud(tl.tensor([1, 2, 3])).tolist()
     [3, 2, 1]
     """
-    return flip(x, 0)
+    return flip(input, 0)
 
 
-def roll(x: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
-    """Elements moved forward by `shifts` along `dims`; what falls off the end comes in at the start. Without `dims`, x is rolled as if flat.
+def roll(input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
+    """Elements moved forward by `shifts` along `dims`; what falls off the end comes in at the start. Without `dims`, input is rolled as if flat.
 
     Shapes:
-        x: (...)  ->  out: as x
+        input: (...)  ->  out: as input
 
     >>> tl.roll(tl.tensor([1, 2, 3, 4]), 1).tolist()
     [4, 1, 2, 3]
@@ -115,11 +115,11 @@ def roll(x: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | Non
     if dims is None:
         if len(by) != 1:
             raise ShapeError(f"roll: {len(by)} shifts without dims; expected one shift, or one dim for each.")
-        return _roll(x.reshape(-1), shifts=by, dims=(0,)).reshape(x.shape)
-    along = tuple(normalize_dim("roll", d, x.ndim) for d in _ints(dims))
+        return _roll(input.reshape(-1), shifts=by, dims=(0,)).reshape(input.shape)
+    along = tuple(normalize_dim("roll", d, input.ndim) for d in _ints(dims))
     if len(by) != len(along):
         raise ShapeError(f"roll: {len(by)} shifts but {len(along)} dims; expected one shift per dim.")
-    return _roll(x, shifts=by, dims=along)
+    return _roll(input, shifts=by, dims=along)
 
 
 _roll = structured(
@@ -142,30 +142,30 @@ _roll = structured(
 
 @composite(
     "rot90",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("k", "dims"),
     ref=lambda xp, x, *, k, dims: xp.rot90(x, k, axes=dims),
     samples=[sample((2, 3, 4), k=k, dims=(0, 1)) for k in range(-1, 4)] + [sample((2, 3, 4), k=1, dims=(2, 0))],
     errors=[error((2, 3), k=1, dims=(0, 0), raises=ValueError, match="rot90: expected two different dims")],
 )
-def rot90(x: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """Rotate by 90 degrees, `k` times, from the first towards the second of `dims`.
 
     Shapes:
-        x: (..., A, ..., B, ...)  ->  out: as x; A and B swapped where k is odd
+        input: (..., A, ..., B, ...)  ->  out: as input; A and B swapped where k is odd
 
     >>> tl.rot90(tl.tensor([[1, 2], [3, 4]])).tolist()
     [[2, 4], [1, 3]]
     """
-    along = [normalize_dim("rot90", d, x.ndim) for d in dims]
+    along = [normalize_dim("rot90", d, input.ndim) for d in dims]
     if len(along) != 2 or along[0] == along[1]:
         raise ShapeError(f"rot90: expected two different dims, got {tuple(dims)}.")
     a, b = along
     if k % 4 == 0:
-        return shape.clone(x)
+        return shape.clone(input)
     if k % 4 == 2:
-        return flip(x, a, b)
-    return flip(x, b).transpose(a, b) if k % 4 == 1 else flip(x.transpose(a, b), b)
+        return flip(input, a, b)
+    return flip(input, b).transpose(a, b) if k % 4 == 1 else flip(input.transpose(a, b), b)
 
 
 # ---- repeating ----
@@ -173,7 +173,7 @@ def rot90(x: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
 
 @composite(
     "repeat",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("repeats",),
     ref=lambda xp, x, *, repeats: xp.tile(x, repeats),
     samples=[
@@ -185,40 +185,40 @@ def rot90(x: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
         error((2, 3), repeats=(2, -1), raises=ValueError, match="repeat: repeats must not be negative"),
     ],
 )  # fmt: skip
-def repeat(x: Tensor, repeats: Any, *more: int) -> Tensor:
-    """x laid side by side `repeats[i]` times along each dimension; more repeats than dimensions add dimensions in front.
+def repeat(input: Tensor, repeats: Any, *more: int) -> Tensor:
+    """input laid side by side `repeats[i]` times along each dimension; more repeats than dimensions add dimensions in front.
 
     Shapes:
-        x: (d1, ..., dn)  ->  out: (..., r1 * d1, ..., rn * dn)
+        input: (d1, ..., dn)  ->  out: (..., r1 * d1, ..., rn * dn)
 
     >>> tl.repeat(tl.tensor([1, 2]), 2, 2).tolist()
     [[1, 2, 1, 2], [1, 2, 1, 2]]
     """
     times = _ints(repeats, more)
-    extra = len(times) - x.ndim
+    extra = len(times) - input.ndim
     if extra < 0:
         raise ShapeError(
-            f"repeat: {len(times)} repeats for {x.ndim} dimensions (shape {x.shape}); expected at least one per dimension."
+            f"repeat: {len(times)} repeats for {input.ndim} dimensions (shape {input.shape}); expected at least one per dimension."
         )
     if any(n < 0 for n in times):
         raise ShapeError(f"repeat: repeats must not be negative, got {times}.")
-    old = (1,) * extra + x.shape
+    old = (1,) * extra + input.shape
     if all(n == 1 for n in times):
-        return shape.clone(x).reshape(old)
+        return shape.clone(input).reshape(old)
     # (d1, d2) -> (1, d1, 1, d2) -> (r1, d1, r2, d2) without a copy; the last reshape makes the only one.
     apart = tuple(n for d in old for n in (1, d))
     spread = tuple(n for r, d in zip(times, old, strict=True) for n in (r, d))
-    return x.reshape(apart).expand(spread).reshape(tuple(r * d for r, d in zip(times, old, strict=True)))
+    return input.reshape(apart).expand(spread).reshape(tuple(r * d for r, d in zip(times, old, strict=True)))
 
 
-def tile(x: Tensor, dims: Any, *more: int) -> Tensor:
+def tile(input: Tensor, dims: Any, *more: int) -> Tensor:
     """As `repeat`, but fewer repeats than dimensions are filled up with ones in front.
 
     >>> tl.tile(tl.tensor([[1, 2]]), 2).tolist()
     [[1, 2, 1, 2]]
     """
     times = _ints(dims, more)
-    return repeat(x, (1,) * (x.ndim - len(times)) + times)
+    return repeat(input, (1,) * (input.ndim - len(times)) + times)
 
 
 def _repeat_interleave_ref(xp: Any, x: Any, *, repeats: Any, dim: int | None) -> Any:
@@ -227,7 +227,7 @@ def _repeat_interleave_ref(xp: Any, x: Any, *, repeats: Any, dim: int | None) ->
 
 @composite(
     "repeat_interleave",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("repeats", "dim"),
     ref=_repeat_interleave_ref,
     samples=[
@@ -237,13 +237,17 @@ def _repeat_interleave_ref(xp: Any, x: Any, *, repeats: Any, dim: int | None) ->
     errors=[
         error((2, 3), repeats=[1, 2], dim=1, raises=ValueError, match="repeat_interleave: 2 repeats for dimension 1 of size 3"),
         error((2, 3), repeats=-1, dim=1, raises=ValueError, match="repeat_interleave: repeats must not be negative"),
+        error((2, 3), repeats=2, dim=1, output_size=5, raises=ValueError, match="repeat_interleave: output_size is 5, but the repeats make 6"),
     ],
 )  # fmt: skip
-def repeat_interleave(x: Tensor, repeats: int | Sequence[int] | Tensor, dim: int | None = None) -> Tensor:
-    """Each element `repeats` times in a row, along `dim` or, without it, of the flat x. `repeats` is one number or one for each element.
+def repeat_interleave(
+    input: Tensor, repeats: int | Sequence[int] | Tensor, dim: int | None = None, *, output_size: int | None = None
+) -> Tensor:
+    """Each element `repeats` times in a row, along `dim` or, without it, of the flat input. `repeats` is one number or one for each element;
+    `output_size` may say how many elements that makes along `dim`.
 
     Shapes:
-        x: (..., L, ...), repeats: () or (L,)  ->  out: (..., sum of repeats, ...)
+        input: (..., L, ...), repeats: () or (L,)  ->  out: (..., sum of repeats, ...)
 
     >>> tl.repeat_interleave(tl.tensor([1, 2, 3]), 2).tolist()
     [1, 1, 2, 2, 3, 3]
@@ -251,44 +255,47 @@ def repeat_interleave(x: Tensor, repeats: int | Sequence[int] | Tensor, dim: int
     [1, 1, 3]
     """
     if dim is None:
-        x, dim = x.reshape(-1), 0
-    dim = normalize_dim("repeat_interleave", dim, x.ndim)
-    size = x.shape[dim]
+        input, dim = input.reshape(-1), 0
+    dim = normalize_dim("repeat_interleave", dim, input.ndim)
+    size = input.shape[dim]
     counts = np.asarray(repeats.tolist() if isinstance(repeats, Tensor) else repeats, dtype=np.int64)
     if counts.size and counts.min() < 0:
         raise ShapeError(f"repeat_interleave: repeats must not be negative, got {int(counts.min())}.")
+    made = int(counts.sum()) * (size if counts.size == 1 else 1)
+    if output_size not in (None, made):
+        raise ShapeError(f"repeat_interleave: output_size is {output_size}, but the repeats make {made}.")
     if counts.size == 1:
         times = int(counts.reshape(-1)[0])
-        before, after = x.shape[:dim], x.shape[dim + 1 :]
-        return x.unsqueeze(dim + 1).expand((*before, size, times, *after)).reshape((*before, size * times, *after))
+        before, after = input.shape[:dim], input.shape[dim + 1 :]
+        return input.unsqueeze(dim + 1).expand((*before, size, times, *after)).reshape((*before, size * times, *after))
     if counts.shape != (size,):
         raise ShapeError(
             f"repeat_interleave: {counts.size} repeats for dimension {dim} of size {size}; expected one, or one per element."
         )
     places = np.repeat(np.arange(size), counts)
-    return ops.positions.index_select(x, dim, ops.creation.tensor(places, device=x.device))
+    return ops.positions.index_select(input, dim, ops.creation.tensor(places, device=input.device))
 
 
 # ---- diagonals and triangles ----
 
 
-def diag_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
-    """Square matrices with x's last dimension on the diagonal `offset` above (below where negative) the main one, zeros elsewhere.
+def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """Square matrices with input's last dimension on the diagonal `offset` above (below where negative) the main one, zeros elsewhere.
 
     Shapes:
-        x: (..., L)  ->  out: (..., N, N), N = L + abs(offset), its matrices in dimensions dim1 and dim2
+        input: (..., L)  ->  out: (..., N, N), N = L + abs(offset), its matrices in dimensions dim1 and dim2
 
     >>> tl.diag_embed(tl.tensor([1, 2])).tolist()
     [[1, 0], [0, 2]]
     """
-    if x.ndim == 0:
+    if input.ndim == 0:
         raise ShapeError("diag_embed: expected at least 1 dimension, got a tensor of shape ().")
-    a, b = (normalize_dim("diag_embed", d, x.ndim + 1) for d in (dim1, dim2))
+    a, b = (normalize_dim("diag_embed", d, input.ndim + 1) for d in (dim1, dim2))
     if a == b:
         raise ShapeError(
             f"diag_embed: dim1 and dim2 are the same dimension: {dim1} and {dim2}; expected two different ones."
         )
-    return _diag_embed(x, offset=offset, dim1=a, dim2=b)
+    return _diag_embed(input, offset=offset, dim1=a, dim2=b)
 
 
 def _diag_embed_ref(xp: Any, x: Any, *, offset: int, dim1: int, dim2: int) -> Any:
@@ -320,7 +327,7 @@ _diag_embed = structured(
 
 @composite(
     "diag",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("diagonal",),
     ref=lambda xp, x, *, diagonal: xp.diag(x, k=diagonal),
     samples=[
@@ -332,20 +339,20 @@ _diag_embed = structured(
     ],
     errors=[error((2, 3, 4), diagonal=0, raises=ValueError, match="diag: expected 1 or 2 dimensions, got 3")],
 )
-def diag(x: Tensor, diagonal: int = 0) -> Tensor:
-    """The matrix with x on its diagonal, or the diagonal of the matrix x (a copy; `diagonal()` gives a view).
+def diag(input: Tensor, diagonal: int = 0) -> Tensor:
+    """The matrix with input on its diagonal, or the diagonal of the matrix input (a copy; `diagonal()` gives a view).
 
     Shapes:
-        x: (L,)  ->  out: (N, N), N = L + abs(diagonal);    x: (M, N)  ->  out: (L,)
+        input: (L,)  ->  out: (N, N), N = L + abs(diagonal);    input: (M, N)  ->  out: (L,)
 
     >>> tl.diag(tl.tensor([[1, 2], [3, 4]])).tolist()
     [1, 4]
     """
-    if x.ndim == 1:
-        return diag_embed(x, diagonal)
-    if x.ndim != 2:
-        raise ShapeError(f"diag: expected 1 or 2 dimensions, got {x.ndim} (shape {x.shape}).")
-    return shape.clone(shape.diagonal(x, diagonal))
+    if input.ndim == 1:
+        return diag_embed(input, diagonal)
+    if input.ndim != 2:
+        raise ShapeError(f"diag: expected 1 or 2 dimensions, got {input.ndim} (shape {input.shape}).")
+    return shape.clone(shape.diagonal(input, diagonal))
 
 
 def _triangle(name: str) -> Any:
@@ -375,30 +382,30 @@ def _need_matrix(name: str, x: Tensor) -> None:
         raise ShapeError(f"{name}: expected at least 2 dimensions, got {x.ndim} (shape {x.shape}).")
 
 
-def tril(x: Tensor, diagonal: int = 0) -> Tensor:
+def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle, up to and including `diagonal` (0 the main one, 1 the one above); zeros elsewhere.
 
     Shapes:
-        x: (..., M, N)  ->  out: as x
+        input: (..., M, N)  ->  out: as input
 
     >>> tl.tril(tl.tensor([[1, 2], [3, 4]])).tolist()
     [[1, 0], [3, 4]]
     """
-    _need_matrix("tril", x)
-    return _tril(x, diagonal=diagonal)
+    _need_matrix("tril", input)
+    return _tril(input, diagonal=diagonal)
 
 
-def triu(x: Tensor, diagonal: int = 0) -> Tensor:
+def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle, from `diagonal` (0 the main one, 1 the one above) on; zeros elsewhere.
 
     Shapes:
-        x: (..., M, N)  ->  out: as x
+        input: (..., M, N)  ->  out: as input
 
     >>> tl.triu(tl.tensor([[1, 2], [3, 4]])).tolist()
     [[1, 2], [0, 4]]
     """
-    _need_matrix("triu", x)
-    return _triu(x, diagonal=diagonal)
+    _need_matrix("triu", input)
+    return _triu(input, diagonal=diagonal)
 
 
 def tril_indices(row: int, col: int, offset: int = 0, *, dtype: DType | None = None, device: Any = None) -> Tensor:
@@ -571,22 +578,22 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
 # ---- one_hot ----
 
 
-def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
+def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     """Class numbers as rows with a single 1; `num_classes` defaults to one more than the greatest.
 
     Shapes:
-        x: (...) integer in [0, num_classes)  ->  out: (..., num_classes), int64
+        input: (...) integer in [0, num_classes)  ->  out: (..., num_classes), int64
 
     >>> tl.one_hot(tl.tensor([0, 2])).tolist()
     [[1, 0, 0], [0, 0, 1]]
     """
-    if x.dtype.category != 1:
-        raise DTypeError(f"one_hot: expected integer class numbers, got {x.dtype.name}.")
+    if input.dtype.category != 1:
+        raise DTypeError(f"one_hot: expected integer class numbers, got {input.dtype.name}.")
     if num_classes == -1:
-        if x.numel() == 0:
+        if input.numel() == 0:
             raise ShapeError("one_hot: num_classes can not be told from an empty tensor; expected it to be given.")
-        num_classes = int(x.amax().item()) + 1
-    return _one_hot(x, num_classes=num_classes)
+        num_classes = int(input.amax().item()) + 1
+    return _one_hot(input, num_classes=num_classes)
 
 
 def _one_hot_ref(xp: Any, x: Any, *, num_classes: int) -> Any:

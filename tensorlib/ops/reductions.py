@@ -151,46 +151,46 @@ _mean = structured(
 )
 
 
-def sum(x: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+def sum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The sum over all dimensions, one, or several; integers and bool sum in int64.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`; x is first converted to `dtype` where given
+        input: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`; input is first converted to `dtype` where given
 
     >>> tl.sum(tl.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=0).tolist()
     [4.0, 6.0]
     """
-    return _sum(x if dtype is None else x.to(dtype), dim=dims_or_all("sum", dim, x), keepdim=keepdim)
+    return _sum(input if dtype is None else input.to(dtype), dim=dims_or_all("sum", dim, input), keepdim=keepdim)
 
 
-def mean(x: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+def mean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The arithmetic mean over all dimensions, one, or several; NaN of nothing.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`; x is first converted to `dtype` where given
+        input: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`; input is first converted to `dtype` where given
 
     >>> tl.mean(tl.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=1).tolist()
     [1.5, 3.5]
     """
-    return _mean(x if dtype is None else x.to(dtype), dim=dims_or_all("mean", dim, x), keepdim=keepdim)
+    return _mean(input if dtype is None else input.to(dtype), dim=dims_or_all("mean", dim, input), keepdim=keepdim)
 
 
-def nansum(x: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """`sum` that counts NaN as 0.
 
     >>> tl.nansum(tl.tensor([1.0, float("nan"), 2.0])).item()
     3.0
     """
-    return sum(where(isnan(x), 0, x), dim, keepdim, dtype=dtype)
+    return sum(where(isnan(input), 0, input), dim, keepdim, dtype=dtype)
 
 
-def nanmean(x: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """`mean` of what is not NaN.
 
     >>> tl.nanmean(tl.tensor([1.0, float("nan"), 2.0])).item()
     1.5
     """
-    return nansum(x, dim, keepdim, dtype=dtype) / sum(eq(x, x), dim, keepdim)
+    return nansum(input, dim, keepdim, dtype=dtype) / sum(eq(input, input), dim, keepdim)
 
 
 def _others(x: Tensor) -> Tensor:
@@ -232,17 +232,17 @@ _prod = structured(
 )
 
 
-def prod(x: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The product over all dimensions or one; integers and bool multiply in int64.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`; x is first converted to `dtype` where given
+        input: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`; input is first converted to `dtype` where given
 
     >>> tl.prod(tl.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=1).tolist()
     [2.0, 12.0]
     """
-    along = None if dim is None else normalize_dims("prod", normalize_dim("prod", dim, x.ndim), x.ndim)
-    return _prod(x if dtype is None else x.to(dtype), dim=along, keepdim=keepdim)
+    along = None if dim is None else normalize_dims("prod", normalize_dim("prod", dim, input.ndim), input.ndim)
+    return _prod(input if dtype is None else input.to(dtype), dim=along, keepdim=keepdim)
 
 
 # ---- spread ----
@@ -274,12 +274,12 @@ _var = structured(
 
 
 def var(
-    x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float = 1
+    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float = 1
 ) -> Tensor:
     """The variance over all dimensions, one, or several: the sum of squared deviations over ``L - correction``.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`
+        input: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`
 
     `unbiased` is the older spelling: True for correction 1, False for 0.
 
@@ -290,7 +290,7 @@ def var(
         dim, unbiased = None, dim
     if unbiased is not None:
         correction = int(unbiased)
-    return _var(x, dim=dims_or_all("var", dim, x), correction=correction, keepdim=keepdim)
+    return _var(input, dim=dims_or_all("var", dim, input), correction=correction, keepdim=keepdim)
 
 
 def _safe_root(x: Tensor) -> Tensor:
@@ -299,42 +299,42 @@ def _safe_root(x: Tensor) -> Tensor:
 
 
 def std(
-    x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float = 1
+    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float = 1
 ) -> Tensor:
-    """The standard deviation, ``sqrt(var(x))``; its gradient is 0 where it is 0.
+    """The standard deviation, ``sqrt(var(input))``; its gradient is 0 where it is 0.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`
+        input: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`
 
     >>> tl.std(tl.tensor([1.0, 2.0, 3.0])).item()
     1.0
     """
-    return _safe_root(var(x, dim, unbiased, keepdim, correction=correction))
+    return _safe_root(var(input, dim, unbiased, keepdim, correction=correction))
 
 
 def var_mean(
-    x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float = 1
+    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float = 1
 ) -> tuple[Tensor, Tensor]:
     """`var` and `mean` at once.
 
     >>> [t.item() for t in tl.var_mean(tl.tensor([1.0, 2.0, 3.0]))]
     [1.0, 2.0]
     """
-    return var(x, dim, unbiased, keepdim, correction=correction), mean(
-        x, None if isinstance(dim, bool) else dim, keepdim
+    return var(input, dim, unbiased, keepdim, correction=correction), mean(
+        input, None if isinstance(dim, bool) else dim, keepdim
     )
 
 
 def std_mean(
-    x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float = 1
+    input: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float = 1
 ) -> tuple[Tensor, Tensor]:
     """`std` and `mean` at once.
 
     >>> [t.item() for t in tl.std_mean(tl.tensor([1.0, 2.0, 3.0]))]
     [1.0, 2.0]
     """
-    return std(x, dim, unbiased, keepdim, correction=correction), mean(
-        x, None if isinstance(dim, bool) else dim, keepdim
+    return std(input, dim, unbiased, keepdim, correction=correction), mean(
+        input, None if isinstance(dim, bool) else dim, keepdim
     )
 
 
@@ -389,31 +389,31 @@ def _mask_samples() -> list[Sample]:
     return [sample(Draw((3, 4), dtype="bool"), dim=d, keepdim=False) for d in (None, 1)]
 
 
-def all(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether all elements are nonzero, over all dimensions, one, or several; True of nothing.
 
     >>> tl.all(tl.tensor([[True, False], [True, True]]), dim=1).tolist()
     [False, True]
     """
-    return _all(x, dim=dims_or_all("all", dim, x), keepdim=keepdim)
+    return _all(input, dim=dims_or_all("all", dim, input), keepdim=keepdim)
 
 
-def any(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether any element is nonzero, over all dimensions, one, or several; False of nothing.
 
     >>> tl.any(tl.tensor([[False, False], [True, False]]), dim=1).tolist()
     [False, True]
     """
-    return _any(x, dim=dims_or_all("any", dim, x), keepdim=keepdim)
+    return _any(input, dim=dims_or_all("any", dim, input), keepdim=keepdim)
 
 
-def count_nonzero(x: Tensor, dim: Dims = None) -> Tensor:
+def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
     """How many elements are nonzero, over all dimensions, one, or several.
 
     >>> tl.count_nonzero(tl.tensor([[0, 1], [2, 3]]), dim=0).tolist()
     [1, 2]
     """
-    return _count_nonzero(x, dim=dims_or_all("count_nonzero", dim, x), keepdim=False)
+    return _count_nonzero(input, dim=dims_or_all("count_nonzero", dim, input), keepdim=False)
 
 
 # ---- norms ----
@@ -434,7 +434,7 @@ def _norm_ref(xp: Any, x: Any, *, p: float | str, dim: tuple[int, ...] | None, k
 
 @composite(
     "norm",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("p", "dim", "keepdim"),
     ref=_norm_ref,
     dtype=rules.magnitude,
@@ -449,31 +449,31 @@ def _norm_ref(xp: Any, x: Any, *, p: float | str, dim: tuple[int, ...] | None, k
     ],
 )
 def norm(
-    x: Tensor, p: float | str | None = "fro", dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None
+    input: Tensor, p: float | str | None = "fro", dim: Dims = None, keepdim: bool = False, dtype: DType | None = None
 ) -> Tensor:
-    """The `p`-norm of the elements, over all dimensions, one, or several: ``sum(|x|^p)^(1/p)``, the largest magnitude for infinite `p`,
+    """The `p`-norm of the elements, over all dimensions, one, or several: ``sum(|input|^p)^(1/p)``, the largest magnitude for infinite `p`,
     the number of nonzero elements for 0. "fro" is 2. The gradient of a norm that is 0 is 0.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`
+        input: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`
 
     >>> tl.norm(tl.tensor([3.0, -4.0])).item(), tl.norm(tl.tensor([3.0, -4.0]), p=1).item()
     (5.0, 7.0)
     """
     if isinstance(p, str) and p != "fro":
         raise ValueError(f'norm: p: expected a number or "fro", got {p!r}.')
-    dim = dims_or_all("norm", dim, x)
-    x = x if dtype is None and x.dtype.category > 1 else x.to(dtype or default_dtype())
+    dim = dims_or_all("norm", dim, input)
+    input = input if dtype is None and input.dtype.category > 1 else input.to(dtype or default_dtype())
     power = 2.0 if p is None or p == "fro" else float(p)
     if power == 2:
-        return _safe_root(sum(square(x), dim, keepdim))
+        return _safe_root(sum(square(input), dim, keepdim))
     if power == 1:
-        return sum(abs(x), dim, keepdim)
+        return sum(abs(input), dim, keepdim)
     if power == 0:
-        return sum(ne(x, 0), dim, keepdim).to(x.dtype)
+        return sum(ne(input, 0), dim, keepdim).to(input.dtype)
     if math.isinf(power):
-        return ops.extremes.amax(abs(x), dim, keepdim) if power > 0 else ops.extremes.amin(abs(x), dim, keepdim)
-    total = sum(pow(abs(x), power), dim, keepdim)
+        return ops.extremes.amax(abs(input), dim, keepdim) if power > 0 else ops.extremes.amin(abs(input), dim, keepdim)
+    total = sum(pow(abs(input), power), dim, keepdim)
     return pow(where(eq(total, 0), 0, total), 1 / power)
 
 
@@ -488,7 +488,7 @@ def _logsumexp_ref(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> A
 
 @composite(
     "logsumexp",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("dim", "keepdim"),
     ref=_logsumexp_ref,
     dtype=rules.floating,
@@ -501,23 +501,25 @@ def _logsumexp_ref(xp: Any, x: Any, *, dim: tuple[int, ...], keepdim: bool) -> A
     ],
     errors=OUT_OF_RANGE,
 )
-def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
-    """``log(sum(exp(x)))`` over one dimension or several, without overflow.
+def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
+    """``log(sum(exp(input)))`` over one dimension or several, without overflow.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`
+        input: (..., L, ...)  ->  out: (..., ...), or (..., 1, ...) with `keepdim`
 
     >>> round(tl.logsumexp(tl.zeros(4), dim=0).item(), 4)  # log(4)
     1.3863
     """
-    along = dims_or_all("logsumexp", dim, x)
-    x = x if x.dtype.category > 1 else x.to(default_dtype())
-    if x.numel() == 0:
-        return log(_sum(exp(x), dim=along, keepdim=keepdim))
-    top = ops.extremes.amax(x.detach(), along, True)
+    along = dims_or_all("logsumexp", dim, input)
+    input = input if input.dtype.category > 1 else input.to(default_dtype())
+    if input.numel() == 0:
+        return log(_sum(exp(input), dim=along, keepdim=keepdim))
+    top = ops.extremes.amax(input.detach(), along, True)
     top = where(isfinite(top), top, 0)
-    total = _sum(exp(x - top), dim=along, keepdim=True)
+    total = _sum(exp(input - top), dim=along, keepdim=True)
     out = log(where(eq(total, 0), 0, total)) + top  # the gradient of log(0) would be inf * 0
     return (
-        out if keepdim else out.reshape(tuple(n for i, n in enumerate(x.shape) if along is not None and i not in along))
+        out
+        if keepdim
+        else out.reshape(tuple(n for i, n in enumerate(input.shape) if along is not None and i not in along))
     )

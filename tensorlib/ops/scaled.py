@@ -45,7 +45,7 @@ def _check_added(name: str, x: Tensor, expected: tuple[int, ...]) -> None:
         n in (1, e) for n, e in zip(reversed(x.shape), reversed(expected), strict=False)
     )
     if not fits:
-        raise ShapeError(f"{name}: x of shape {x.shape} does not broadcast to the product's shape {expected}.")
+        raise ShapeError(f"{name}: input of shape {x.shape} does not broadcast to the product's shape {expected}.")
 
 
 LONG = 64  # terms of each product from which it costs less to add up a batch of products than to copy its operands into one
@@ -123,7 +123,7 @@ def _plus_product(x: Tensor, a: Tensor, b: Tensor, beta: Scalar, alpha: Scalar, 
 
 @composite(
     "addmm",
-    inputs=("x", "a", "b"),
+    inputs=("input", "mat1", "mat2"),
     attrs=("beta", "alpha"),
     ref=_added_ref,
     samples=lambda: [sample(x, (2, 3), (3, 4), **s) for x in [(2, 4), (4,), (2, 1), ()] for s in _SCALES],
@@ -136,107 +136,107 @@ def _plus_product(x: Tensor, a: Tensor, b: Tensor, beta: Scalar, alpha: Scalar, 
             beta=1,
             alpha=1,
             raises=ValueError,
-            match=r"addmm: x of shape \(3, 4\) does not broadcast",
+            match=r"addmm: input of shape \(3, 4\) does not broadcast",
         )
     ],
 )
-def addmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
-    """``beta * x + alpha * (a @ b)``. With beta 0, NaN and inf in x do not spread.
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * input + alpha * (mat1 @ mat2)``. With beta 0, NaN and inf in input do not spread.
 
     Shapes:
-        x: broadcasts to (M, N), a: (M, K), b: (K, N)  ->  out: (M, N)
+        input: broadcasts to (M, N), mat1: (M, K), mat2: (K, N)  ->  out: (M, N)
 
     >>> tl.addmm(tl.ones(1), tl.ones(2, 3), tl.ones(3, 1)).tolist()
     [[4.0], [4.0]]
     """
-    need_ndim("addmm", a=(a, 2), b=(b, 2))
-    _check_added("addmm", x, (a.shape[0], b.shape[1]))
-    return _plus_product(x, a, b, beta, alpha)
+    need_ndim("addmm", mat1=(mat1, 2), mat2=(mat2, 2))
+    _check_added("addmm", input, (mat1.shape[0], mat2.shape[1]))
+    return _plus_product(input, mat1, mat2, beta, alpha)
 
 
 @composite(
     "addmv",
-    inputs=("x", "a", "b"),
+    inputs=("input", "mat", "vec"),
     attrs=("beta", "alpha"),
     ref=_added_ref,
     samples=lambda: [sample(x, (2, 3), (3,), **s) for x in [(2,), ()] for s in _SCALES],
 )
-def addmv(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
-    """``beta * x + alpha * (a @ b)``, b a vector.
+def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * input + alpha * (mat @ vec)``.
 
     Shapes:
-        x: broadcasts to (M,), a: (M, K), b: (K,)  ->  out: (M,)
+        input: broadcasts to (M,), mat: (M, K), vec: (K,)  ->  out: (M,)
 
     >>> tl.addmv(tl.ones(2), tl.ones(2, 3), tl.ones(3)).tolist()
     [4.0, 4.0]
     """
-    need_ndim("addmv", a=(a, 2), b=(b, 1))
-    _check_added("addmv", x, (a.shape[0],))
-    return _plus_product(x, a, b, beta, alpha)
+    need_ndim("addmv", mat=(mat, 2), vec=(vec, 1))
+    _check_added("addmv", input, (mat.shape[0],))
+    return _plus_product(input, mat, vec, beta, alpha)
 
 
 @composite(
     "addr",
-    inputs=("x", "a", "b"),
+    inputs=("input", "vec1", "vec2"),
     attrs=("beta", "alpha"),
     ref=lambda xp, x, a, b, *, beta, alpha: _scaled_sum(x, xp.outer(a, b), beta, alpha),
     samples=lambda: [sample(x, (2,), (3,), **s) for x in [(2, 3), (3,)] for s in _SCALES[:2]],
 )
-def addr(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
-    """``beta * x + alpha * outer(a, b)``.
+def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * input + alpha * outer(vec1, vec2)``.
 
     Shapes:
-        x: broadcasts to (M, N), a: (M,), b: (N,)  ->  out: (M, N)
+        input: broadcasts to (M, N), vec1: (M,), vec2: (N,)  ->  out: (M, N)
 
     >>> tl.addr(tl.ones(2, 2), tl.ones(2), tl.ones(2)).tolist()
     [[2.0, 2.0], [2.0, 2.0]]
     """
-    need_ndim("addr", a=(a, 1), b=(b, 1))
-    _check_added("addr", x, (a.shape[0], b.shape[0]))
-    return _scaled_sum(x, outer(a, b), beta, alpha)
+    need_ndim("addr", vec1=(vec1, 1), vec2=(vec2, 1))
+    _check_added("addr", input, (vec1.shape[0], vec2.shape[0]))
+    return _scaled_sum(input, outer(vec1, vec2), beta, alpha)
 
 
 @composite(
     "baddbmm",
-    inputs=("x", "a", "b"),
+    inputs=("input", "batch1", "batch2"),
     attrs=("beta", "alpha"),
     ref=_added_ref,
     samples=lambda: [sample(x, (5, 2, 3), (5, 3, 4), **s) for x in [(5, 2, 4), (1, 2, 4), (4,)] for s in _SCALES],
     rowwise=[sample((BATCH, 20, 40), (BATCH, 20, 30), (BATCH, 30, 40), alpha=0.5)],
 )
-def baddbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
-    """``beta * x + alpha * (a @ b)`` for batches of matrices.
+def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * input + alpha * (batch1 @ batch2)`` for batches of matrices.
 
     Shapes:
-        x: broadcasts to (B, M, N), a: (B, M, K), b: (B, K, N)  ->  out: (B, M, N)
+        input: broadcasts to (B, M, N), batch1: (B, M, K), batch2: (B, K, N)  ->  out: (B, M, N)
 
     >>> tl.baddbmm(tl.ones(1), tl.ones(2, 1, 3), tl.ones(2, 3, 1)).tolist()
     [[[4.0]], [[4.0]]]
     """
-    _check_added("baddbmm", x, bmm_shape("baddbmm", a, b))
-    return _plus_product(x, a, b, beta, alpha)
+    _check_added("baddbmm", input, bmm_shape("baddbmm", batch1, batch2))
+    return _plus_product(input, batch1, batch2, beta, alpha)
 
 
 @composite(
     "addbmm",
-    inputs=("x", "a", "b"),
+    inputs=("input", "batch1", "batch2"),
     attrs=("beta", "alpha"),
     ref=lambda xp, x, a, b, *, beta, alpha: _scaled_sum(x, xp.matmul(a, b).sum(0, dtype=a.dtype), beta, alpha),
     samples=lambda: [sample(x, (5, 2, 3), (5, 3, 4), **s) for x in [(2, 4), (4,)] for s in _SCALES],
 )
-def addbmm(x: Tensor, a: Tensor, b: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
-    """``beta * x + alpha * (the sum of a[i] @ b[i])``.
+def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Scalar = 1, alpha: Scalar = 1) -> Tensor:
+    """``beta * input + alpha * (the sum of batch1[i] @ batch2[i])``.
 
     Shapes:
-        x: broadcasts to (M, N), a: (B, M, K), b: (B, K, N)  ->  out: (M, N)
+        input: broadcasts to (M, N), batch1: (B, M, K), batch2: (B, K, N)  ->  out: (M, N)
 
     >>> tl.addbmm(tl.ones(1), tl.ones(2, 1, 3), tl.ones(2, 3, 1)).tolist()
     [[7.0]]
     """
-    batch, *shape = bmm_shape("addbmm", a, b)
-    _check_added("addbmm", x, tuple(shape))
-    inner = a.shape[2]
+    batch, *shape = bmm_shape("addbmm", batch1, batch2)
+    _check_added("addbmm", input, tuple(shape))
+    inner = batch1.shape[2]
     if inner >= LONG and batch and shape[1] > 1:
-        return _plus_product(x, a, b, beta, alpha, over_batch=True)
-    rows, columns = a.permute(1, 0, 2).reshape(shape[0], batch * inner), b.reshape(batch * inner, shape[1])
-    return _plus_product(x, rows, columns, beta, alpha)
+        return _plus_product(input, batch1, batch2, beta, alpha, over_batch=True)
+    rows, columns = batch1.permute(1, 0, 2).reshape(shape[0], batch * inner), batch2.reshape(batch * inner, shape[1])
+    return _plus_product(input, rows, columns, beta, alpha)

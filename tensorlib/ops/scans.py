@@ -93,33 +93,33 @@ _cumprod = structured(
 )
 
 
-def cumsum(x: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
+def cumsum(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """Cumulative sum along one dimension; integers and bool sum in int64.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., L, ...), summed over positions <= i of `dim`; x is first converted to `dtype` where given
+        input: (..., L, ...)  ->  out: (..., L, ...), summed over positions <= i of `dim`; input is first converted to `dtype` where given
 
     >>> tl.cumsum(tl.tensor([1.0, 2.0, 3.0]), 0).tolist()
     [1.0, 3.0, 6.0]
     """
-    return _cumsum(x if dtype is None else x.to(dtype), dim=normalize_dim("cumsum", dim, x.ndim))
+    return _cumsum(input if dtype is None else input.to(dtype), dim=normalize_dim("cumsum", dim, input.ndim))
 
 
-def cumprod(x: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
+def cumprod(input: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
     """Cumulative product along one dimension; integers and bool multiply in int64.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., L, ...), multiplied over positions <= i of `dim`; x is first converted to `dtype` where given
+        input: (..., L, ...)  ->  out: (..., L, ...), multiplied over positions <= i of `dim`; input is first converted to `dtype` where given
 
     >>> tl.cumprod(tl.tensor([1.0, 2.0, 3.0]), 0).tolist()
     [1.0, 2.0, 6.0]
     """
-    return _cumprod(x if dtype is None else x.to(dtype), dim=normalize_dim("cumprod", dim, x.ndim))
+    return _cumprod(input if dtype is None else input.to(dtype), dim=normalize_dim("cumprod", dim, input.ndim))
 
 
 @composite(
     "diff",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("n", "dim"),
     ref=lambda xp, x, *, n, dim: xp.diff(x, n=n, axis=dim),
     samples=[
@@ -127,27 +127,29 @@ def cumprod(x: Tensor, dim: int, *, dtype: DType | None = None) -> Tensor:
         sample((0, 3), n=1, dim=0),
     ],
     errors=[
-        error((), n=1, dim=0, raises=ValueError, match="diff: x has no dimension"),
+        error((), n=1, dim=0, raises=ValueError, match="diff: input has no dimension"),
         error((3,), n=-1, dim=0, raises=ValueError, match="diff: n must not be negative, got -1"),
         error((3,), n=1, dim=1, raises=IndexError, match="dim 1 is out of range"),
     ],
 )  # fmt: skip
-def diff(x: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
+def diff(
+    input: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None
+) -> Tensor:
     """Differences of neighbours along one dimension, `n` times over; of bool, whether neighbours differ.
 
     Shapes:
-        x: (..., L, ...)  ->  out: (..., max(L - n, 0), ...), where L counts `prepend` and `append`, which are joined to x first
+        input: (..., L, ...)  ->  out: (..., max(L - n, 0), ...), where L counts `prepend` and `append`, which are joined to input first
 
     >>> tl.diff(tl.tensor([1, 4, 9, 16])).tolist(), tl.diff(tl.tensor([1, 4, 9, 16]), n=2).tolist()
     ([3, 5, 7], [2, 2])
     """
-    if x.ndim == 0:
-        raise ShapeError("diff: x has no dimension to take differences along.")
+    if input.ndim == 0:
+        raise ShapeError("diff: input has no dimension to take differences along.")
     if n < 0:
         raise ShapeError(f"diff: n must not be negative, got {n}.")
-    along = normalize_dim("diff", dim, x.ndim)
-    joined = [t for t in (prepend, x, append) if t is not None]
-    out = ops.joins.cat(joined, dim=along) if len(joined) > 1 else x
+    along = normalize_dim("diff", dim, input.ndim)
+    joined = [t for t in (prepend, input, append) if t is not None]
+    out = ops.joins.cat(joined, dim=along) if len(joined) > 1 else input
     for _ in range(min(n, out.shape[along])):
         length = max(out.shape[along] - 1, 0)
         after, before = out.narrow(along, out.shape[along] - length, length), out.narrow(along, 0, length)

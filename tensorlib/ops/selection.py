@@ -118,56 +118,56 @@ _clamp = elementwise(
 )
 
 
-def clamp(x: Tensor, min: Tensor | Scalar | None = None, max: Tensor | Scalar | None = None) -> Tensor:
-    """`x` limited to [min, max]; `max` wins where `min` exceeds it. The gradient passes where `x` is in the closed range.
+def clamp(input: Tensor, min: Tensor | Scalar | None = None, max: Tensor | Scalar | None = None) -> Tensor:
+    """`input` limited to [min, max]; `max` wins where `min` exceeds it. The gradient passes where `input` is in the closed range.
 
     Shapes:
-        x, min, max: broadcast together (the bounds may be numbers, or None)  ->  out: the common shape
+        input, min, max: broadcast together (the bounds may be numbers, or None)  ->  out: the common shape
 
     >>> tl.clamp(tl.tensor([-2.0, 0.5, 3.0]), -1, 1).tolist(), tl.clamp(tl.tensor([-2, 4]), min=0).tolist()
     ([-1.0, 0.5, 1.0], [0, 4])
     """
     if min is not None and max is not None:
-        return _clamp(x, min, max)
+        return _clamp(input, min, max)
     if min is not None:
-        return _clamp(x, min, math.inf) if _is_float(x, min) else maximum(x, min)
+        return _clamp(input, min, math.inf) if _is_float(input, min) else maximum(input, min)
     if max is not None:
-        return _clamp(x, -math.inf, max) if _is_float(x, max) else minimum(x, max)
+        return _clamp(input, -math.inf, max) if _is_float(input, max) else minimum(input, max)
     raise TypeError("clamp: expected min, max or both, got neither.")
 
 
 @composite(
     "clamp_min",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("min",),
     ref=lambda xp, x, *, min: xp.maximum(x, x.dtype.type(min)),
     samples=lambda: [Sample(s.args, {"min": 1}) for s in unary()()],
     rowwise=[sample((BATCH, 67), min=0.5)],
 )
-def clamp_min(x: Tensor, min: Tensor | Scalar) -> Tensor:
-    """`x`, but at least `min`.
+def clamp_min(input: Tensor, min: Tensor | Scalar) -> Tensor:
+    """`input`, but at least `min`.
 
     >>> tl.clamp_min(tl.tensor([-2.0, 3.0]), 0).tolist()
     [0.0, 3.0]
     """
-    return clamp(x, min=min)
+    return clamp(input, min=min)
 
 
 @composite(
     "clamp_max",
-    inputs=("x",),
+    inputs=("input",),
     attrs=("max",),
     ref=lambda xp, x, *, max: xp.minimum(x, x.dtype.type(max)),
     samples=lambda: [Sample(s.args, {"max": 1}) for s in unary()()],
     rowwise=[sample((BATCH, 67), max=0.5)],
 )
-def clamp_max(x: Tensor, max: Tensor | Scalar) -> Tensor:
-    """`x`, but at most `max`.
+def clamp_max(input: Tensor, max: Tensor | Scalar) -> Tensor:
+    """`input`, but at most `max`.
 
     >>> tl.clamp_max(tl.tensor([-2.0, 3.0]), 0).tolist()
     [-2.0, 0.0]
     """
-    return clamp(x, max=max)
+    return clamp(input, max=max)
 
 
 def _is_float(*operands: Any) -> bool:
@@ -199,26 +199,28 @@ _nan_to_num = elementwise(
 )
 
 
-def nan_to_num(x: Tensor, nan: float | None = 0.0, posinf: float | None = None, neginf: float | None = None) -> Tensor:
+def nan_to_num(
+    input: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
     """NaN and the infinities replaced; by default by 0 and by the dtype's largest and smallest values.
 
     >>> tl.nan_to_num(tl.tensor([float("nan"), 1.0, float("inf")]), posinf=5.0).tolist()
     [0.0, 1.0, 5.0]
     """
-    return _nan_to_num(x, 0.0 if nan is None else nan, posinf, neginf)
+    return _nan_to_num(input, 0.0 if nan is None else nan, posinf, neginf)
 
 
 @composite(
     "heaviside",
-    inputs=("x", "values"),
+    inputs=("input", "values"),
     ref=lambda xp, x, values: xp.where(x == 0, values, (x > 0).astype(values.dtype)),
     samples=binary(special=(0.0, 1.0, -1.0)),
     rowwise=[sample((BATCH, 67), (67,))],
 )
-def heaviside(x: Tensor, values: Tensor) -> Tensor:
-    """The step function: 0 for negative `x`, 1 for positive, `values` at 0.
+def heaviside(input: Tensor, values: Tensor) -> Tensor:
+    """The step function: 0 for negative `input`, 1 for positive, `values` at 0.
 
     >>> tl.heaviside(tl.tensor([-1.0, 0.0, 2.0]), tl.tensor(0.5)).tolist()
     [0.0, 0.5, 1.0]
     """
-    return where(eq(x, 0), values, gt(x, 0))
+    return where(eq(input, 0), values, gt(input, 0))

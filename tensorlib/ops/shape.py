@@ -81,7 +81,7 @@ def _made(handle: int, name: str, x: Tensor, message: str) -> Tensor:
 
 
 # ---- views ----
-def reshape(x: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *given: Any, shape: Any = ()) -> Tensor:
     """The same elements in row-major order under another shape; a view where strides allow, else a copy. One size may be -1.
 
     >>> tl.arange(6).reshape(2, -1).shape
@@ -89,20 +89,20 @@ def reshape(x: Tensor, *shape: Any) -> Tensor:
     """
     frame = _frame(1)
     line = _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)
-    wanted: Any = shape[0] if len(shape) == 1 and type(shape[0]) in (tuple, list) else shape
+    wanted: Any = (given[0] if len(given) == 1 and type(given[0]) in (tuple, list) else given) or shape
     try:
-        handle = lib.tl_reshape(x._array, len(wanted), wanted, True, line)
+        handle = lib.tl_reshape(input._array, len(wanted), wanted, True, line)
     except (AttributeError, TypeError, OverflowError):
-        wanted = sizes("reshape", shape)
-        handle = lib.tl_reshape(x._array, len(wanted), wanted, True, line)
+        wanted = sizes("reshape", given or (shape,))
+        handle = lib.tl_reshape(input._array, len(wanted), wanted, True, line)
     if handle:
         return wrap(handle)
     wanted = list(wanted)
-    if lib.tl_status() == DECLINE and x.device.type != "cpu" and _fits(x, wanted):
+    if lib.tl_status() == DECLINE and input.device.type != "cpu" and _fits(input, wanted):
         known = -int(np.prod(wanted)) if -1 in wanted else 1
-        full = [x.numel() // max(known, 1) if n == -1 else n for n in wanted]
-        return run(TABLE["reshape"], (x,), {"shape": tuple(full)}, here(frame))
-    return _made(0, "reshape", x, _reshape_message("reshape", x, wanted))
+        full = [input.numel() // max(known, 1) if n == -1 else n for n in wanted]
+        return run(TABLE["reshape"], (input,), {"shape": tuple(full)}, here(frame))
+    return _made(0, "reshape", input, _reshape_message("reshape", input, wanted))
 
 
 def _fits(x: Tensor, shape: list[int]) -> bool:
@@ -158,20 +158,23 @@ def reshape_as(self: Tensor, other: Tensor) -> Tensor:
     return reshape(self, other.shape)
 
 
-def permute(x: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *given: Any, dims: Any = ()) -> Tensor:
     """Dimensions in another order.
 
     >>> tl.zeros(2, 3, 4).permute(2, 0, 1).shape
     (4, 2, 3)
     """
-    order = sizes("permute", dims)
-    handle = lib.tl_permute(x._array, len(order), order, here(_frame(1)))
+    order = sizes("permute", given or (dims,))
+    handle = lib.tl_permute(input._array, len(order), order, here(_frame(1)))
     return _made(
-        handle, "permute", x, f"permute: dims {tuple(order)} are not an order of the {x.ndim} dimensions of {x.shape}."
+        handle,
+        "permute",
+        input,
+        f"permute: dims {tuple(order)} are not an order of the {input.ndim} dimensions of {input.shape}.",
     )
 
 
-def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions swapped.
 
     >>> tl.zeros(2, 3).transpose(0, 1).shape
@@ -179,15 +182,17 @@ def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
     """
     frame = _frame(1)
     try:
-        handle = lib.tl_transpose(x._array, dim0, dim1, _line_of((id(frame.f_code), frame.f_lasti)) or here(frame))
+        handle = lib.tl_transpose(input._array, dim0, dim1, _line_of((id(frame.f_code), frame.f_lasti)) or here(frame))
     except (TypeError, OverflowError):
         handle = 0
     if handle:
         return wrap(handle)
-    if x.ndim == 0:
+    if input.ndim == 0:
         normalize_dim("transpose", dim0, 0), normalize_dim("transpose", dim1, 0)
-        return permute(x)
-    return permute_swapped(x, normalize_dim("transpose", dim0, x.ndim), normalize_dim("transpose", dim1, x.ndim))
+        return permute(input)
+    return permute_swapped(
+        input, normalize_dim("transpose", dim0, input.ndim), normalize_dim("transpose", dim1, input.ndim)
+    )
 
 
 def permute_swapped(x: Tensor, dim0: int, dim1: int) -> Tensor:
@@ -196,40 +201,50 @@ def permute_swapped(x: Tensor, dim0: int, dim1: int) -> Tensor:
     return permute(x, order)
 
 
-swapaxes = swapdims = transpose
+def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
+    """`transpose` by NumPy's name.
+
+    >>> tl.zeros(2, 3).swapaxes(0, 1).shape
+    (3, 2)
+    """
+    return transpose(input, axis0, axis1)
 
 
-def t(x: Tensor) -> Tensor:
+swapdims = transpose
+
+
+def t(input: Tensor) -> Tensor:
     """A matrix transposed; tensors with fewer dimensions as they are.
 
     >>> tl.zeros(2, 3).t().shape
     (3, 2)
     """
-    if lib.tl_ndim(x._array) == 2:
+    if lib.tl_ndim(input._array) == 2:
         frame = _frame(1)
-        return wrap(lib.tl_transpose(x._array, 0, 1, _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)))
-    if x.ndim > 2:
-        raise ShapeError(f"t: got {x.ndim} dimensions, expected at most 2.", hint="use mT or transpose()")
-    return permute(x, *range(x.ndim))
+        return wrap(lib.tl_transpose(input._array, 0, 1, _line_of((id(frame.f_code), frame.f_lasti)) or here(frame)))
+    if input.ndim > 2:
+        raise ShapeError(f"t: got {input.ndim} dimensions, expected at most 2.", hint="use mT or transpose()")
+    return permute(input, *range(input.ndim))
 
 
-def movedim(x: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+def movedim(input: Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Dimensions moved to new places, the others in their order.
 
     >>> tl.zeros(2, 3, 4).movedim(0, -1).shape
     (3, 4, 2)
     """
-    origin = [normalize_dim("movedim", d, x.ndim) for d in ([source] if isinstance(source, int) else source)]
+    origin = [normalize_dim("movedim", d, input.ndim) for d in ([source] if isinstance(source, int) else source)]
     target = [
-        normalize_dim("movedim", d, x.ndim) for d in ([destination] if isinstance(destination, int) else destination)
+        normalize_dim("movedim", d, input.ndim)
+        for d in ([destination] if isinstance(destination, int) else destination)
     ]
     if len(set(origin)) != len(origin) or len(set(target)) != len(target) or len(origin) != len(target):
         raise ShapeError(
             f"movedim: source {source} and destination {destination} must be distinct dims, as many of each."
         )
-    rest = iter([d for d in range(x.ndim) if d not in origin])
+    rest = iter([d for d in range(input.ndim) if d not in origin])
     placed = dict(zip(target, origin, strict=True))
-    return permute(x, [placed[i] if i in placed else next(rest) for i in range(x.ndim)])
+    return permute(input, [placed[i] if i in placed else next(rest) for i in range(input.ndim)])
 
 
 moveaxis = movedim
@@ -246,22 +261,22 @@ def expand(self: Tensor, *shape: Any) -> Tensor:
     return _made(handle, "expand", self, f"expand: shape {self.shape} does not broadcast to {tuple(wanted)}.")
 
 
-def broadcast_to(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """`x` seen under a shape it broadcasts to.
+def broadcast_to(input: Tensor, size: Sequence[int]) -> Tensor:
+    """`input` seen under a size it broadcasts to.
 
     >>> tl.broadcast_to(tl.ones(3), (2, 3)).shape
     (2, 3)
     """
-    return expand(x, *sizes("broadcast_to", (shape,)))
+    return expand(input, *sizes("broadcast_to", (size,)))
 
 
-def expand_as(x: Tensor, other: Tensor) -> Tensor:
+def expand_as(input: Tensor, other: Tensor) -> Tensor:
     """`expand` to the shape of `other`.
 
     >>> tl.ones(3).expand_as(tl.zeros(2, 3)).shape
     (2, 3)
     """
-    return expand(x, *other.shape)
+    return expand(input, *other.shape)
 
 
 def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -279,64 +294,64 @@ def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(expand(x, *shape) for x in tensors)
 
 
-def unsqueeze(x: Tensor, dim: int) -> Tensor:
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """A new dimension of size 1 at `dim`.
 
     >>> tl.zeros(3).unsqueeze(0).shape
     (1, 3)
     """
-    place = normalize_dim("unsqueeze", dim, x.ndim + 1)
+    place = normalize_dim("unsqueeze", dim, input.ndim + 1)
     return _made(
-        lib.tl_unsqueeze(x._array, place, here(_frame(1))),
+        lib.tl_unsqueeze(input._array, place, here(_frame(1))),
         "unsqueeze",
-        x,
-        f"unsqueeze: more than 16 dimensions from {x.shape}.",
+        input,
+        f"unsqueeze: more than 16 dimensions from {input.shape}.",
     )
 
 
-def squeeze(x: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Without dimensions of size 1: all, or those named.
 
     >>> tl.zeros(1, 3, 1).squeeze().shape, tl.zeros(1, 3, 1).squeeze(0).shape
     ((3,), (3, 1))
     """
-    mask = sum(1 << d for d in normalize_dims("squeeze", dim, x.ndim))
-    return wrap(lib.tl_squeeze(x._array, mask, here(_frame(1))))
+    mask = sum(1 << d for d in normalize_dims("squeeze", dim, input.ndim))
+    return wrap(lib.tl_squeeze(input._array, mask, here(_frame(1))))
 
 
-def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions start_dim to end_dim as one.
 
     >>> tl.zeros(2, 3, 4).flatten(1).shape
     (2, 12)
     """
-    first, last = normalize_dim("flatten", start_dim, x.ndim), normalize_dim("flatten", end_dim, x.ndim)
-    shape = x.shape
+    first, last = normalize_dim("flatten", start_dim, input.ndim), normalize_dim("flatten", end_dim, input.ndim)
+    shape = input.shape
     if first > last:
         raise ShapeError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}.")
     joined = 1
     for n in shape[first : last + 1]:
         joined *= n
-    return reshape(x, *shape[:first], joined, *shape[last + 1 :])
+    return reshape(input, *shape[:first], joined, *shape[last + 1 :])
 
 
-def ravel(x: Tensor) -> Tensor:
+def ravel(input: Tensor) -> Tensor:
     """All elements in one dimension.
 
     >>> tl.zeros(2, 3).ravel().shape
     (6,)
     """
-    return reshape(x, x.numel())
+    return reshape(input, input.numel())
 
 
-def unflatten(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
+def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
     """Dimension `dim` split into `sizes`, of which one may be -1.
 
     >>> tl.zeros(2, 12).unflatten(1, (3, -1)).shape
     (2, 3, 4)
     """
-    place = normalize_dim("unflatten", dim, x.ndim)
-    shape, parts, n = x.shape, list(sizes), x.shape[place]
+    place = normalize_dim("unflatten", dim, input.ndim)
+    shape, parts, n = input.shape, list(sizes), input.shape[place]
     known = 1
     for s in parts:
         known *= 1 if s == -1 else s
@@ -344,23 +359,23 @@ def unflatten(x: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
         parts[parts.index(-1)] = n // known
     elif known != n or -1 in parts:
         raise ShapeError(f"unflatten: size {n} of dim {dim} does not split into {tuple(sizes)}.")
-    return reshape(x, *shape[:place], *parts, *shape[place + 1 :])
+    return reshape(input, *shape[:place], *parts, *shape[place + 1 :])
 
 
-def select(x: Tensor, dim: int, index: int) -> Tensor:
+def select(input: Tensor, dim: int, index: int) -> Tensor:
     """One position along a dimension, which goes.
 
     >>> tl.arange(6).reshape(2, 3).select(1, 2)
     tensor([2, 5])
     """
-    if x.ndim == 0:
+    if input.ndim == 0:
         raise IndexRangeError("select: a 0-d tensor has no dimension to select from.")
-    place = normalize_dim("select", dim, x.ndim)
+    place = normalize_dim("select", dim, input.ndim)
     index = index.__index__()
-    n = x.shape[place]
+    n = input.shape[place]
     if not -n <= index < n:
-        raise IndexRangeError(f"select: index {index} is out of range for dim {dim} of size {n}, shape {x.shape}.")
-    return wrap(lib.tl_select(x._array, place, index, here(_frame(1))))
+        raise IndexRangeError(f"select: index {index} is out of range for dim {dim} of size {n}, shape {input.shape}.")
+    return wrap(lib.tl_select(input._array, place, index, here(_frame(1))))
 
 
 def slice_dim(x: Tensor, dim: int, start: int | None, stop: int | None, step: int = 1) -> Tensor:
@@ -370,36 +385,39 @@ def slice_dim(x: Tensor, dim: int, start: int | None, stop: int | None, step: in
     return wrap(lib.tl_slice(x._array, dim, low, high, builtins.min(step, END), here(_frame(1))))
 
 
-def narrow(x: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
+def narrow(input: Tensor, dim: int, start: int | Tensor, length: int) -> Tensor:
     """`length` positions from `start` along a dimension.
 
     >>> tl.arange(5).narrow(0, 1, 3)
     tensor([1, 2, 3])
     """
-    place = normalize_dim("narrow", dim, x.ndim)
-    n, first = (x.shape[place] if x.ndim else 0), start.__index__()
-    if x.ndim == 0 or not -n <= first <= n or length < 0 or (first % n if n and first < 0 else first) + length > n:
+    place = normalize_dim("narrow", dim, input.ndim)
+    n, first = (input.shape[place] if input.ndim else 0), start.__index__()
+    if input.ndim == 0 or not -n <= first <= n or length < 0 or (first % n if n and first < 0 else first) + length > n:
         raise IndexRangeError(
-            f"narrow: start {first} and length {length} leave dim {dim} of size {n}, shape {x.shape}."
+            f"narrow: start {first} and length {length} leave dim {dim} of size {n}, shape {input.shape}."
         )
     first = first + n if first < 0 else first
-    return slice_dim(x, place, first, first + length)
+    return slice_dim(input, place, first, first + length)
 
 
-def diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """The diagonal of two dimensions, as a view with it in the last one.
 
     >>> tl.arange(9).reshape(3, 3).diagonal(1)
     tensor([1, 5])
     """
-    d1, d2 = normalize_dim("diagonal", dim1, x.ndim), normalize_dim("diagonal", dim2, x.ndim)
-    handle = lib.tl_diagonal(x._array, offset, d1, d2, here(_frame(1)))
+    d1, d2 = normalize_dim("diagonal", dim1, input.ndim), normalize_dim("diagonal", dim2, input.ndim)
+    handle = lib.tl_diagonal(input._array, offset, d1, d2, here(_frame(1)))
     return _made(
-        handle, "diagonal", x, f"diagonal: dim1 and dim2 must be two dimensions of {x.shape}, got {dim1} and {dim2}."
+        handle,
+        "diagonal",
+        input,
+        f"diagonal: dim1 and dim2 must be two dimensions of {input.shape}, got {dim1} and {dim2}.",
     )
 
 
-def as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:
+def as_strided(input: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None) -> Tensor:
     """A view of any shape and strides (>= 0, in elements) over the tensor's storage.
 
     >>> tl.as_strided(tl.arange(5), (3, 2), (1, 1)).tolist()
@@ -408,47 +426,47 @@ def as_strided(x: Tensor, size: Sequence[int], stride: Sequence[int], storage_of
     shape, strides = sizes("as_strided", (size,)), sizes("as_strided", (stride,))
     if len(shape) != len(strides):
         raise ShapeError(f"as_strided: {len(shape)} sizes but {len(strides)} strides.")
-    offset = x.storage_offset() if storage_offset is None else storage_offset
-    handle = lib.tl_as_strided(x._array, len(shape), shape, strides, offset, here(_frame(1)))
-    if not handle and lib.tl_status() == DECLINE and x.requires_grad and not x.is_contiguous():
+    offset = input.storage_offset() if storage_offset is None else storage_offset
+    handle = lib.tl_as_strided(input._array, len(shape), shape, strides, offset, here(_frame(1)))
+    if not handle and lib.tl_status() == DECLINE and input.requires_grad and not input.is_contiguous():
         raise ShapeError(
-            f"as_strided: the tensor of shape {x.shape} requires a gradient but is not contiguous.",
+            f"as_strided: the tensor of shape {input.shape} requires a gradient but is not contiguous.",
             hint="call contiguous() first",
         )
     return _made(
         handle,
         "as_strided",
-        x,
+        input,
         f"as_strided: size {tuple(shape)}, strides {tuple(strides)}, offset {offset} leave the storage.",
     )
 
 
-def detach(x: Tensor) -> Tensor:
+def detach(input: Tensor) -> Tensor:
     """A view of the same memory without history.
 
     >>> tl.detach(tl.ones(2, requires_grad=True)).requires_grad
     False
     """
-    return x.detach()
+    return input.detach()
 
 
-def numel(x: Tensor) -> int:
+def numel(input: Tensor) -> int:
     """The number of elements.
 
     >>> tl.numel(tl.zeros(2, 3))
     6
     """
-    return x.numel()
+    return input.numel()
 
 
 # ---- copies ----
-def clone(x: Tensor) -> Tensor:
+def clone(input: Tensor) -> Tensor:
     """A copy in memory of its own, recorded.
 
     >>> tl.ones(2).clone()
     tensor([1., 1.])
     """
-    return views.clone(x)
+    return views.clone(input)
 
 
 def contiguous(self: Tensor) -> Tensor:
@@ -462,23 +480,23 @@ def to(x: Tensor, dtype: DType) -> Tensor:
     return to_dtype(x, dtype)
 
 
-def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
-    """Overwrite with the elements of `src`, broadcast and converted. Recorded."""
+def copy_(self: Tensor, other: Any, non_blocking: bool = False) -> Tensor:
+    """Overwrite with the elements of `other`, broadcast and converted. Recorded."""
     from tensorlib.ops.creation import as_tensor
 
-    src = src if isinstance(src, Tensor) else as_tensor(src, dtype=self.dtype)
+    other = other if isinstance(other, Tensor) else as_tensor(other, dtype=self.dtype)
     line = here(_frame(1))
-    if lib.tl_copy(self._array, src._array, line):
+    if lib.tl_copy(self._array, other._array, line):
         return self
     if lib.tl_status() != DECLINE or lib.tl_detail(0):
         raise_status("copy_", self.shape)
     try:
-        fits = np.broadcast_shapes(self.shape, src.shape) == self.shape
+        fits = np.broadcast_shapes(self.shape, other.shape) == self.shape
     except ValueError:
         fits = False
     if not fits:
-        raise ShapeError(f"copy_: shape {src.shape} does not broadcast to {self.shape}.")
-    value = src.to(self.device) if src.device != self.device else src
+        raise ShapeError(f"copy_: shape {other.shape} does not broadcast to {self.shape}.")
+    value = other.to(self.device) if other.device != self.device else other
     return assign_(self, expand(to(value, self.dtype), *self.shape), "copy_", line)
 
 
@@ -532,7 +550,12 @@ def unsqueeze_(self: Tensor, dim: int) -> Tensor:
     return _reseen(self, "unsqueeze_", unsqueeze(self, dim))
 
 
-swapaxes_ = swapdims_ = transpose_
+def swapaxes_(self: Tensor, axis0: int, axis1: int) -> Tensor:
+    """In-place version of `swapaxes`."""
+    return transpose_(self, axis0, axis1)
+
+
+swapdims_ = transpose_
 
 
 def _property_T(self: Tensor) -> Tensor:

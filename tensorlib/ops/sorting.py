@@ -70,19 +70,19 @@ def _as_row(x: Tensor) -> Tensor:
     return x.reshape(1) if x.ndim == 0 else x
 
 
-def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Any:
     """The elements in order along `dim`, and where each came from; equal elements keep their order, whatever `stable` says; NaN is the greatest.
 
     Shapes:
-        x: (..., L, ...)  ->  (values, indices), both as x
+        input: (..., L, ...)  ->  (values, indices), both as input
 
     >>> values, indices = tl.sort(tl.tensor([3, 1, 2]))
     >>> values.tolist(), indices.tolist()
     ([1, 2, 3], [1, 2, 0])
     """
-    row = _as_row(x)
+    row = _as_row(input)
     values, indices = _sort(row, dim=normalize_dim("sort", dim, row.ndim), descending=bool(descending))
-    return _sort_result(values, indices) if x.ndim else _sort_result(values.reshape(()), indices.reshape(()))
+    return _sort_result(values, indices) if input.ndim else _sort_result(values.reshape(()), indices.reshape(()))
 
 
 def _distinct(shape: tuple[int, ...]) -> Draw:
@@ -134,18 +134,18 @@ _sort = structured(
 )
 
 
-def argsort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
+def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """The positions of the elements in sorted order, along `dim`; see `sort`.
 
     Shapes:
-        x: (..., L, ...)  ->  out: as x, int64
+        input: (..., L, ...)  ->  out: as input, int64
 
     >>> tl.argsort(tl.tensor([3, 1, 2])).tolist()
     [1, 2, 0]
     """
-    row = _as_row(x)
+    row = _as_row(input)
     out = _argsort(row, dim=normalize_dim("argsort", dim, row.ndim), descending=bool(descending))
-    return out.reshape(x.shape) if x.ndim == 0 else out
+    return out.reshape(input.shape) if input.ndim == 0 else out
 
 
 _argsort = structured(
@@ -163,39 +163,41 @@ _argsort = structured(
 
 @composite(
     "msort",
-    inputs=("x",),
+    inputs=("input",),
     ref=lambda xp, x: xp.sort(x, axis=0),
     samples=lambda: [sample(_distinct((5,))), sample(_distinct((3, 4)))],
 )
-def msort(x: Tensor) -> Tensor:
+def msort(input: Tensor) -> Tensor:
     """The elements in order along the first dimension.
 
     >>> tl.msort(tl.tensor([[3, 1], [2, 4]])).tolist()
     [[2, 1], [3, 4]]
     """
-    return sort(x, 0).values
+    return sort(input, 0).values
 
 
 # ---- selecting ----
 
 
-def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:
     """The k largest (or smallest) elements along `dim`, best first whatever `sorted` says, and where they are; of equal ones the first.
 
     Shapes:
-        x: (..., L, ...)  ->  (values, indices), both (..., k, ...)
+        input: (..., L, ...)  ->  (values, indices), both (..., k, ...)
 
     >>> tl.topk(tl.tensor([1, 5, 3]), 2).indices.tolist()
     [1, 2]
     """
-    row = _as_row(x)
+    row = _as_row(input)
     dim = normalize_dim("topk", dim, row.ndim)
     if not 0 <= k <= row.shape[dim]:
         raise ShapeError(
-            f"topk: k is {k}, expected 0 to {row.shape[dim]}, the size of dimension {dim} (shape {x.shape})."
+            f"topk: k is {k}, expected 0 to {row.shape[dim]}, the size of dimension {dim} (shape {input.shape})."
         )
     values, indices = _topk(row, k=k, dim=dim, largest=bool(largest))
-    return _topk_result(values, indices) if x.ndim or k == 0 else _topk_result(values.reshape(()), indices.reshape(()))
+    return (
+        _topk_result(values, indices) if input.ndim or k == 0 else _topk_result(values.reshape(()), indices.reshape(()))
+    )
 
 
 def _topk_ref(xp: Any, x: Any, *, k: int, dim: int, largest: bool) -> Any:
@@ -231,23 +233,23 @@ _topk = structured(
 )
 
 
-def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
+def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
     """The k-th smallest element along `dim` (the smallest is the first), and where it is.
 
     Shapes:
-        x: (..., L, ...)  ->  (values, indices), without `dim`, or with size 1 there
+        input: (..., L, ...)  ->  (values, indices), without `dim`, or with size 1 there
 
     >>> tl.kthvalue(tl.tensor([3, 1, 2]), 2).values.item()
     2
     """
-    row = _as_row(x)
+    row = _as_row(input)
     dim = normalize_dim("kthvalue", dim, row.ndim)
     if not 1 <= k <= row.shape[dim]:
         raise ShapeError(
-            f"kthvalue: k is {k}, expected 1 to {row.shape[dim]}, the size of dimension {dim} (shape {x.shape})."
+            f"kthvalue: k is {k}, expected 1 to {row.shape[dim]}, the size of dimension {dim} (shape {input.shape})."
         )
     both = (shape.narrow(t, dim, k - 1, 1) for t in _topk(row, k=k, dim=dim, largest=False))
-    return _kthvalue_result(*(t if keepdim and x.ndim else t.squeeze(dim) for t in both))
+    return _kthvalue_result(*(t if keepdim and input.ndim else t.squeeze(dim) for t in both))
 
 
 # ---- distinct values ----
@@ -335,23 +337,27 @@ def _asked(entry: Any, name: str, x: Tensor, return_inverse: bool, return_counts
 
 
 def unique(
-    x: Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+    input: Tensor,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: int | None = None,
 ) -> Any:
     """The distinct elements (or, with `dim`, slices) in ascending order, whatever `sorted` says; NaN equals nothing, not even NaN.
 
     Shapes:
-        x: (...)  ->  values: (U,), inverse: as x (which value each element is), counts: (U,)
+        input: (...)  ->  values: (U,), inverse: as input (which value each element is), counts: (U,)
         with dim: values: (..., U, ...), inverse: (L,), counts: (U,)
 
     >>> values, counts = tl.unique(tl.tensor([3, 1, 3]), return_counts=True)
     >>> values.tolist(), counts.tolist()
     ([1, 3], [1, 2])
     """
-    return _asked(_unique, "unique", x, return_inverse, return_counts, dim)
+    return _asked(_unique, "unique", input, return_inverse, return_counts, dim)
 
 
 def unique_consecutive(
-    x: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+    input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> Any:
     """One element (or, with `dim`, slice) of each run of equal ones.
 
@@ -361,12 +367,12 @@ def unique_consecutive(
     >>> tl.unique_consecutive(tl.tensor([1, 1, 2, 1])).tolist()
     [1, 2, 1]
     """
-    return _asked(_unique_consecutive, "unique_consecutive", x, return_inverse, return_counts, dim)
+    return _asked(_unique_consecutive, "unique_consecutive", input, return_inverse, return_counts, dim)
 
 
 @composite(
     "isin",
-    inputs=("x", "y"),
+    inputs=("elements", "test_elements"),
     ref=lambda xp, x, y: xp.isin(x, y),
     samples=lambda: [
         sample(Draw(s, 0, 9, dtype="int64"), Draw(t, 0, 9, dtype="int64"))
@@ -374,16 +380,18 @@ def unique_consecutive(
         for t in [(0,), (1,), (4,), (2, 3)]
     ],
 )
-def isin(x: Tensor, y: Tensor | Scalar, *, assume_unique: bool = False, invert: bool = False) -> Tensor:
-    """Whether each element of x is among the elements of y; `invert` negates.
+def isin(
+    elements: Tensor, test_elements: Tensor | Scalar, *, assume_unique: bool = False, invert: bool = False
+) -> Tensor:
+    """Whether each element of elements is among the elements of test_elements; `invert` negates.
 
     Shapes:
-        x: (...), y: (...)  ->  out: as x, bool
+        elements: (...), test_elements: (...)  ->  out: as elements, bool
 
     >>> tl.isin(tl.tensor([1, 2, 3]), tl.tensor([3, 1])).tolist()
     [True, False, True]
     """
-    found = _isin(x, y)
+    found = _isin(elements, test_elements)
     return ops.comparison.logical_not(found) if invert else found
 
 
@@ -397,7 +405,7 @@ _isin = structured(
 
 def searchsorted(
     sorted_sequence: Tensor,
-    values: Tensor | Scalar,
+    input: Tensor | Scalar,
     *,
     out_int32: bool = False,
     right: bool = False,
@@ -407,7 +415,7 @@ def searchsorted(
     """Where each value would have to be inserted to keep the sequence sorted: before equal elements, or after them with ``right=True``.
 
     Shapes:
-        sorted_sequence: (L,), values: (...)  or  (B..., L), (B..., N)  ->  out: as values, int64
+        sorted_sequence: (L,), input: (...)  or  (B..., L), (B..., N)  ->  out: as input, int64
 
     >>> tl.searchsorted(tl.tensor([1, 3, 5]), tl.tensor([3, 4])).tolist()
     [1, 2]
@@ -418,21 +426,21 @@ def searchsorted(
         )
     if sorter is not None:
         sorted_sequence = gathering.gather(sorted_sequence, -1, sorter)
-    return _search(sorted_sequence, values, right or side == "right", out_int32)
+    return _search(sorted_sequence, input, right or side == "right", out_int32)
 
 
-def bucketize(x: Tensor | Scalar, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
-    """Which interval between ascending `boundaries` each element lies in: ``boundaries[i-1] < x <= boundaries[i]``; with `right`, ``<=`` and ``<``.
+def bucketize(input: Tensor | Scalar, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+    """Which interval between ascending `boundaries` each element is in: ``boundaries[i-1] < input <= boundaries[i]``; with `right`, ``<=`` and ``<``.
 
     Shapes:
-        x: (...), boundaries: (L,)  ->  out: as x, int64 in [0, L]
+        input: (...), boundaries: (L,)  ->  out: as input, int64 in [0, L]
 
     >>> tl.bucketize(tl.tensor([0, 1, 2]), tl.tensor([1, 2])).tolist()
     [0, 0, 1]
     """
     if boundaries.ndim != 1:
         raise ShapeError(f"bucketize: boundaries must have 1 dimension, got shape {boundaries.shape}.")
-    return _search(boundaries, x, right, out_int32)
+    return _search(boundaries, input, right, out_int32)
 
 
 def _search(sequence: Tensor, values: Tensor | Scalar, right: bool, out_int32: bool) -> Tensor:
@@ -479,29 +487,31 @@ _searchsorted = structured(
 # ---- counting ----
 
 
-def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each number from 0 on occurs, or the sum of its elements' weights, through which gradients flow.
 
     Shapes:
-        x: (L,), integers >= 0; weights: (L,)  ->  out: (max(largest + 1, minlength),)
+        input: (L,), integers >= 0; weights: (L,)  ->  out: (max(largest + 1, minlength),)
 
     >>> tl.bincount(tl.tensor([0, 2, 2])).tolist()
     [1, 0, 2]
     """
-    if x.dtype.category != 1:
-        raise DTypeError(f"bincount: expected integers, got {x.dtype.name}.")
-    if x.ndim != 1 or minlength < 0:
+    if input.dtype.category != 1:
+        raise DTypeError(f"bincount: expected integers, got {input.dtype.name}.")
+    if input.ndim != 1 or minlength < 0:
         raise ShapeError(
-            f"bincount: expected 1 dimension and minlength >= 0, got shape {x.shape} and minlength {minlength}."
+            f"bincount: expected 1 dimension and minlength >= 0, got shape {input.shape} and minlength {minlength}."
         )
     if weights is None:
-        return _bincount(x, minlength=minlength)
-    if weights.shape != x.shape:
+        return _bincount(input, minlength=minlength)
+    if weights.shape != input.shape:
         raise ShapeError(
-            f"bincount: weights of shape {weights.shape} do not fit x of shape {x.shape}; expected the same."
+            f"bincount: weights of shape {weights.shape} do not fit input of shape {input.shape}; expected the same."
         )
-    size = max(minlength, int(x.amax().item()) + 1) if x.numel() else minlength
-    return gathering.scatter_add(ops.creation.zeros((size,), dtype=weights.dtype, device=weights.device), 0, x, weights)
+    size = max(minlength, int(input.amax().item()) + 1) if input.numel() else minlength
+    return gathering.scatter_add(
+        ops.creation.zeros((size,), dtype=weights.dtype, device=weights.device), 0, input, weights
+    )
 
 
 def _bincount_ref(xp: Any, x: Any, *, minlength: int) -> Any:
@@ -532,18 +542,18 @@ _bincount = structured(
 )
 
 
-def histc(x: Tensor, bins: int = 100, min: Scalar = 0, max: Scalar = 0) -> Tensor:
+def histc(input: Tensor, bins: int = 100, min: Scalar = 0, max: Scalar = 0) -> Tensor:
     """How many elements fall into each of `bins` equal intervals from `min` to `max` (both inclusive; the data's range where they are equal).
 
     Shapes:
-        x: (...)  ->  out: (bins,), in x's dtype
+        input: (...)  ->  out: (bins,), in input's dtype
 
     >>> tl.histc(tl.tensor([1.0, 2.0, 1.0]), bins=4, min=0, max=3).tolist()
     [0.0, 2.0, 1.0, 0.0]
     """
     if bins < 1 or max < min:
         raise ShapeError(f"histc: expected bins >= 1 and min <= max, got bins={bins}, min={min}, max={max}.")
-    return _histc(x, bins=bins, min=min, max=max)
+    return _histc(input, bins=bins, min=min, max=max)
 
 
 def _histc_ref(xp: Any, x: Any, *, bins: int, min: Scalar, max: Scalar) -> Any:

@@ -88,30 +88,30 @@ _pow = elementwise(
 )
 
 
-def pow(x: Tensor | Scalar, y: Tensor | Scalar) -> Tensor:
-    """``x`` to the power ``y``; either may be a number.
+def pow(input: Tensor | Scalar, exponent: Tensor | Scalar) -> Tensor:
+    """``input`` to the power ``exponent``; either may be a number.
 
     Shapes:
-        x, y: broadcast together  ->  out: the common shape
+        input, exponent: broadcast together  ->  out: the common shape
 
     >>> tl.pow(tl.tensor([1.0, 2.0, 3.0]), 2).tolist(), tl.pow(2, tl.tensor([1, 3])).tolist()
     ([1.0, 4.0, 9.0], [2, 8])
     """
-    if y.__class__ is int and y == 2:
-        return square(x)
-    if y.__class__ is float:
-        if y == 2.0 and not _is_integral(x):
-            return square(x)
-        if y == 0.5:
-            return sqrt(x)
-    return _pow(x, y)
+    if exponent.__class__ is int and exponent == 2:
+        return square(input)
+    if exponent.__class__ is float:
+        if exponent == 2.0 and not _is_integral(input):
+            return square(input)
+        if exponent == 0.5:
+            return sqrt(input)
+    return _pow(input, exponent)
 
 
 def _is_integral(x: Any) -> bool:
     return hasattr(x, "dtype") and x.dtype.category < 2
 
 
-def float_power(x: Tensor | Scalar, y: Tensor | Scalar) -> Tensor:
+def float_power(input: Tensor | Scalar, exponent: Tensor | Scalar) -> Tensor:
     """`pow` computed and returned in float64 (complex128 for complex operands).
 
     >>> tl.float_power(tl.tensor([2, 3]), -1).dtype
@@ -121,7 +121,7 @@ def float_power(x: Tensor | Scalar, y: Tensor | Scalar) -> Tensor:
     def wide(v: Any) -> Any:
         return to_dtype(v, complex128 if v.dtype.is_complex else float64) if isinstance(v, Tensor) else v
 
-    return pow(wide(x), wide(y))
+    return pow(wide(input), wide(exponent))
 
 
 sqrt = _float(
@@ -296,13 +296,13 @@ xlogy = elementwise(
 )
 
 
-def ldexp(x: Tensor, other: Tensor) -> Tensor:
-    """``x * 2**other``.
+def ldexp(input: Tensor, other: Tensor) -> Tensor:
+    """``input * 2**other``.
 
     >>> tl.ldexp(tl.tensor([1.5]), tl.tensor([3])).tolist()
     [12.0]
     """
-    return x * exp2(other)
+    return input * exp2(other)
 
 
 # ---- trigonometric ----
@@ -383,12 +383,15 @@ def _radius_squared(y: Any, x: Any) -> Tensor:
 
 atan2 = elementwise(
     "atan2",
-    inputs=("y", "x"),
+    inputs=("input", "other"),
     dtype=rules.floating,
     ref=lambda xp, y, x: xp.arctan2(y, x),
-    partials=(lambda y, x, g: g * x / _radius_squared(y, x), lambda y, x, g: -g * y / _radius_squared(y, x)),
+    partials=(
+        lambda input, other, g: g * other / _radius_squared(input, other),
+        lambda input, other, g: -g * input / _radius_squared(input, other),
+    ),
     samples=binary(low=(0.2, -2.0), special=_SPECIAL),
-    doc="""The angle of the point (x, y) in (-pi, pi]; the first operand is `y`, as everywhere.
+    doc="""The angle of the point (other, input) in (-pi, pi]: the height comes first, as everywhere.
 
     >>> round(tl.atan2(tl.tensor(1.0), tl.tensor(-1.0)).item(), 4)  # 3/4 pi
     2.3562
@@ -560,7 +563,7 @@ _polygamma = elementwise(
 )
 
 
-def polygamma(n: int, x: Tensor) -> Tensor:
+def polygamma(n: int, input: Tensor) -> Tensor:
     """The `n`-th derivative of `digamma`.
 
     >>> round(tl.polygamma(1, tl.tensor(1.0)).item(), 4)  # pi^2 / 6
@@ -568,4 +571,4 @@ def polygamma(n: int, x: Tensor) -> Tensor:
     """
     if n < 0:
         raise ValueError(f"polygamma: expected n >= 0, got {n}.")
-    return _polygamma(x, n)
+    return _polygamma(input, n)

@@ -278,3 +278,24 @@ def test_attributes() -> None:
         x.size(3)
     with pytest.raises(AttributeError):
         x.shape = (3,)  # type: ignore[misc]
+
+
+def test_asarray_copies_as_told() -> None:
+    array, x = np.zeros(2, np.float32), tl.zeros(2)
+    assert np.shares_memory(tl.asarray(array).numpy(), array) and tl.asarray(x) is x
+    assert not np.shares_memory(tl.asarray(array, copy=True).numpy(), array)
+    assert tl.asarray(x, copy=True).data_ptr() != x.data_ptr()
+    assert tl.asarray(array, copy=False, requires_grad=True).requires_grad
+    for obj, dtype in (([1.0], None), (array, tl.float64), (x, tl.int64)):
+        with pytest.raises(ValueError, match=r"asarray: this .* can not become such a tensor without a copy"):
+            tl.asarray(obj, dtype=dtype, copy=False)
+
+
+def test_ends_by_name() -> None:
+    assert tl.arange(end=3).tolist() == tl.arange(0, end=3).tolist() == [0, 1, 2]
+    assert tl.randint(high=1, size=(2,)).tolist() == tl.randint_like(tl.zeros(2), high=1).tolist() == [0, 0]
+    assert (
+        tl.normal(0, 1, (2,), requires_grad=True).requires_grad
+        and tl.logspace(0, 1, 2, requires_grad=True).requires_grad
+    )
+    assert tl.zeros(3).uniform_(2, to=2.5).min() >= 2 and tl.zeros(3).random_(to=1).tolist() == [0, 0, 0]

@@ -56,7 +56,7 @@ SAMPLES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no gpu": (lambda: tl.zeros(1, device="cuda"), tl.DeviceError, "cuda"),
     "item": (lambda: tl.ones(2).item(), tl.ShapeError, r"item: got a tensor of shape \(2,\)"),
     "cat": (lambda: tl.cat([tl.ones(2, 3), tl.ones(2, 4)]), tl.ShapeError, r"cat: tensor 1 has shape \(2, 4\), the first \(2, 3\)"),
-    "foreign": (lambda: tl.add(tl.ones(2), "x"), TypeError, "add: y is a str, expected a Tensor or a number"),
+    "foreign": (lambda: tl.add(tl.ones(2), "x"), TypeError, "add: other is a str, expected a Tensor or a number"),
     "dtypes of a product": (lambda: tl.ones(2) @ tl.ones(2).double(), tl.DTypeError, "float32 and float64"),
     "empty maximum": (lambda: tl.zeros(0).max(), tl.ShapeError, "empty"),
     "no gradient": (lambda: tl.ones(1).backward(), tl.GradError, r"shape \(1,\) does not require a gradient"),

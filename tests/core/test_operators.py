@@ -222,3 +222,24 @@ def test_numpy_functions_on_tensors_say_that_they_do_not_apply() -> None:
     with pytest.raises(TypeError, match="__array_ufunc__"):
         np.sin(tl.ones(2))
     assert np.asarray(tl.ones(2)).tolist() == [1, 1] and np.concatenate([tl.ones(1), tl.zeros(1)]).tolist() == [1, 0]
+
+
+def test_arguments_by_their_names() -> None:
+    """As PyTorch's scripts write them; tests/parity compares all signatures."""
+    x, ids = tl.tensor([[1.0, -2.0]]), tl.tensor([[1]])
+    assert tl.add(input=x, other=x, alpha=2).tolist() == x.clone().add_(other=2 * x).tolist() == [[3, -6]]
+    assert tl.relu(input=x).tolist() == tl.clamp(input=x, min=0).tolist() == tl.max(x, other=0 * x).tolist() == [[1, 0]]
+    assert tl.lerp(input=x, end=0 * x, weight=0.5).tolist() == [[0.5, -1]]
+    assert (
+        tl.reshape(input=x, shape=(2, 1)).tolist()
+        == x.permute(dims=(1, 0)).tolist()
+        == x.swapaxes(axis0=0, axis1=1).tolist()
+    )
+    assert tl.scatter(x, 1, ids, value=5).tolist() == x.clone().scatter_(dim=1, index=ids, value=5).tolist() == [[1, 5]]
+    assert x.clone().pow_(exponent=2).tolist() == tl.pow(x, exponent=2).tolist() == [[1, 4]]
+    assert tl.repeat_interleave(x, 2, output_size=4).tolist() == [1, 1, -2, -2]
+    assert x.requires_grad_().numpy(force=True).tolist() == [[1, -2]]
+    with pytest.raises(TypeError, match="scatter: got neither src nor value"):
+        tl.scatter(x, 1, ids)
+    with pytest.raises(TypeError, match="add: other is a NoneType"):
+        x.detach().add_()

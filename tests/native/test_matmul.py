@@ -180,7 +180,7 @@ def test_linear_act_words_its_errors() -> None:
     x, w = tl.ones(2, 3), tl.ones(4, 3)
     with pytest.raises(ValueError, match=r"linear_act: activation: expected one of gelu, .*, got 'elu'"):
         tl.fused.linear_act(x, w, activation="elu")
-    with pytest.raises(ValueError, match=r"linear_act: x of shape \(2, 3\) does not fit weight of shape \(4, 5\)"):
+    with pytest.raises(ValueError, match=r"linear_act: input of shape \(2, 3\) does not fit weight of shape \(4, 5\)"):
         tl.fused.linear_act(x, tl.ones(4, 5))
     with pytest.raises(ValueError, match=r"linear_act: weight must have shape \(D_out, D_in\), got \(3,\)"):
         tl.fused.linear_act(x, tl.ones(3))

@@ -104,7 +104,10 @@ REFUSED: list[tuple[str, Callable[[], object]]] = [
     (r"Hardtanh: max_val 1.0 must be above min_val 1.0", lambda: nn.Hardtanh(1.0, 1.0)),
     ("softshrink: lambd must not be negative, got -0.5", lambda: tl.softshrink(tl.zeros(3), -0.5)),
     ("rrelu: lower 0.5 is above upper 0.1", lambda: tl.rrelu(tl.zeros(3), 0.5, 0.1)),
-    (r"prelu: weight of shape \(2,\) does not fit x of shape \(2, 3\)", lambda: tl.prelu(tl.zeros(2, 3), tl.zeros(2))),
+    (
+        r"prelu: weight of shape \(2,\) does not fit input of shape \(2, 3\)",
+        lambda: tl.prelu(tl.zeros(2, 3), tl.zeros(2)),
+    ),
     (r"prelu: weight must be one number or have shape \(C,\)", lambda: tl.prelu(tl.zeros(2, 3), tl.zeros(1, 3))),
     (r"glu: dimension 1 must have an even size, got shape \(2, 3\)", lambda: F.glu(tl.zeros(2, 3), 1)),
     (r"Softmax2d: expected .* got shape \(2, 3\)", lambda: nn.Softmax2d()(tl.zeros(2, 3))),

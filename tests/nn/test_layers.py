@@ -30,7 +30,7 @@ def test_linear() -> None:
 
 
 def test_linear_words_what_does_not_fit() -> None:
-    with pytest.raises(ValueError, match=r"linear: x of shape \(4, 5\) does not fit weight of shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"linear: input of shape \(4, 5\) does not fit weight of shape \(2, 3\)"):
         nn.Linear(3, 2)(tl.zeros(4, 5))
 
 

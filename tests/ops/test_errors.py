@@ -11,7 +11,7 @@ import pytest
 import tensorlib as tl
 from tensorlib.errors import DeviceError, ShapeError
 from tensorlib.ops.table import Draw, ErrorSample, Op, Sample, entries, samples_of
-from tests.cases import Case, cases, error_cases, flat, public_function, typical
+from tests.cases import Case, cases, error_cases, flat, operand_names, public_function, typical
 
 
 def call(op: Op, case: Case, args: list[object]) -> object:
@@ -20,12 +20,9 @@ def call(op: Op, case: Case, args: list[object]) -> object:
     attrs = case.sample.attrs
     if op.kind != "structured" or public is None:
         return case.call(*args)
-    named = [n for n, p in inspect.signature(public).parameters.items() if p.kind is not p.VAR_POSITIONAL]
-    return (
-        public(**dict(zip(op.inputs, args, strict=False)), **attrs)
-        if {*op.inputs} <= {*named}
-        else public(*args, **attrs)
-    )
+    names = operand_names(op, public)
+    named = {*names} <= {*inspect.signature(public).parameters}
+    return public(**dict(zip(names, args, strict=False)), **attrs) if named else public(*args, **attrs)
 
 
 @pytest.mark.parametrize("dtype", [tl.float32, tl.float64], ids=lambda d: d.name)

@@ -8,7 +8,7 @@ import pytest
 import tensorlib as tl
 from tensorlib.errors import DTypeError, GradError, ShapeError
 from tensorlib.ops.table import Draw, Op, samples_of
-from tests.cases import STRIDED, Case, cases, differentiable_cases, leaves, rubbish, same_bits, typical
+from tests.cases import STRIDED, Case, cases, differentiable_cases, leaves, operand_names, rubbish, same_bits, typical
 
 
 def has_twin(op: Op) -> bool:
@@ -23,7 +23,8 @@ def twin(case: Case, x: tl.Tensor, rest: list[object]) -> tl.Tensor:
     method = getattr(x, case.op.name + "_")
     if case.op.kind == "elementwise":
         return method(*rest, **case.sample.attrs)
-    return method(**dict(zip(case.op.inputs[1:], rest, strict=True)), **case.sample.attrs)
+    names = operand_names(case.op, getattr(tl.Tensor, case.op.name))
+    return method(**dict(zip(names[1:], rest, strict=True)), **case.sample.attrs)
 
 
 def fits(case: Case, x: tl.Tensor, result: tl.Tensor) -> bool:
