@@ -22,7 +22,7 @@ def options_of(source: str, options: dict[str, Any], gcc: bool) -> dict[str, Any
     flags = options.get("extra_postargs") or []
     if "-O3" not in flags:
         return options
-    if source.endswith(("_base.c", "isa_arrays_avx2.c")) and platform.machine() in ("x86_64", "AMD64"):
+    if source.endswith("_base.c") and platform.machine() in ("x86_64", "AMD64"):
         flags = [*flags, "-Os"]
     elif gcc and ("isa_arrays" in source or "isa_grid" in source):
         flags = [*flags, *LEAN]

@@ -33,27 +33,75 @@ static const ew_row rows[TL_N_EW] = {
 #undef EW3
 };
 
-/* ---- contiguous ---- */
+/* ---- a kernel and what it runs over: 0 is out, then the inputs ---- */
 typedef struct {
     tl_ew_fn fn;
-    char *out;
-    const char *in[TL_EW_MAX_IN];
-    int n_in;
-    uint8_t out_size, in_size[TL_EW_MAX_IN]; /* bytes per element */
+    int n;                      /* operands */
+    int64_t lanes;              /* fn takes multiples of this many elements */
+    uint8_t size[MAX_OPERANDS]; /* bytes per element */
     uint8_t step[TL_EW_MAX_IN];
+} ew_call;
+
+static void make_call(ew_call *c, tl_ew_fn fn, const tl_tensor *const *operands, int n)
+{
+    unsigned sizes = 0; /* powers of two, each a bit: the widest is the highest */
+    for (int k = 0; k < n; k++) sizes |= c->size[k] = tl_itemsize[operands[k]->dtype];
+    c->fn = fn, c->n = n;
+    c->lanes = tl_ew_k->vector_bytes >> (31 - __builtin_clz(sizes));
+}
+
+/* Fewer elements than a vector has: through copies of a whole one, so that no kernel carries code for them. */
+static __attribute__((noinline)) void call_rest(const ew_call *c, char *out, const void *const *in, int64_t at, int64_t n)
+{
+    char last[MAX_OPERANDS][TL_ALIGN] __attribute__((aligned(TL_ALIGN))) = {{0}};
+    const void *padded[TL_EW_MAX_IN];
+    for (int k = 1; k < c->n; k++) {
+        size_t size = c->size[k];
+        bool one = !c->step[k - 1];
+        memcpy(last[k], one ? in[k - 1] : (const char *)in[k - 1] + (size_t)at * size, one ? size : (size_t)n * size);
+        padded[k - 1] = last[k];
+    }
+    c->fn(last[0], padded, c->lanes, c->step);
+    memcpy(out + at * c->size[0], last[0], (size_t)(n * c->size[0]));
+}
+
+static void call(const ew_call *c, char *out, const void *const *in, int64_t n)
+{
+    int64_t rest = n & (c->lanes - 1);
+    if (n > rest) c->fn(out, in, n - rest, c->step);
+    if (rest) call_rest(c, out, in, n - rest, rest);
+}
+
+void arr_add_run(int dtype, void *sum, const void *x, int64_t n)
+{
+    uint8_t size = tl_itemsize[dtype];
+    ew_call c = {tl_ew_k->forward[TL_OP_add][dtype], 3, tl_ew_k->vector_bytes / size, {size, size, size}, {1, 1}};
+    call(&c, sum, (const void *[]){sum, x}, n);
+}
+
+/* ---- contiguous ---- */
+typedef struct {
+    ew_call call;
+    char *out;
+    const void *in[TL_EW_MAX_IN];
     bool stream;
 } ew_flat;
+
+static void flat_skip(const ew_flat *f, const void **in, int64_t n)
+{
+    for (int k = 1; k < f->call.n; k++) in[k - 1] = (const char *)in[k - 1] + n * f->call.step[k - 1] * f->call.size[k];
+}
 
 static void flat_stream(const ew_flat *f, char *out, const void **in, int64_t n)
 {
     char buffer[PIECE * 8] __attribute__((aligned(TL_ALIGN)));
     for (int64_t left = n; left > 0; left -= PIECE) {
-        int64_t count = left < PIECE ? left : PIECE, nbytes = count * f->out_size, whole = nbytes & -TL_ALIGN;
-        f->fn(buffer, in, count, f->step);
+        int64_t count = left < PIECE ? left : PIECE, nbytes = count * f->call.size[0], whole = nbytes & -TL_ALIGN;
+        call(&f->call, buffer, in, count);
         tl_ew_k->stream(out, buffer, whole);
         memcpy(out + whole, buffer + whole, (size_t)(nbytes - whole));
         out += nbytes;
-        for (int k = 0; k < f->n_in; k++) in[k] = (const char *)in[k] + count * f->step[k] * f->in_size[k];
+        flat_skip(f, in, count);
     }
 }
 
@@ -61,29 +109,28 @@ static void flat_range(void *arg, int64_t begin, int64_t end)
 {
     const ew_flat *f = arg;
     const void *in[TL_EW_MAX_IN];
-    for (int k = 0; k < f->n_in; k++) in[k] = f->in[k] + begin * f->step[k] * f->in_size[k];
-    char *out = f->out + begin * f->out_size;
+    memcpy(in, f->in, sizeof in);
+    flat_skip(f, in, begin);
+    char *out = f->out + begin * f->call.size[0];
     if (f->stream)
         flat_stream(f, out, in, end - begin);
     else
-        f->fn(out, in, end - begin, f->step);
+        call(&f->call, out, in, end - begin);
 }
 
 static void run_flat(ew_flat *f, int64_t n)
 {
-    f->stream = n * f->out_size >= STREAM_BYTES && (uintptr_t)f->out % TL_ALIGN == 0;
-    for (int k = 0; k < f->n_in; k++) f->stream &= f->in[k] != f->out; /* in place, out's lines are in the cache anyway */
+    f->stream = n * f->call.size[0] >= STREAM_BYTES && (uintptr_t)f->out % TL_ALIGN == 0;
+    for (int k = 0; k < f->call.n - 1; k++) f->stream &= f->in[k] != f->out; /* in place, out's lines are in the cache anyway */
     tl_parallel_for(flat_range, f, n, GRAIN);
 }
 
 /* ---- any strides ---- */
 typedef struct {
-    tl_ew_fn fn;
-    char *base[MAX_OPERANDS];   /* 0: out; then the inputs */
-    uint8_t size[MAX_OPERANDS];
+    ew_call call;
+    char *base[MAX_OPERANDS];
     uint8_t gather[MAX_OPERANDS]; /* strided along the innermost dimension: goes through a buffer */
-    uint8_t step[TL_EW_MAX_IN];
-    int n, ndim;                /* operands; dimensions, innermost first */
+    int ndim;                   /* dimensions, innermost first */
     int64_t dims[TL_MAX_DIMS];
     int64_t strides[MAX_OPERANDS][TL_MAX_DIMS]; /* bytes */
     int64_t outer, piece;       /* product of dims[1..]; elements of the innermost dimension per unit of work */
@@ -107,14 +154,14 @@ static void plan_piece(const ew_plan *p, char *const *at, int64_t n)
 {
     char buffers[MAX_OPERANDS][PIECE * 8] __attribute__((aligned(TL_ALIGN)));
     const void *in[TL_EW_MAX_IN];
-    for (int k = 1; k < p->n; k++) {
+    for (int k = 1; k < p->call.n; k++) {
         in[k - 1] = at[k];
         if (!p->gather[k]) continue;
-        copy_strided(buffers[k], p->size[k], at[k], p->strides[k][0], n, p->size[k]);
+        copy_strided(buffers[k], p->call.size[k], at[k], p->strides[k][0], n, p->call.size[k]);
         in[k - 1] = buffers[k];
     }
-    p->fn(p->gather[0] ? buffers[0] : at[0], in, n, p->step);
-    if (p->gather[0]) copy_strided(at[0], p->strides[0][0], buffers[0], p->size[0], n, p->size[0]);
+    call(&p->call, p->gather[0] ? buffers[0] : at[0], in, n);
+    if (p->gather[0]) copy_strided(at[0], p->strides[0][0], buffers[0], p->call.size[0], n, p->call.size[0]);
 }
 
 /* Units [begin, end). Unit u is piece u / outer of row u % outer: rows inside, so that lines a strided operand has touched are used again. */
@@ -124,7 +171,7 @@ static void plan_range(void *arg, int64_t begin, int64_t end)
     int64_t index[TL_MAX_DIMS], row = begin % p->outer, first = begin / p->outer * p->piece;
     char *at[MAX_OPERANDS];
     for (int d = 1; d < p->ndim; d++) index[d] = row % p->dims[d], row /= p->dims[d];
-    for (int k = 0; k < p->n; k++) {
+    for (int k = 0; k < p->call.n; k++) {
         at[k] = p->base[k] + first * p->strides[k][0];
         for (int d = 1; d < p->ndim; d++) at[k] += index[d] * p->strides[k][d];
     }
@@ -133,14 +180,14 @@ static void plan_range(void *arg, int64_t begin, int64_t end)
         plan_piece(p, at, left < p->piece ? left : p->piece);
         int d = 1;
         for (; d < p->ndim; d++) { /* the next row, as an odometer turns */
-            for (int k = 0; k < p->n; k++) at[k] += p->strides[k][d];
+            for (int k = 0; k < p->call.n; k++) at[k] += p->strides[k][d];
             if (++index[d] < p->dims[d]) break;
-            for (int k = 0; k < p->n; k++) at[k] -= p->dims[d] * p->strides[k][d];
+            for (int k = 0; k < p->call.n; k++) at[k] -= p->dims[d] * p->strides[k][d];
             index[d] = 0;
         }
         if (d < p->ndim) continue;
         first += p->piece; /* all rows done: the next piece of the first row */
-        for (int k = 0; k < p->n; k++) at[k] += p->piece * p->strides[k][0];
+        for (int k = 0; k < p->call.n; k++) at[k] += p->piece * p->strides[k][0];
     }
 }
 
@@ -151,12 +198,12 @@ static void plan_add_dim(ew_plan *p, int64_t size, const int64_t *strides)
 {
     if (size == 1) return;
     bool merges = p->ndim > 0;
-    for (int k = 0; k < p->n && merges; k++) merges = strides[k] == p->strides[k][p->ndim - 1] * p->dims[p->ndim - 1];
+    for (int k = 0; k < p->call.n && merges; k++) merges = strides[k] == p->strides[k][p->ndim - 1] * p->dims[p->ndim - 1];
     if (merges) {
         p->dims[p->ndim - 1] *= size;
         return;
     }
-    for (int k = 0; k < p->n; k++) p->strides[k][p->ndim] = strides[k];
+    for (int k = 0; k < p->call.n; k++) p->strides[k][p->ndim] = strides[k];
     p->dims[p->ndim++] = size;
 }
 
@@ -165,8 +212,9 @@ static void make_plan(ew_plan *p, tl_ew_fn fn, const tl_tensor *const *operands,
 {
     const tl_tensor *out = operands[0];
     int order[TL_MAX_DIMS];
-    p->fn = fn, p->n = n, p->ndim = 0;
-    for (int k = 0; k < n; k++) p->base[k] = tl_data(operands[k]), p->size[k] = tl_itemsize[operands[k]->dtype];
+    make_call(&p->call, fn, operands, n);
+    p->ndim = 0;
+    for (int k = 0; k < n; k++) p->base[k] = tl_data(operands[k]);
     for (int d = 0; d < out->ndim; d++) { /* innermost first: by out's strides, insertion keeps equal ones in order */
         int at = 0;
         while (at < d && magnitude(out->strides[order[at]]) < magnitude(out->strides[out->ndim - 1 - d])) at++;
@@ -178,7 +226,7 @@ static void make_plan(ew_plan *p, tl_ew_fn fn, const tl_tensor *const *operands,
         for (int k = 0; k < n; k++) {
             const tl_tensor *t = operands[k];
             int d = order[i] - (out->ndim - t->ndim);
-            strides[k] = d < 0 || t->dims[d] == 1 ? 0 : t->strides[d] * p->size[k];
+            strides[k] = d < 0 || t->dims[d] == 1 ? 0 : t->strides[d] * p->call.size[k];
         }
         plan_add_dim(p, out->dims[order[i]], strides);
     }
@@ -189,8 +237,8 @@ static void make_plan(ew_plan *p, tl_ew_fn fn, const tl_tensor *const *operands,
     bool gathers = false;
     for (int k = 0; k < n; k++) {
         int64_t s = p->strides[k][0];
-        p->gather[k] = s != p->size[k] && (k == 0 ? p->dims[0] > 1 : s != 0);
-        if (k) p->step[k - 1] = s != 0;
+        p->gather[k] = s != p->call.size[k] && (k == 0 ? p->dims[0] > 1 : s != 0);
+        if (k) p->call.step[k - 1] = s != 0;
         gathers |= p->gather[k];
     }
     p->outer = 1;
@@ -216,15 +264,15 @@ static void run(tl_ew_fn fn, const tl_tensor *const *operands, int n)
         contiguous = operands[k]->numel == 1 || (tl_contiguous(operands[k]) && operands[k]->numel == out->numel);
     tl_gil gil = tl_unlock(out->numel >= 16384);
     if (contiguous) { /* of a broadcast operand, equal numel means equal shape but for ones */
-        ew_flat f = {.fn = fn, .out = tl_data(out), .n_in = n - 1, .out_size = tl_itemsize[out->dtype]};
-        const void *in[TL_EW_MAX_IN];
+        ew_flat f;
+        make_call(&f.call, fn, operands, n);
+        f.out = tl_data(out);
         for (int k = 1; k < n; k++) {
-            in[k - 1] = f.in[k - 1] = tl_data(operands[k]);
-            f.step[k - 1] = operands[k]->numel != 1 || out->numel == 1;
-            f.in_size[k - 1] = tl_itemsize[operands[k]->dtype];
+            f.in[k - 1] = tl_data(operands[k]);
+            f.call.step[k - 1] = operands[k]->numel != 1 || out->numel == 1;
         }
         if (out->numel <= GRAIN)
-            fn(f.out, in, out->numel, f.step);
+            call(&f.call, f.out, f.in, out->numel);
         else
             run_flat(&f, out->numel);
     } else {

@@ -143,6 +143,7 @@ const tl_ew_kernels TL_NAME(ew_kernels) = {
 #undef EW2
 #undef EW3
     },
+    .vector_bytes = TL_VBYTES,
     .stream = ew_stream,
 };
 #undef K

@@ -1,5 +1,5 @@
 /* The loops of elementwise.inc.c for one element type TY (u8 ... f64), which the including file defines. `f` is a constant at every call, so it is
- * inlined; so are n_in and the inputs it does not count. The tail runs f on a padded vector: an element's bits do not depend on where it lies. */
+ * inlined; so are n_in and the inputs it does not count. */
 #define S TL_PASTE(s, TY)
 #define V TL_PASTE(v, TY)
 #define FN(name) TL_PASTE(ew_##name, TY)
@@ -10,7 +10,6 @@ typedef __typeof__((V){0} == (V){0}) FN(mask);
 typedef int8_t FN(bytes) __attribute__((vector_size(FN(LANES))));
 
 TL_INLINE V FN(load)(const S *p) { V v; memcpy(&v, p, sizeof v); return v; }
-TL_INLINE V FN(load_part)(const S *p, int64_t n) { V v = {0}; tl_copy_small(&v, p, (size_t)n * sizeof(S)); return v; }
 TL_INLINE V FN(splat)(const S *p) { return *p - (V){0}; }
 /* mask <-> bool */
 TL_INLINE FN(bytes) FN(pack)(FN(mask) m) { return __builtin_convertvector(m, FN(bytes)) & 1; }
@@ -31,22 +30,16 @@ TL_INLINE FN(input) FN(open)(const void *const *in, const uint8_t *step, int k, 
 #define OPEN(k) FN(input) x##k = FN(open)(in, step, k, n_in, &splats[k]);
 #define NEXT(k) if (k < n_in) x##k.p += x##k.move;
 #define ARG(k) (k < n_in ? FN(load)(x##k.p) : (V){0})
-#define ARG_PART(k) (k < n_in ? FN(load_part)(x##k.p, rest) : (V){0})
 
 TL_INLINE void FN(map)(void *out, const void *const *in, int64_t n, const uint8_t *step, int n_in, V (*f)(V, V, V, V, V))
 {
     S *o = out;
     V splats[TL_EW_MAX_IN];
     EACH_INPUT(OPEN)
-    for (int64_t left = n; left >= L; left -= L, o += L) {
+    for (; n > 0; n -= L, o += L) {
         V v = f(ARG(0), ARG(1), ARG(2), ARG(3), ARG(4));
         memcpy(o, &v, sizeof v);
         EACH_INPUT(NEXT)
-    }
-    int64_t rest = n & (L - 1);
-    if (rest) {
-        V v = f(ARG_PART(0), ARG_PART(1), ARG_PART(2), ARG_PART(3), ARG_PART(4));
-        tl_copy_small(o, &v, (size_t)rest * sizeof(S));
     }
 }
 
@@ -56,15 +49,10 @@ TL_INLINE void FN(test)(void *out, const void *const *in, int64_t n, const uint8
     uint8_t *o = out;
     V splats[TL_EW_MAX_IN];
     EACH_INPUT(OPEN)
-    for (int64_t left = n; left >= L; left -= L, o += L) {
+    for (; n > 0; n -= L, o += L) {
         FN(bytes) b = FN(pack)(f(ARG(0), ARG(1), ARG(2), ARG(3), ARG(4)));
         memcpy(o, &b, sizeof b);
         EACH_INPUT(NEXT)
-    }
-    int64_t rest = n & (L - 1);
-    if (rest) {
-        FN(bytes) b = FN(pack)(f(ARG_PART(0), ARG_PART(1), ARG_PART(2), ARG_PART(3), ARG_PART(4)));
-        tl_copy_small(o, &b, (size_t)rest);
     }
 }
 
@@ -76,21 +64,14 @@ TL_INLINE void FN(choose)(void *out, const void *const *in, int64_t n, const uin
     FN(bytes) b = (FN(bytes)){0} + (int8_t)*c;
     V splats[TL_EW_MAX_IN];
     OPEN(1) OPEN(2) OPEN(3) OPEN(4)
-    for (int64_t left = n; left >= L; left -= L, o += L) {
+    for (; n > 0; n -= L, o += L) {
         if (step[0]) memcpy(&b, c, sizeof b), c += L;
         V v = f(FN(unpack)(b), ARG(1), ARG(2), ARG(3), ARG(4));
         memcpy(o, &v, sizeof v);
         NEXT(1) NEXT(2) NEXT(3) NEXT(4)
     }
-    int64_t rest = n & (L - 1);
-    if (rest) {
-        if (step[0]) tl_copy_small(&b, c, (size_t)rest);
-        V v = f(FN(unpack)(b), ARG_PART(1), ARG_PART(2), ARG_PART(3), ARG_PART(4));
-        tl_copy_small(o, &v, (size_t)rest * sizeof(S));
-    }
 }
 
-#undef ARG_PART
 #undef ARG
 #undef NEXT
 #undef OPEN

@@ -25,18 +25,20 @@ enum { /* elementwise operations have the numbers 0 .. TL_N_EW - 1 */
 #undef EW2
 #undef EW3
 };
-/* out[i] = f(in[0][i], in[1][i], ...) for n >= 1 elements; step[k] is 1 (contiguous) or 0 (one value for all i). out may be exactly one of the
- * in[] (with step 1). All have the kernel's dtype, except: tests and comparisons write bool, `where` reads bool first. A gradient reads
+/* out[i] = f(in[0][i], in[1][i], ...) for n elements, a multiple of the lanes that a vector of the widest operand has (elementwise.c pads the
+ * rest); step[k] is 1 (contiguous) or 0 (one value for all i). out may be exactly one of the in[] (with step 1). All have the kernel's dtype, except: tests and comparisons write bool, `where` reads bool first. A gradient reads
  * (inputs..., out, g); the pointers it has no use for must still be readable. */
 typedef void (*tl_ew_fn)(void *out, const void *const *in, int64_t n, const uint8_t *step);
 #define TL_EW_MAX_IN 5
 typedef struct {
     tl_ew_fn forward[TL_N_EW][TL_N_DTYPES];                     /* NULL: no kernel for that dtype */
     tl_ew_fn grad[TL_N_EW][3][2];                               /* by input, then float32 | float64; NULL: no C gradient */
+    int vector_bytes;
     void (*stream)(void *dst, const void *src, int64_t nbytes); /* copy past the caches; dst 64-byte aligned, nbytes a multiple of 64 */
 } tl_ew_kernels;
 TL_KERNELS(tl_ew_kernels, ew_kernels, tl_ew_k);
 /* elementwise.c, beside what tl.h declares */
+void arr_add_run(int dtype, void *sum, const void *x, int64_t n); /* sum[i] += x[i], in the caller's thread */
 bool arr_has_kernel(int op, int dtype);                                                        /* dtype of the inputs (where: of the chosen) */
 tl_tensor *arr_binary_scalar(int op, const tl_tensor *x, double s, bool reversed);             /* s in x's dtype; declines what that can not hold */
 bool arr_binary_scalar_into(int op, tl_tensor *out, const tl_tensor *x, double s, bool reversed);

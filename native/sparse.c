@@ -126,8 +126,7 @@ static void sum_rows(void *arg, int64_t begin, int64_t end)
         for (int64_t from = 0; from < r->width; from += part) {
             int64_t n = r->width - from < part ? r->width - from : part;
             memcpy(sum, values_at(r, one) + from * r->size, (size_t)(n * r->size));
-            for (int64_t i = one + 1; i < stop; i++)
-                tl_ew_k->forward[TL_OP_add][r->dtype](sum, (const void *[]){sum, values_at(r, i) + from * r->size}, n, (const uint8_t[]){1, 1});
+            for (int64_t i = one + 1; i < stop; i++) arr_add_run(r->dtype, sum, values_at(r, i) + from * r->size, n);
             r->take(r, u, id, from, sum, n);
         }
     }
