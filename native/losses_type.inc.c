@@ -295,7 +295,7 @@ TL_INLINE void RN(pair_blocks)(int kind, int mode, tl_pair *p, int64_t begin, in
         if (kind == TL_PAIR_BCE && mode != RN(PAIR_GRAD) && !RN(probabilities)((const T *)p->x + i, last - i)) atomic_store(&p->outside, true);
         V sum[4] = {{0}, {0}, {0}, {0}};
         for (; i + 4 * VLEN <= last; i += 4 * VLEN) {
-#pragma GCC unroll 4
+#pragma GCC unroll 1 /* copies of logarithms would be 0.1 MB */
             for (int j = 0; j < 4; j++) {
                 V v = RN(pair_at)(kind, mode, p, i + j * VLEN, VLEN, bound, scale);
                 if (mode == RN(PAIR_SUM)) sum[j] += v;
