@@ -17,8 +17,14 @@ from tests.sources import ROOT, build_wheel, run
 
 # Behind the first two, what leads kernels through lengths and orders of use that samples do not have.
 TESTS = (
-    *("tests/ops", "tests/native", "tests/autograd/test_deferred.py"),
-    *("tests/nn/test_crf.py", "tests/nn/test_ctc.py", "tests/nn/test_recurrent.py"),
+    *("tests/ops", "tests/native", "tests/autograd/test_deferred.py", "tests/autograd/test_sparse.py"),
+    *(
+        "tests/nn/test_crf.py",
+        "tests/nn/test_ctc.py",
+        "tests/nn/test_recurrent.py",
+        "tests/nn/test_trees.py",
+        "tests/optim",
+    ),
 )
 MINUTES = 30
 COMPILER = shutil.which("gcc")
