@@ -17,14 +17,9 @@ from tests.sources import ROOT, build_wheel, run
 
 # Behind the first two, what leads kernels through lengths and orders of use that samples do not have.
 TESTS = (
-    *("tests/ops", "tests/native", "tests/autograd/test_deferred.py", "tests/autograd/test_sparse.py"),
-    *(
-        "tests/nn/test_crf.py",
-        "tests/nn/test_ctc.py",
-        "tests/nn/test_recurrent.py",
-        "tests/nn/test_trees.py",
-        "tests/optim",
-    ),
+    *("tests/ops", "tests/native", "tests/optim"),
+    *(f"tests/autograd/test_{name}.py" for name in ("deferred", "sparse")),
+    *(f"tests/nn/test_{name}.py" for name in ("crf", "ctc", "recurrent", "trees")),
 )
 MINUTES = 30
 COMPILER = shutil.which("gcc")
