@@ -12,6 +12,7 @@ tensor([2., 4., 6.])
 from __future__ import annotations
 
 import importlib
+from math import e, inf, nan, pi
 from typing import Any
 
 from tensorlib import dtypes as _dtypes, errors, memory
@@ -33,21 +34,25 @@ from tensorlib.autograd import (
 )  # isort: skip
 
 from tensorlib.sparse import SparseTensor, sparse_coo_tensor  # isort: skip
+from tensorlib.ops.conversion import is_complex, is_floating_point, result_type  # isort: skip
 from tensorlib.ops.precision import autocast, get_autocast_dtype, is_autocast_enabled  # isort: skip
 from tensorlib.random import *  # noqa: F403  # isort: skip
 from tensorlib.ops.guard import guarded as _guarded  # isort: skip
-from tensorlib.threads import get_num_threads, set_flush_denormal, set_num_threads  # isort: skip
+from tensorlib.threads import get_num_threads, set_flush_denormal, set_num_threads, use_deterministic_algorithms  # isort: skip
 
 __version__ = "0.1.0.dev0"
 float = _dtypes.float32
-double, half, long, int = _dtypes.float64, _dtypes.float16, _dtypes.int64, _dtypes.int32
-_LAZY = ("data", "func", "fused", "nn", "optim")
+double, half, cfloat, cdouble = _dtypes.float64, _dtypes.float16, _dtypes.complex64, _dtypes.complex128
+long, int, short = _dtypes.int64, _dtypes.int32, _dtypes.int16
+Size, dtype, newaxis = tuple, DType, None  # a shape is a tuple of integers
+_LAZY = ("cuda", "data", "func", "fused", "nn", "optim")
 
-__all__ = [  # noqa: F405  (five are loaded on first use; the operations' names follow below)
-    "DType", "Device", "SparseTensor", "Tensor", "autocast", "autograd", "bool", "data", "device", "double", "enable_grad", "errors", "float", "func",
-    "fused", "get_autocast_dtype", "get_num_threads", "half", "inference_mode", "int", "is_autocast_enabled", "is_grad_enabled",
-    "is_inference_mode_enabled", "is_tensor", "long", "memory", "nn", "no_grad", "optim", "random", "set_flush_denormal", "set_grad_enabled",
-    "set_num_threads", "sparse_coo_tensor",
+__all__ = [  # noqa: F405  (six are loaded on first use; the operations' names follow below)
+    "DType", "Device", "Size", "SparseTensor", "Tensor", "autocast", "autograd", "bool", "cdouble", "cfloat", "cuda", "data", "device", "double",
+    "dtype", "e", "enable_grad", "errors", "float", "func", "fused", "get_autocast_dtype", "get_num_threads", "half", "inf", "inference_mode", "int",
+    "is_autocast_enabled", "is_complex", "is_floating_point", "is_grad_enabled", "is_inference_mode_enabled", "is_tensor", "long", "memory",
+    "nan", "newaxis", "nn", "no_grad", "optim", "pi", "random", "result_type", "set_flush_denormal", "set_grad_enabled", "set_num_threads",
+    "short", "sparse_coo_tensor", "use_deterministic_algorithms",
 ]  # fmt: skip
 __all__ += [*_dtypes.__all__, *errors.__all__, *random.__all__]  # noqa: PLE0604
 for _module in _ops.MODULES:

@@ -1,7 +1,9 @@
 # Written by `python -m tests.stubs`: do not edit.
+import builtins
 from typing import Any
 
-from tensorlib import autograd as autograd, data as data, errors as errors, func as func, fused as fused, memory as memory, nn as nn, optim as optim, random as random
+from tensorlib import autograd as autograd, cuda as cuda, data as data, errors as errors, func as func, fused as fused, memory as memory, nn as nn, optim as optim, random as random
+from builtins import tuple as Size
 from tensorlib.autograd.modes import enable_grad as enable_grad
 from tensorlib.autograd.modes import inference_mode as inference_mode
 from tensorlib.autograd.modes import is_grad_enabled as is_grad_enabled
@@ -11,14 +13,18 @@ from tensorlib.autograd.modes import set_grad_enabled as set_grad_enabled
 from tensorlib.device import Device as Device
 from tensorlib.device import device as device
 from tensorlib.dtypes import DType as DType
+from tensorlib.dtypes import DType as dtype
 from tensorlib.dtypes import bfloat16 as bfloat16
 from tensorlib.dtypes import bool_ as bool_
+from tensorlib.dtypes import can_cast as can_cast
 from tensorlib.dtypes import complex128 as complex128
 from tensorlib.dtypes import complex64 as complex64
+from tensorlib.dtypes import finfo as finfo
 from tensorlib.dtypes import float16 as float16
 from tensorlib.dtypes import float32 as float32
 from tensorlib.dtypes import float64 as float64
 from tensorlib.dtypes import get_default_dtype as get_default_dtype
+from tensorlib.dtypes import iinfo as iinfo
 from tensorlib.dtypes import int16 as int16
 from tensorlib.dtypes import int32 as int32
 from tensorlib.dtypes import int64 as int64
@@ -86,6 +92,9 @@ from tensorlib.ops.conv import conv3d as conv3d
 from tensorlib.ops.conv import conv_transpose1d as conv_transpose1d
 from tensorlib.ops.conv import conv_transpose2d as conv_transpose2d
 from tensorlib.ops.conv import conv_transpose3d as conv_transpose3d
+from tensorlib.ops.conversion import is_complex as is_complex
+from tensorlib.ops.conversion import is_floating_point as is_floating_point
+from tensorlib.ops.conversion import result_type as result_type
 from tensorlib.ops.creation import arange as arange
 from tensorlib.ops.creation import as_tensor as as_tensor
 from tensorlib.ops.creation import asarray as asarray
@@ -106,6 +115,13 @@ from tensorlib.ops.creation import zeros as zeros
 from tensorlib.ops.creation import zeros_like as zeros_like
 from tensorlib.ops.crf import crf_total as crf_total
 from tensorlib.ops.ctc import ctc_loss as ctc_loss
+from tensorlib.ops.diagonals import diag as diag
+from tensorlib.ops.diagonals import diag_embed as diag_embed
+from tensorlib.ops.diagonals import diagflat as diagflat
+from tensorlib.ops.diagonals import tril as tril
+from tensorlib.ops.diagonals import tril_indices as tril_indices
+from tensorlib.ops.diagonals import triu as triu
+from tensorlib.ops.diagonals import triu_indices as triu_indices
 from tensorlib.ops.distances import cdist as cdist
 from tensorlib.ops.distances import dist as dist
 from tensorlib.ops.einsum import einsum as einsum
@@ -248,8 +264,6 @@ from tensorlib.ops.rearrange import atleast_3d as atleast_3d
 from tensorlib.ops.rearrange import block_diag as block_diag
 from tensorlib.ops.rearrange import cartesian_prod as cartesian_prod
 from tensorlib.ops.rearrange import column_stack as column_stack
-from tensorlib.ops.rearrange import diag as diag
-from tensorlib.ops.rearrange import diag_embed as diag_embed
 from tensorlib.ops.rearrange import dstack as dstack
 from tensorlib.ops.rearrange import flip as flip
 from tensorlib.ops.rearrange import fliplr as fliplr
@@ -263,10 +277,6 @@ from tensorlib.ops.rearrange import roll as roll
 from tensorlib.ops.rearrange import rot90 as rot90
 from tensorlib.ops.rearrange import row_stack as row_stack
 from tensorlib.ops.rearrange import tile as tile
-from tensorlib.ops.rearrange import tril as tril
-from tensorlib.ops.rearrange import tril_indices as tril_indices
-from tensorlib.ops.rearrange import triu as triu
-from tensorlib.ops.rearrange import triu_indices as triu_indices
 from tensorlib.ops.rearrange import vstack as vstack
 from tensorlib.ops.recurrent import gru_layer as gru_layer
 from tensorlib.ops.recurrent import lstm_layer as lstm_layer
@@ -415,16 +425,25 @@ from tensorlib.tensor import Tensor as Tensor
 from tensorlib.threads import get_num_threads as get_num_threads
 from tensorlib.threads import set_flush_denormal as set_flush_denormal
 from tensorlib.threads import set_num_threads as set_num_threads
+from tensorlib.threads import use_deterministic_algorithms as use_deterministic_algorithms
 
 __version__: str
 bool: DType
+cdouble: DType
+cfloat: DType
 double: DType
+e: builtins.float
 float: DType
 def fork_stream(names: Any) -> Any: ...
 half: DType
+inf: builtins.float
 int: DType
 def is_tensor(x: Any) -> Any: ...
 long: DType
+nan: builtins.float
+newaxis: None
+pi: builtins.float
+short: DType
 
 __all__ = [
     "DType",
@@ -439,6 +458,7 @@ __all__ = [
     "ReadOnlyError",
     "RowMethods",
     "ShapeError",
+    "Size",
     "SparseTensor",
     "Tensor",
     "TensorlibError",
@@ -514,11 +534,14 @@ __all__ = [
     "broadcast_tensors",
     "broadcast_to",
     "bucketize",
+    "can_cast",
     "cartesian_prod",
     "cat",
     "cdist",
+    "cdouble",
     "ceil",
     "celu",
+    "cfloat",
     "chain_matmul",
     "chunk",
     "clamp",
@@ -545,6 +568,7 @@ __all__ = [
     "cross",
     "cross_entropy",
     "ctc_loss",
+    "cuda",
     "cumprod",
     "cumsum",
     "data",
@@ -554,6 +578,7 @@ __all__ = [
     "device",
     "diag",
     "diag_embed",
+    "diagflat",
     "diagonal",
     "diff",
     "digamma",
@@ -564,6 +589,8 @@ __all__ = [
     "double",
     "dropout",
     "dstack",
+    "dtype",
+    "e",
     "einsum",
     "elu",
     "embedding",
@@ -582,6 +609,7 @@ __all__ = [
     "expand_as",
     "expm1",
     "eye",
+    "finfo",
     "fix",
     "flatten",
     "flip",
@@ -631,11 +659,13 @@ __all__ = [
     "hstack",
     "huber_loss",
     "hypot",
+    "iinfo",
     "index_add",
     "index_copy",
     "index_fill",
     "index_put",
     "index_select",
+    "inf",
     "inference_mode",
     "initial_seed",
     "inner",
@@ -647,6 +677,8 @@ __all__ = [
     "int8",
     "interpolate",
     "is_autocast_enabled",
+    "is_complex",
+    "is_floating_point",
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "is_tensor",
@@ -723,6 +755,7 @@ __all__ = [
     "multinomial",
     "multiply",
     "mv",
+    "nan",
     "nan_to_num",
     "nanmean",
     "nansum",
@@ -730,6 +763,7 @@ __all__ = [
     "ne",
     "neg",
     "negative",
+    "newaxis",
     "nll_loss",
     "nn",
     "no_grad",
@@ -745,6 +779,7 @@ __all__ = [
     "outer",
     "pad",
     "permute",
+    "pi",
     "pixel_shuffle",
     "pixel_unshuffle",
     "polygamma",
@@ -771,6 +806,7 @@ __all__ = [
     "repeat_interleave",
     "reshape",
     "result_category",
+    "result_type",
     "rms_norm",
     "rnn_layer",
     "roll",
@@ -795,6 +831,7 @@ __all__ = [
     "set_num_threads",
     "set_rng_state",
     "sgn",
+    "short",
     "sigmoid",
     "sign",
     "signbit",
@@ -849,6 +886,7 @@ __all__ = [
     "unique",
     "unique_consecutive",
     "unsqueeze",
+    "use_deterministic_algorithms",
     "var",
     "var_mean",
     "vdot",

@@ -12,12 +12,15 @@ __all__ = [
     "DType",
     "bfloat16",
     "bool_",
+    "can_cast",
     "complex64",
     "complex128",
+    "finfo",
     "float16",
     "float32",
     "float64",
     "get_default_dtype",
+    "iinfo",
     "int8",
     "int16",
     "int32",
@@ -143,6 +146,62 @@ def promote_types(type1: DType, type2: DType) -> DType:
     tensorlib.int16
     """
     return PROMOTION[as_dtype(type1), as_dtype(type2)]
+
+
+def can_cast(from_: DType, to: DType) -> bool:
+    """Whether a result of dtype `from_` may be stored as `to`: not complex in real numbers, floats in integers, or integers in bool.
+
+    >>> tl.can_cast(tl.int64, tl.float16), tl.can_cast(tl.float32, tl.int64)
+    (True, False)
+    """
+    return as_dtype(from_).category <= as_dtype(to).category
+
+
+_BITS = {float16: (5, 10), bfloat16: (8, 7), float32: (8, 23), float64: (11, 52)}  # of the exponent, of the fraction
+
+
+class finfo:
+    """The limits of a floating dtype (the default one where none is given).
+
+    >>> tl.finfo(tl.float32).eps == 2**-23, tl.finfo(tl.float16).max, tl.finfo(tl.bfloat16).bits
+    (True, 65504.0, 16)
+    """
+
+    __slots__ = ("bits", "dtype", "eps", "max", "min", "resolution", "smallest_normal", "tiny")
+
+    def __init__(self, type: DType | None = None) -> None:
+        kind = _default if type is None else as_dtype(type)
+        kind = {complex64: float32, complex128: float64}.get(kind, kind)
+        if kind not in _BITS:
+            raise DTypeError(f"finfo: {kind.name} is not a floating dtype.", hint="iinfo has the limits of integers")
+        exponent, fraction = _BITS[kind]
+        self.bits, self.dtype, self.eps = 8 * kind.itemsize, kind.name, 2.0**-fraction
+        self.max = (2 - self.eps) * 2.0 ** (2 ** (exponent - 1) - 1)
+        self.min, self.resolution = -self.max, 10.0 ** -int(fraction * 0.30103)
+        self.tiny = self.smallest_normal = 2.0 ** (2 - 2 ** (exponent - 1))
+
+    def __repr__(self) -> str:
+        return f"finfo({', '.join(f'{n}={getattr(self, n)}' for n in self.__slots__)})"
+
+
+class iinfo:
+    """The limits of an integer dtype.
+
+    >>> tl.iinfo(tl.uint8).max, tl.iinfo(tl.int16).min
+    (255, -32768)
+    """
+
+    __slots__ = ("bits", "dtype", "max", "min")
+
+    def __init__(self, type: DType) -> None:
+        kind = as_dtype(type)
+        if kind.category != 1:
+            raise DTypeError(f"iinfo: {kind.name} is not an integer dtype.", hint="finfo has the limits of floats")
+        self.bits, self.dtype = 8 * kind.itemsize, kind.name
+        self.min, self.max = int(np.iinfo(kind.np).min), int(np.iinfo(kind.np).max)
+
+    def __repr__(self) -> str:
+        return f"iinfo({', '.join(f'{n}={getattr(self, n)}' for n in self.__slots__)})"
 
 
 def result_category(value: complex) -> int:

@@ -528,13 +528,21 @@ def bernoulli_(self: Tensor, p: float = 0.5, *, generator: Generator | None = No
     )
 
 
+def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Overwrite with numbers whose density is ``lambd * exp(-lambd * x)``."""
+    if not lambd > 0:
+        raise ShapeError(f"exponential_: lambd is {lambd}, expected a positive rate.")
+    u = _draw("exponential_", UNIFORM, self.shape, dtypes.float64, self.device, generator, 0.0, 1.0)
+    return _redraw(self, "exponential_", u.neg_().log1p_().div_(-lambd))
+
+
 def random_(self: Tensor, from_: int = 0, to: int | None = None, *, generator: Generator | None = None) -> Tensor:
     """Overwrite with integers in [from_, to); ``random_(to)`` starts at 0."""
     first, last = (0, from_) if to is None and from_ else (from_, 2**24 if to is None else to)
     return _redraw(self, "random_", randint(first, last, self.shape, generator=generator, device=self.device))
 
 
-for _method in (uniform_, normal_, bernoulli_, random_):
+for _method in (uniform_, normal_, bernoulli_, exponential_, random_):
     setattr(Tensor, _method.__name__, _method)
 Tensor.bernoulli = bernoulli  # type: ignore[assignment, method-assign]
 Tensor.multinomial = multinomial  # type: ignore[assignment, method-assign]

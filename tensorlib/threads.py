@@ -41,3 +41,10 @@ def set_flush_denormal(mode: bool) -> bool:
     (True, True)
     """
     return bool(lib.tl_set_flush_denormal(bool(mode)))
+
+
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Accepted, and without effect: results have the same bits in every run, on any number of threads.
+
+    >>> tl.use_deterministic_algorithms(True)
+    """

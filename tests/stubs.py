@@ -117,7 +117,7 @@ def methods_stub() -> str:
 def home(name: str, value: Any) -> str | None:
     """The module a public name can be imported from under that name."""
     for module in (getattr(value, "__module__", None), *(m.__name__ for m in SOURCES)):
-        if module and module != "tensorlib" and vars(__import__(module, fromlist=["_"])).get(name) is value:
+        if module and module != "tensorlib" and vars(__import__(module, fromlist=["_"])).get(name, ...) is value:
             return str(module)
     return None
 
@@ -134,15 +134,17 @@ def names_stub() -> str:
             modules.append(name)
         elif (module := home(name, value)) is not None:
             imports.append(f"from {module} import {name} as {name}")
+        elif inspect.isclass(value):
+            imports.append(f"from {value.__module__} import {value.__name__} as {name}")
         elif inspect.isfunction(value):
             declared.append(
                 f"def {name}({', '.join(f'{p}: Any' for p in inspect.signature(value).parameters)}) -> Any: ..."
             )
         else:
-            declared.append(f"{name}: {type(value).__name__}")
+            declared.append(f"{name}: {annotation(type(value)) if value is not None else None}")
     gathered = "from tensorlib import " + ", ".join(f"{m} as {m}" for m in modules)
     listed = "__all__ = [\n" + "".join(f'    "{name}",\n' for name in sorted(set(tl.__all__))) + "]"
-    head = f"{HEAD}from typing import Any\n"
+    head = f"{HEAD}import builtins\nfrom typing import Any\n"
     return "\n".join([head, gathered, *sorted(imports), "", "__version__: str", *declared, "", listed, ""])
 
 

@@ -17,7 +17,7 @@ from tests.sources import ROOT, attempt, build_wheel, copy_of_sources, run
 
 # Lower layers first; a module imports from its own layer or lower ones. The longest prefix that fits decides.
 LAYERS = [
-    ["tensorlib.errors", "tensorlib.dtypes", "tensorlib.device"],
+    ["tensorlib.errors", "tensorlib.dtypes", "tensorlib.device", "tensorlib.cuda"],
     [
         "tensorlib.native",
         "tensorlib.status",

@@ -20,6 +20,7 @@ from tensorlib.ops import (
     creation,
     crf,
     ctc,
+    diagonals,
     distances,
     einsum,
     elementwise,
@@ -60,8 +61,8 @@ from tensorlib.ops.table import NATIVE_NUMBERS, TABLE
 from tensorlib.tensor import Tensor
 
 MODULES: tuple[ModuleType, ...] = (
-    activations, attention, bags, channel_norms, comparison, conv, convolution, creation, crf, ctc, distances, einsum, elementwise, epilogues,
-    extremes, fused, gather, indexing, joins, linalg, losses, norms, padding, pairs, patches, piecewise, pooling, positions, rearrange,
+    activations, attention, bags, channel_norms, comparison, conv, convolution, creation, crf, ctc, diagonals, distances, einsum, elementwise,
+    epilogues, extremes, fused, gather, indexing, joins, linalg, losses, norms, padding, pairs, patches, piecewise, pooling, positions, rearrange,
     recurrent, reductions, resample, rows, sampling, scaled, scans, selection, shape, sorting, special, transcendental, trees, unpooling, views,
 )  # fmt: skip
 

@@ -11,7 +11,8 @@ from tensorlib.dtypes import DType, as_dtype
 from tensorlib.lines import here
 from tensorlib.ops import rules
 from tensorlib.ops.creation import _from_array
-from tensorlib.ops.declare import structured, to_dtype
+from tensorlib.ops.declare import common_dtype, structured, to_dtype
+from tensorlib.ops.elementwise import where as choose
 from tensorlib.ops.recording import record
 from tensorlib.ops.rows import give_mapped
 from tensorlib.ops.table import TABLE
@@ -61,6 +62,21 @@ def _transfer(x: Tensor, where: Device) -> Tensor:
     return made
 
 
+def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
+    """`to` another dtype; without one, the name of this tensor's.
+
+    >>> tl.zeros(1).type(), tl.zeros(1).type(tl.int64)
+    ('tensorlib.float32', tensor([0]))
+    """
+    return str(self.dtype) if dtype is None else to(self, dtype)
+
+
+def where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
+    """This tensor where `condition` holds, else `other`."""
+    made: Tensor = choose(condition, self, other)
+    return made
+
+
 def type_as(self: Tensor, other: Tensor) -> Tensor:
     """`to` the dtype of `other`."""
     return to(self, other.dtype)
@@ -85,6 +101,33 @@ def _named(name: str, dtype: DType) -> Any:
     return convert
 
 
+def is_floating_point(input: Tensor) -> bool:
+    """Whether a tensor's dtype is one of floats.
+
+    >>> tl.is_floating_point(tl.zeros(1)), tl.is_floating_point(tl.arange(1))
+    (True, False)
+    """
+    return input.is_floating_point()
+
+
+def is_complex(input: Tensor) -> bool:
+    """Whether a tensor's dtype is complex.
+
+    >>> tl.is_complex(tl.zeros(1))
+    False
+    """
+    return input.is_complex()
+
+
+def result_type(tensor: Any, other: Any) -> DType:
+    """The dtype that an operation on two tensors or numbers computes in.
+
+    >>> tl.result_type(tl.arange(2), 1.0), tl.result_type(tl.zeros(2), tl.zeros(2).double())
+    (tensorlib.float32, tensorlib.float64)
+    """
+    return common_dtype((tensor, other))
+
+
 _NAMED = {
     "float": dtypes.float32, "double": dtypes.float64, "half": dtypes.float16, "bfloat16": dtypes.bfloat16, "int": dtypes.int32,
     "long": dtypes.int64, "short": dtypes.int16, "char": dtypes.int8, "byte": dtypes.uint8, "bool": dtypes.bool_,
@@ -93,3 +136,5 @@ _NAMED = {
 for _method in (*(_named(name, dtype) for name, dtype in _NAMED.items()), to, type_as, cpu, cuda):
     setattr(Tensor, _method.__name__, _method)
     give_mapped(_method.__name__, _method)
+for _name, _function in (("type", type_), ("where", where)):
+    setattr(Tensor, _name, _function)

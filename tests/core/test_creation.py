@@ -299,3 +299,21 @@ def test_ends_by_name() -> None:
         and tl.logspace(0, 1, 2, requires_grad=True).requires_grad
     )
     assert tl.zeros(3).uniform_(2, to=2.5).min() >= 2 and tl.zeros(3).random_(to=1).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "wrap"),
+    [((3, 3), False), ((2, 5), True), ((9, 3), True), ((9, 3), False), ((4, 4, 4), False), ((0, 3), True)],
+)
+def test_fill_diagonal(shape: tuple[int, ...], wrap: bool) -> None:
+    expected, x = np.zeros(shape), tl.zeros(shape).double()
+    if expected.size:
+        np.fill_diagonal(expected, 2, wrap)
+    assert x.fill_diagonal_(2, wrap).tolist() == expected.tolist()
+    assert x.mT.fill_diagonal_(3).diagonal(dim1=-2, dim2=-1).eq(3).sum() >= min(shape)
+
+
+def test_fill_diagonal_refuses() -> None:
+    for shape in ((3,), (2, 3, 2)):
+        with pytest.raises(ValueError, match="fill_diagonal_: expected a matrix, or dimensions of one size"):
+            tl.zeros(shape).fill_diagonal_(1)

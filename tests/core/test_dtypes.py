@@ -262,3 +262,47 @@ def test_complex_arithmetic(dtype: tl.DType) -> None:
     for record in (lambda: x.requires_grad_(), lambda: tl.zeros(1, dtype=dtype, requires_grad=True)):
         with pytest.raises(tl.DTypeError, match=dtype.name):
             record()
+
+
+@pytest.mark.parametrize(
+    "dtype", [tl.float16, tl.float32, tl.float64, tl.uint8, tl.int8, tl.int64], ids=lambda d: d.name
+)
+def test_limits_are_numpys(dtype: tl.DType) -> None:
+    ours, numpys = (
+        (tl.finfo(dtype), np.finfo(dtype.np)) if dtype.is_floating_point else (tl.iinfo(dtype), np.iinfo(dtype.np))
+    )
+    for name in type(ours).__slots__:
+        assert getattr(ours, name) == (dtype.name if name == "dtype" else getattr(numpys, name)), name
+        assert f"{name}=" in repr(ours)
+
+
+def test_limits_of_other_dtypes() -> None:
+    half = tl.finfo(tl.bfloat16)
+    assert (half.eps, half.resolution, half.tiny) == (2**-7, 1e-2, tl.finfo(tl.float32).tiny)
+    assert tl.tensor(half.max, dtype=tl.bfloat16).item() == half.max
+    assert tl.finfo().dtype == "float32" and tl.finfo(tl.complex128).eps == tl.finfo(tl.float64).eps
+    with pytest.raises(TypeError, match="finfo: int64 is not a floating dtype"):
+        tl.finfo(tl.int64)
+    with pytest.raises(TypeError, match="iinfo: bool is not an integer dtype"):
+        tl.iinfo(tl.bool)
+
+
+def test_what_scripts_ask_of_dtypes() -> None:
+    x = tl.zeros(2)
+    assert (
+        tl.is_floating_point(x)
+        and not tl.is_complex(x)
+        and isinstance(x.dtype, tl.dtype)
+        and isinstance(x.shape, tl.Size)
+    )
+    assert x.type(tl.int64).dtype is tl.long and x.type() == "tensorlib.float32"
+    assert tl.result_type(x.long(), 1.5) is tl.float32 and tl.result_type(x.double(), tl.tensor(1j)) is tl.complex128
+    assert (
+        tl.can_cast(tl.bool, tl.int8)
+        and not tl.can_cast(tl.complex64, tl.float64)
+        and not tl.can_cast(tl.int8, tl.bool)
+    )
+    assert x.where(tl.tensor([True, False]), tl.inf).tolist() == [0, math.inf] and x[tl.newaxis].shape == (1, 2)
+    tl.use_deterministic_algorithms(True)
+    tl.cuda.manual_seed_all(0)
+    assert tl.cuda.is_available() == (tl.cuda.device_count() > 0)

@@ -306,3 +306,10 @@ def test_seeding() -> None:
     assert tl.manual_seed(-1).initial_seed() == 2**64 - 1 and tl.manual_seed(np.int64(7)).initial_seed() == 7
     assert tl.default_generator() is tl.manual_seed(0)
     assert tl.seed() == tl.initial_seed() != tl.seed()
+
+
+def test_exponential() -> None:
+    x = tl.empty(20_000).exponential_(2.0)
+    assert x.min() >= 0 and abs(x.mean().item() - 0.5) < 0.02 and abs(x.std().item() - 0.5) < 0.03
+    with pytest.raises(ValueError, match="exponential_: lambd is 0, expected a positive rate"):
+        x.exponential_(0)

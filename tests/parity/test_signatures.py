@@ -45,7 +45,7 @@ ALWAYS = {
     "no generator": "rrelu nn.functional.rrelu_",
     "not the form of repeats alone": "repeat_interleave",
     "one name for both kinds of cuts": "tensor_split Tensor.tensor_split",
-    "one name for tensors and numbers": "isin",
+    "one name for tensors and numbers": "isin result_type",
     "the third argument may be a number": "scatter Tensor.scatter Tensor.scatter_",
     "the second argument may be a tensor": "max min Tensor.max Tensor.min",
     "alpha by keyword, as of sub": "rsub subtract Tensor.subtract Tensor.subtract_",
