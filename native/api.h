@@ -29,6 +29,7 @@ const int64_t *tl_strides(tl_tensor *t);
 int64_t tl_offset(tl_tensor *t);
 bool tl_is_contiguous(tl_tensor *t);
 uintptr_t tl_address(tl_tensor *t);
+uintptr_t tl_peek(tl_tensor *t);
 uintptr_t tl_storage_address(tl_tensor *t);
 int64_t tl_storage_bytes(tl_tensor *t);
 int tl_storage_kind(tl_tensor *t);

@@ -67,6 +67,9 @@ uintptr_t tl_address(tl_tensor *t)
     return (uintptr_t)tl_data(t);
 }
 
+/* The address for the library's own use: to read, or to fill a tensor that nobody has seen. Products go on keeping packed copies. */
+uintptr_t tl_peek(tl_tensor *t) { return (uintptr_t)tl_data(t); }
+
 uintptr_t tl_storage_address(tl_tensor *t) { return (uintptr_t)t->storage; }
 int64_t tl_storage_bytes(tl_tensor *t) { return (int64_t)t->storage->nbytes; }
 int tl_storage_kind(tl_tensor *t) { return t->storage->kind; }

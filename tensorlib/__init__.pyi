@@ -2,7 +2,7 @@
 import builtins
 from typing import Any
 
-from tensorlib import autograd as autograd, cuda as cuda, data as data, errors as errors, func as func, fused as fused, memory as memory, nn as nn, optim as optim, random as random
+from tensorlib import autograd as autograd, cuda as cuda, data as data, errors as errors, func as func, fused as fused, io as io, memory as memory, nn as nn, optim as optim, random as random
 from builtins import tuple as Size
 from tensorlib.autograd.modes import enable_grad as enable_grad
 from tensorlib.autograd.modes import inference_mode as inference_mode
@@ -33,6 +33,7 @@ from tensorlib.dtypes import promote_types as promote_types
 from tensorlib.dtypes import result_category as result_category
 from tensorlib.dtypes import set_default_dtype as set_default_dtype
 from tensorlib.dtypes import uint8 as uint8
+from tensorlib.errors import CheckpointError as CheckpointError
 from tensorlib.errors import DTypeError as DTypeError
 from tensorlib.errors import DeviceError as DeviceError
 from tensorlib.errors import FileFormatError as FileFormatError
@@ -42,6 +43,8 @@ from tensorlib.errors import MemoryLimitError as MemoryLimitError
 from tensorlib.errors import ReadOnlyError as ReadOnlyError
 from tensorlib.errors import ShapeError as ShapeError
 from tensorlib.errors import TensorlibError as TensorlibError
+from tensorlib.io.files import load as load
+from tensorlib.io.files import save as save
 from tensorlib.ops.activations import gelu as gelu
 from tensorlib.ops.activations import logit as logit
 from tensorlib.ops.activations import logsigmoid as logsigmoid
@@ -446,6 +449,7 @@ pi: builtins.float
 short: DType
 
 __all__ = [
+    "CheckpointError",
     "DType",
     "DTypeError",
     "Device",
@@ -676,6 +680,7 @@ __all__ = [
     "int64",
     "int8",
     "interpolate",
+    "io",
     "is_autocast_enabled",
     "is_complex",
     "is_floating_point",
@@ -704,6 +709,7 @@ __all__ = [
     "lgamma",
     "linear",
     "linspace",
+    "load",
     "log",
     "log10",
     "log1p",
@@ -816,6 +822,7 @@ __all__ = [
     "rrelu",
     "rsqrt",
     "rsub",
+    "save",
     "scalar_tensor",
     "scaled_dot_product_attention",
     "scatter",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "CheckpointError",
     "DTypeError",
     "DeviceError",
     "FileFormatError",
@@ -49,6 +50,10 @@ class IndexRangeError(TensorlibError, IndexError):
 
 class ReadOnlyError(TensorlibError, ValueError, RuntimeError):
     """A write to memory that its owner made read-only, such as a NumPy array's."""
+
+
+class CheckpointError(TensorlibError, ValueError, RuntimeError):
+    """A file that is no checkpoint, is damaged, or holds what is not read. Also a RuntimeError, which PyTorch's users catch."""
 
 
 class MemoryLimitError(TensorlibError, MemoryError):

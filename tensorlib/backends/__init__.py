@@ -63,6 +63,13 @@ def view_numpy(handle: int, dtype: DType) -> np.ndarray[Any, Any]:
     return np.asarray(_Owner(handle, interface))
 
 
+def view_bytes(handle: int, address: int, nbytes: int) -> np.ndarray[Any, Any]:
+    """Bytes of a tensor's memory, whatever its dtype, which lives as long as the view: for the library's own reading, or to fill a tensor that
+    nobody has seen yet. The address comes from `tl_peek`, and the caller has seen to it that all bytes lie within the storage."""
+    interface = {"shape": (nbytes,), "typestr": "|u1", "data": (address, bool(lib.tl_readonly(handle))), "version": 3}
+    return np.asarray(_Owner(handle, interface)) if nbytes else np.empty(0, np.uint8)
+
+
 def adopt_numpy(array: Any, *, readonly: bool | None = None) -> int:
     """A handle over the memory of a NumPy array, which is kept alive; copied first only where its layout can not be expressed."""
     array = np.asarray(array)
@@ -199,5 +206,6 @@ __all__ = [
     "device_of",
     "shape_of",
     "strides_of",
+    "view_bytes",
     "view_numpy",
 ]
