@@ -175,7 +175,9 @@ void tl_run_gave(tl_run *r);
 void tl_run_answer(tl_run *r, tl_tensor *g);
 /* optim.c: false where a tensor is not what the kernels serve (then nothing was changed) */
 bool tl_sgd(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *buffers, double lr, double momentum, double dampening, double weight_decay, bool nesterov, bool maximize, int line);
-bool tl_adam(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *averages, tl_tensor *const *squares, tl_tensor *const *largest, tl_tensor *const *steps, double lr, double beta1, double beta2, double eps, double weight_decay, bool decoupled, bool maximize, int line);
+bool tl_adam(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *averages, tl_tensor *const *squares, tl_tensor *const *largest, tl_tensor *const *steps, tl_tensor *const *products, int kind, double lr, double beta1, double beta2, double eps, double weight_decay, double momentum_decay, bool decoupled, bool maximize, int line);
+bool tl_rms(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *squares, tl_tensor *const *seconds, tl_tensor *const *buffers, tl_tensor *const *steps, double lr, double keep, double fresh, double eps, double weight_decay, double momentum, double lr_decay, bool ratio, bool maximize, int line);
+bool tl_lion(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *averages, double lr, double beta1, double beta2, double weight_decay, bool maximize, int line);
 void tl_clear_grads(int n, tl_tensor *const *params);
 bool tl_sum_of_squares(int n, tl_tensor *const *xs, double *out);
 bool tl_scale(int n, tl_tensor *const *xs, double factor, int line);

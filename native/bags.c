@@ -8,7 +8,7 @@
 #include "record.h"
 #include <math.h>
 
-enum { BIG_BYTES = 1 << 17, CHUNK_BYTES = 1 << 16, AHEAD = 8 /* rows */, AHEAD_BYTES = 512 };
+enum { BIG_BYTES = 1 << 17, CHUNK_BYTES = 1 << 16 };
 
 typedef struct {
     const char *table, *factors;             /* (V, D); by position, or NULL: ones */
@@ -30,7 +30,7 @@ typedef struct {
         for (int64_t i = p->edges[b]; i < p->edges[b + 1]; i++) {                                            \
             int64_t id = p->index[i];                                                                        \
             const T *row = table + id * width;                                                               \
-            if (i + AHEAD < p->n) fetch(table + p->index[i + AHEAD] * width, width * (int64_t)sizeof(T));    \
+            if (i + TL_AHEAD < p->n) tl_fetch(table + p->index[i + TL_AHEAD] * width, width * (int64_t)sizeof(T)); \
             if (id == p->padding) continue;                                                                  \
             T f = factors ? factors[i] : 1;                                                                  \
             if (which)                                                                                       \
@@ -48,10 +48,6 @@ typedef struct {
         for (int64_t j = 0; p->mean && met && j < width; j++) out[j] /= (T)met;                              \
     }
 
-static void fetch(const void *p, int64_t bytes)
-{
-    for (int64_t b = 0; b < bytes && b < AHEAD_BYTES; b += TL_ALIGN) __builtin_prefetch((const char *)p + b);
-}
 BAGS(float, bag_f32)
 BAGS(double, bag_f64)
 

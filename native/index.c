@@ -6,7 +6,7 @@
 #include "kernels.h"
 
 enum { GET, PUT, ADD };
-enum { BIG_BYTES = 1 << 17, CHUNK_BYTES = 1 << 16, COLUMNS = 128 /* of a row that is written in parts */, AHEAD = 8 /* rows */, AHEAD_BYTES = 512 };
+enum { BIG_BYTES = 1 << 17, CHUNK_BYTES = 1 << 16, COLUMNS = 128 /* of a row that is written in parts */ };
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t chunk_of(int64_t bytes_each) { return bytes_each >= CHUNK_BYTES ? 1 : CHUNK_BYTES / (bytes_each + 1) + 1; }
@@ -176,12 +176,6 @@ static void rows_of_position(const positions *p, char *x, char *flat, int64_t c0
     }
 }
 
-/* A row that will be read soon: rows far apart are waited for one by one otherwise. */
-static void fetch(const char *p, int64_t bytes)
-{
-    for (int64_t b = 0; b < bytes && b < AHEAD_BYTES; b += TL_ALIGN) __builtin_prefetch(p + b);
-}
-
 /* Positions [begin, end) of all, counted through outer: reading, where nothing collides. */
 static void read_positions(void *arg, int64_t begin, int64_t end)
 {
@@ -193,7 +187,7 @@ static void read_positions(void *arg, int64_t begin, int64_t end)
         if (p->inner.ndim == 0) run_line(&p->kind, x, p->at + i, p->flat + u * p->size, stop - u);
         else
             for (int64_t v = u; v < stop; v++, i++) {
-                if (v + AHEAD < stop) fetch(x + p->at[i + AHEAD] * p->size, p->row * p->size);
+                if (v + TL_AHEAD < stop) tl_fetch(x + p->at[i + TL_AHEAD] * p->size, p->row * p->size);
                 rows_of_position(p, x + p->at[i] * p->size, p->flat + v * p->inner.numel * p->size, 0, p->row);
             }
     }

@@ -4,6 +4,15 @@
 #include "ops.h"
 #include "tl.h"
 
+/* Asks for a row that will be read TL_AHEAD rows later: rows far apart are waited for one by one otherwise. Inlined always, and so must be
+ * its callers that do nothing else: gcc takes a function without other effects for one that does nothing, and drops the call. */
+enum { TL_AHEAD = 8, TL_AHEAD_BYTES = 512 /* of a row: the processor sees from there what comes */ };
+#define TL_FETCHES static inline __attribute__((always_inline)) void
+TL_FETCHES tl_fetch(const void *row, int64_t bytes)
+{
+    for (int64_t b = 0; b < bytes && b < TL_AHEAD_BYTES; b += TL_ALIGN) __builtin_prefetch((const char *)row + b);
+}
+
 /* ---- isa.c ---- */
 int tl_isa_select(const char *name);      /* "base", "avx2", "avx512": 0, or -1 where unknown or unavailable. Not while kernels run */
 const char *tl_isa_name(void);            /* the one in use */
@@ -703,12 +712,19 @@ tl_tensor *arr_dropout(const tl_tensor *x, double p, uint64_t key, uint64_t coun
 
 /* ---- optim.inc.c, driven by optim.c ---- */
 typedef struct { double lr, momentum, dampening, weight_decay; bool nesterov, maximize; } tl_sgd_rule;
-/* shrink: what decoupled weight decay multiplies the parameter with (1: none); root: sqrt(1 - beta2^t); step_size: lr / (1 - beta1^t). */
-typedef struct { double shrink, weight_decay, beta1, beta2, root, eps, step_size; bool maximize; } tl_adam_rule;
-/* By type: [0] float32, [1] float64. All arrays have n elements, contiguous, no two of them overlap. */
-typedef struct {
-    void (*sgd[2])(const tl_sgd_rule *r, void *param, const void *grad, void *buffer, int64_t n);                    /* buffer NULL: no momentum */
-    void (*adam[2])(const tl_adam_rule *r, void *param, const void *grad, void *average, void *square, void *largest, int64_t n); /* largest NULL: no amsgrad */
+/* shrink: what decoupled weight decay multiplies the parameter with (1: none); root: sqrt(1 - beta2^t); step_size: lr / (1 - beta1^t).
+ * look: of the gradient itself beside the average (NAdam); plain: not divided (RAdam's first steps); peak: `square` is Adamax's maximum. */
+typedef struct { double shrink, weight_decay, beta1, beta2, root, eps, step_size, look; bool maximize, plain, peak; } tl_adam_rule;
+/* square <- keep square + fresh grad^2, by whose root steps are divided; ratio: Adadelta. */
+typedef struct { double keep, fresh, weight_decay, momentum, eps, lr; bool maximize, ratio; } tl_rms_rule;
+typedef struct { double shrink, beta1, beta2, lr; bool maximize; } tl_lion_rule;
+/* One step of n elements: all arrays contiguous, no two of them overlap; the rule is of the kernel's own type. */
+typedef void (*tl_step_fn)(const void *rule, void *param, const void *grad, void *state0, void *state1, void *state2, int64_t n);
+typedef struct {                             /* by type: [0] float32, [1] float64 */
+    tl_step_fn sgd[2];                       /* state: momentum buffer (NULL: none) */
+    tl_step_fn adam[2];                      /* average, square, largest square (NULL: no amsgrad) */
+    tl_step_fn rms[2];                       /* square; mean, where centered, or Adadelta's squared steps, or NULL; momentum buffer (NULL: none) */
+    tl_step_fn lion[2];                      /* average */
     void (*scale[2])(void *x, double factor, int64_t n);
     double (*sum_of_squares[2])(const void *x, int64_t n);
 } tl_optim_kernels;

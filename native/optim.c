@@ -10,8 +10,19 @@
 enum { GRAIN = 16384, UNLOCK = 8192 };      /* elements: of a thread's chunk, and from which on the GIL is released */
 enum { MAX_STATE = 3 };
 
+typedef struct group {                      /* what a step is given: arrays of n handles each, NULL where there is none of that kind */
+    int n, line;
+    tl_tensor *const *params, *const *grads, *const *states[MAX_STATE];
+    tl_tensor *const *steps, *const *products;              /* float32 numbers: how many steps were made; NAdam's product of momenta */
+    const tl_step_fn *kernels;                              /* by type */
+    void *rule;                                             /* the kernel's */
+    void (*count)(const struct group *a, double t, float *product);   /* makes the rule that of step t, from 1 */
+    int kind;                                               /* count's own, as the next two */
+    double lr, decay;
+} group;
+
 typedef struct {                            /* one parameter's share */
-    tl_tensor *param, *state[MAX_STATE];
+    tl_tensor *param, *state[MAX_STATE], *step, *product;
     tl_tensor *grad;
 } slot;
 
@@ -19,22 +30,24 @@ typedef struct {                            /* one parameter's share */
 static bool writable(const tl_tensor *t) { return t && tl_contiguous(t) && t->storage->kind != TL_FOREIGN && !t->storage->readonly; }
 static bool readable(const tl_tensor *t) { return t && tl_contiguous(t) && t->storage->kind != TL_FOREIGN; }
 
-/* Parameter i with its gradient and n_state arrays of state (a NULL array of arrays: none of that kind). False where a kernel can not serve
- * it; grad NULL where it has no gradient. */
-static bool fill_slot(slot *s, int i, tl_tensor *const *params, tl_tensor *const *grads, int n_state, tl_tensor *const *const *states)
+static bool is_count(const tl_tensor *t) { return writable(t) && t->dtype == TL_F32 && t->numel == 1; }
+
+/* Parameter i with what belongs to it. False where a kernel can not serve it; grad NULL where it has no gradient. */
+static bool fill_slot(slot *s, const group *a, int i)
 {
-    tl_tensor *p = params[i];
-    *s = (slot){.param = p, .grad = grads ? grads[i] : p->grad};
+    tl_tensor *p = a->params[i];
+    *s = (slot){.param = p, .grad = a->grads ? a->grads[i] : p->grad};
     if (!s->grad) return true;
     if (!writable(p) || !tl_is_float(p->dtype) || !readable(s->grad)) return false;
     if (s->grad->dtype != p->dtype || s->grad->numel != p->numel) return false;
-    for (int k = 0; k < n_state; k++) {
-        if (!states[k]) continue;
-        tl_tensor *t = states[k][i];
+    for (int k = 0; k < MAX_STATE; k++) {
+        if (!a->states[k]) continue;
+        tl_tensor *t = a->states[k][i];
         if (!writable(t) || t->dtype != p->dtype || t->numel != p->numel) return false;
         s->state[k] = t;
     }
-    return true;
+    if (a->steps && !is_count(s->step = a->steps[i])) return false;
+    return !a->products || is_count(s->product = a->products[i]);
 }
 
 static bool decline(void)
@@ -47,76 +60,116 @@ typedef struct {
     char *param, *state[MAX_STATE];
     const char *grad;
     const void *rule;
-    bool wide;                              /* float64 */
+    tl_step_fn kernel;
+    int size;
 } pass;
 
 static char *at(char *data, int64_t bytes) { return data ? data + bytes : NULL; }
 
-static void sgd_chunk(void *arg, int64_t begin, int64_t end)
+static void step_chunk(void *arg, int64_t begin, int64_t end)
 {
     const pass *a = arg;
-    int64_t from = begin * (a->wide ? 8 : 4);
-    tl_optim_k->sgd[a->wide](a->rule, a->param + from, a->grad + from, at(a->state[0], from), end - begin);
-}
-
-static void adam_chunk(void *arg, int64_t begin, int64_t end)
-{
-    const pass *a = arg;
-    int64_t from = begin * (a->wide ? 8 : 4);
-    tl_optim_k->adam[a->wide](a->rule, a->param + from, a->grad + from, a->state[0] + from, a->state[1] + from, at(a->state[2], from), end - begin);
+    int64_t from = begin * a->size;
+    a->kernel(a->rule, a->param + from, a->grad + from, at(a->state[0], from), at(a->state[1], from), at(a->state[2], from), end - begin);
 }
 
 /* Runs one parameter's pass. Its gradient is kept meanwhile: another thread may replace it while the GIL is free. */
-static void run_slot(const slot *s, tl_range_fn chunk, const void *rule, int line)
+static void run_slot(const slot *s, const group *g)
 {
-    pass a = {.param = tl_data(s->param), .grad = tl_data(s->grad), .rule = rule, .wide = s->param->dtype == TL_F64};
+    bool wide = s->param->dtype == TL_F64;
+    pass a = {.param = tl_data(s->param), .grad = tl_data(s->grad), .rule = g->rule, .kernel = g->kernels[wide], .size = wide ? 8 : 4};
     for (int k = 0; k < MAX_STATE; k++)
         if (s->state[k]) a.state[k] = tl_data(s->state[k]);
     tl_keep(s->grad);
     tl_gil gil = tl_unlock(s->param->numel >= UNLOCK);
-    tl_parallel_for(chunk, &a, s->param->numel, GRAIN);
+    tl_parallel_for(step_chunk, &a, s->param->numel, GRAIN);
     tl_relock(gil);
     tl_unkeep(s->grad);
-    tl_written(s->param, line);
+    tl_written(s->param, g->line);
     for (int k = 0; k < MAX_STATE; k++)
-        if (s->state[k]) tl_written(s->state[k], line);
+        if (s->state[k]) tl_written(s->state[k], g->line);
+}
+
+static float *counted(tl_tensor *t, int line)
+{
+    if (!t) return NULL;
+    tl_written(t, line);
+    return (float *)tl_data(t);
+}
+
+static bool step_group(const group *a)
+{
+    double last = -1;                       /* the step that the rule is for: the same throughout, as a rule */
+    slot s;
+    for (int i = 0; i < a->n; i++)
+        if (!fill_slot(&s, a, i)) return decline();
+    for (int i = 0; i < a->n; i++) {
+        if (!fill_slot(&s, a, i) || !s.grad) continue;
+        float *step = counted(s.step, a->line), *product = counted(s.product, a->line);
+        if (step) *step += 1;
+        if (step && a->count && (*step != last || product)) a->count(a, last = *step, product);
+        run_slot(&s, a);
+    }
+    return true;
 }
 
 bool tl_sgd(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *buffers, double lr, double momentum, double dampening, double weight_decay, bool nesterov, bool maximize, int line)
 {
     tl_sgd_rule rule = {lr, momentum, dampening, weight_decay, nesterov, maximize};
-    slot s;
-    for (int i = 0; i < n; i++)
-        if (!fill_slot(&s, i, params, grads, 1, &buffers)) return decline();
-    for (int i = 0; i < n; i++)
-        if (fill_slot(&s, i, params, grads, 1, &buffers) && s.grad) run_slot(&s, sgd_chunk, &rule, line);
-    return true;
+    return step_group(&(group){.n = n, .line = line, .params = params, .grads = grads, .states = {buffers}, .kernels = tl_optim_k->sgd, .rule = &rule});
 }
 
-static bool is_step(const tl_tensor *t) { return writable(t) && t->dtype == TL_F32 && t->numel == 1; }
+enum { ADAM, ADAMAX, NADAM, RADAM };        /* as fused.py numbers them */
 
-bool tl_adam(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *averages, tl_tensor *const *squares, tl_tensor *const *largest, tl_tensor *const *steps, double lr, double beta1, double beta2, double eps, double weight_decay, bool decoupled, bool maximize, int line)
+static void count_adam(const group *a, double t, float *product)
 {
-    tl_tensor *const *const states[MAX_STATE] = {averages, squares, largest};
-    tl_adam_rule rule = {.shrink = decoupled ? 1 - lr * weight_decay : 1, .weight_decay = decoupled ? 0 : weight_decay,
-                         .beta1 = beta1, .beta2 = beta2, .eps = eps, .maximize = maximize};
-    double last = -1;                       /* the step that rule.root and rule.step_size are for: the same throughout, as a rule */
-    slot s;
-    for (int i = 0; i < n; i++)
-        if (!fill_slot(&s, i, params, grads, MAX_STATE, states) || (s.grad && !is_step(steps[i]))) return decline();
-    for (int i = 0; i < n; i++) {
-        if (!fill_slot(&s, i, params, grads, MAX_STATE, states) || !s.grad) continue;
-        float *step = (float *)tl_data(steps[i]);
-        *step += 1;
-        tl_written(steps[i], line);
-        if (*step != last) {
-            last = *step;
-            rule.root = sqrt(1 - pow(beta2, last));
-            rule.step_size = lr / (1 - pow(beta1, last));
-        }
-        run_slot(&s, adam_chunk, &rule, line);
+    tl_adam_rule *r = a->rule;
+    double correction = 1 - pow(r->beta2, t);
+    r->root = sqrt(correction);
+    r->step_size = a->lr / (1 - pow(r->beta1, t));
+    if (a->kind == NADAM) {
+        double now = r->beta1 * (1 - 0.5 * pow(0.96, t * a->decay)), ahead = r->beta1 * (1 - 0.5 * pow(0.96, (t + 1) * a->decay));
+        *product *= (float)now;
+        r->look = a->lr * (1 - now) / (1 - (double)*product);
+        r->step_size = a->lr * ahead / (1 - (double)*product * ahead);
+    } else if (a->kind == RADAM) {
+        double most = 2 / (1 - r->beta2) - 1, seen = most - 2 * t * pow(r->beta2, t) / correction;
+        r->plain = !(seen > 5);
+        if (!r->plain) r->step_size *= sqrt((seen - 4) * (seen - 2) * most / ((most - 4) * (most - 2) * seen)) * r->root;
+        r->root = 1;
     }
-    return true;
+}
+
+bool tl_adam(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *averages, tl_tensor *const *squares, tl_tensor *const *largest, tl_tensor *const *steps, tl_tensor *const *products, int kind, double lr, double beta1, double beta2, double eps, double weight_decay, double momentum_decay, bool decoupled, bool maximize, int line)
+{
+    tl_adam_rule rule = {.shrink = decoupled ? 1 - lr * weight_decay : 1, .weight_decay = decoupled ? 0 : weight_decay,
+                         .beta1 = beta1, .beta2 = beta2, .eps = eps, .maximize = maximize, .peak = kind == ADAMAX};
+    if (!averages || !squares || !steps || (kind == NADAM && !products)) return decline();
+    return step_group(&(group){.n = n, .line = line, .params = params, .grads = grads, .states = {averages, squares, largest}, .steps = steps,
+                               .products = products, .kernels = tl_optim_k->adam, .rule = &rule, .count = count_adam, .kind = kind, .lr = lr,
+                               .decay = momentum_decay});
+}
+
+static void count_rms(const group *a, double t, float *product)
+{
+    (void)product;
+    ((tl_rms_rule *)a->rule)->lr = a->lr / (1 + (t - 1) * a->decay);
+}
+
+bool tl_rms(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *squares, tl_tensor *const *seconds, tl_tensor *const *buffers, tl_tensor *const *steps, double lr, double keep, double fresh, double eps, double weight_decay, double momentum, double lr_decay, bool ratio, bool maximize, int line)
+{
+    tl_rms_rule rule = {.keep = keep, .fresh = fresh, .weight_decay = weight_decay, .momentum = momentum, .eps = eps, .lr = lr, .maximize = maximize,
+                        .ratio = ratio};
+    if (!squares || (ratio && !seconds)) return decline();
+    return step_group(&(group){.n = n, .line = line, .params = params, .grads = grads, .states = {squares, seconds, buffers}, .steps = steps,
+                               .kernels = tl_optim_k->rms, .rule = &rule, .count = count_rms, .lr = lr, .decay = lr_decay});
+}
+
+bool tl_lion(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *averages, double lr, double beta1, double beta2, double weight_decay, bool maximize, int line)
+{
+    tl_lion_rule rule = {1 - lr * weight_decay, beta1, beta2, lr, maximize};
+    if (!averages) return decline();
+    return step_group(&(group){.n = n, .line = line, .params = params, .grads = grads, .states = {averages}, .kernels = tl_optim_k->lion, .rule = &rule});
 }
 
 void tl_clear_grads(int n, tl_tensor *const *params)

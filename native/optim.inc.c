@@ -24,6 +24,8 @@ enum { ON(LANES) = VD_LANES };
 const tl_optim_kernels TL_NAME(optim_kernels) = {
     .sgd = {sgd_f32, sgd_f64},
     .adam = {adam_f32, adam_f64},
+    .rms = {rms_f32, rms_f64},
+    .lion = {lion_f32, lion_f64},
     .scale = {scale_f32, scale_f64},
     .sum_of_squares = {sum_of_squares_f32, sum_of_squares_f64},
 };

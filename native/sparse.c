@@ -7,7 +7,7 @@
 #include "kernels.h"
 #include <math.h>
 
-enum { SUM_BYTES = 2048, GRAIN_BYTES = 1 << 14, BIG_BYTES = 1 << 16, AHEAD = 8 /* rows */, AHEAD_BYTES = 512, DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS };
+enum { SUM_BYTES = 2048, GRAIN_BYTES = 1 << 16, BIG_BYTES = 1 << 16, DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS };
 
 typedef struct rows {
     const int64_t *index;                    /* (n) */
@@ -97,18 +97,14 @@ static const char *values_at(const rows *r, int64_t i) { return r->values + (r->
 static int64_t group(const rows *r, int64_t u) { return r->first ? r->first[u] : u; }
 static int64_t id_of(const rows *r, int64_t u) { return r->order ? r->index[r->order[r->first[u]]] : r->index[u]; }
 
-static void fetch(const char *p, int64_t bytes)
-{
-    for (int64_t b = 0; p && b < bytes && b < AHEAD_BYTES; b += TL_ALIGN) __builtin_prefetch(p + b);
-}
-
-static void fetch_row(const rows *r, int64_t u)
+TL_FETCHES fetch_row(const rows *r, int64_t u)
 {
     int64_t bytes = r->width * r->size, at = id_of(r, u) * bytes;
-    fetch(values_at(r, group(r, u)), bytes);
+    tl_fetch(values_at(r, group(r, u)), bytes);
     if (!r->rule) return;
-    fetch(r->param + at, bytes);
-    for (int k = 0; k < 2; k++) fetch(r->state[k] ? r->state[k] + at : NULL, bytes);
+    tl_fetch(r->param + at, bytes);
+    for (int k = 0; k < 2; k++)
+        if (r->state[k]) tl_fetch(r->state[k] + at, bytes);
 }
 
 /* Groups [begin, end). */
@@ -116,9 +112,10 @@ static void sum_rows(void *arg, int64_t begin, int64_t end)
 {
     const rows *r = arg;
     _Alignas(TL_ALIGN) char sum[SUM_BYTES];
+    for (int64_t u = begin; u < begin + TL_AHEAD && u < end; u++) fetch_row(r, u);
     for (int64_t u = begin; u < end; u++) {
         int64_t one = group(r, u), stop = group(r, u + 1), id = id_of(r, u), part = SUM_BYTES / r->size;
-        if (u + AHEAD < end) fetch_row(r, u + AHEAD);
+        if (u + TL_AHEAD < end) fetch_row(r, u + TL_AHEAD);
         if (stop - one == 1) {
             r->take(r, u, id, 0, values_at(r, one), r->width);
             continue;
@@ -179,7 +176,7 @@ static int64_t place(const rows *r, int64_t id, int64_t from) { return (id * r->
 static void sgd_row(const rows *r, int64_t u, int64_t id, int64_t from, const char *sum, int64_t n)
 {
     (void)u;
-    tl_optim_k->sgd[r->dtype == TL_F64](r->rule, r->param + place(r, id, from), sum, NULL, n);
+    tl_optim_k->sgd[r->dtype == TL_F64](r->rule, r->param + place(r, id, from), sum, NULL, NULL, NULL, n);
 }
 
 static void adam_row(const rows *r, int64_t u, int64_t id, int64_t from, const char *sum, int64_t n)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import tensorlib as tl
 from tensorlib import Tensor
 from tensorlib.optim.optimizer import Hyper, Optimizer, State, count_step, decayed, nonnegative, require, zeros
 
@@ -59,3 +60,10 @@ class Adadelta(Optimizer):
         d = u.add(h.eps).sqrt_().div_(v.add(h.eps).sqrt_()).mul_(g)
         u.mul_(h.rho).addcmul_(d, d, value=1 - h.rho)
         p.add_(d, alpha=-h.lr)
+
+    def update_group(self, group: dict[str, Any]) -> bool:
+        v, steps, u = self.kept(group, "square_avg", "step", "acc_delta")
+        return tl.fused.rms_(
+            group["params"], None, v, None, None, steps, group["lr"], group["rho"], 1 - group["rho"], group["eps"], group["weight_decay"],
+            maximize=group["maximize"], deltas=u,
+        )  # fmt: skip

@@ -70,6 +70,13 @@ class Adagrad(Optimizer):
         s.addcmul_(g, g)
         p.addcdiv_(g, s.sqrt().add_(h.eps), value=-h.lr / (1 + (t - 1) * h.lr_decay))
 
+    def update_group(self, group: dict[str, Any]) -> bool:
+        sums, steps = self.kept(group, "sum", "step")
+        return tl.fused.rms_(
+            group["params"], None, sums, None, None, steps, group["lr"], 1.0, 1.0, group["eps"], group["weight_decay"],
+            lr_decay=group["lr_decay"], maximize=group["maximize"],
+        )  # fmt: skip
+
     def update_sparse(self, p: Tensor, g: tl.SparseTensor, state: State, h: Hyper) -> None:
         if h.weight_decay:
             raise RuntimeError("Adagrad: weight_decay does not go with sparse gradients: it moves every row.")

@@ -80,16 +80,11 @@ class Adam(Optimizer):
         p.addcdiv_(m, (v.sqrt() / math.sqrt(1 - b2**t)).add_(h.eps), value=-h.lr / (1 - b1**t))
 
     def update_group(self, group: dict[str, Any]) -> bool:
-        params, states = group["params"], [self.state[p] for p in group["params"]]
-        b1, b2 = group["betas"]
+        m, v, steps = self.kept(group, "exp_avg", "exp_avg_sq", "step")
+        largest = self.kept(group, "max_exp_avg_sq")[0] if group["amsgrad"] else None
         return tl.fused.adam_(
-            params,
-            None,
-            [s.get("exp_avg") for s in states],
-            [s.get("exp_avg_sq") for s in states],
-            [s.get("max_exp_avg_sq") for s in states] if group["amsgrad"] else None,
-            [s.get("step") for s in states],
-            group["lr"], b1, b2, group["eps"], group["weight_decay"], group["decoupled_weight_decay"], group["maximize"],
+            group["params"], None, m, v, largest, steps, group["lr"], *group["betas"], group["eps"], group["weight_decay"],
+            group["decoupled_weight_decay"], group["maximize"],
         )  # fmt: skip
 
 

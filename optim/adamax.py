@@ -69,3 +69,10 @@ class Adamax(Optimizer):
         m.lerp_(g, 1 - b1)
         u.copy_(tl.maximum(u.mul_(b2), g.abs().add_(h.eps)))
         p.addcdiv_(m, u, value=-h.lr / (1 - b1**t))
+
+    def update_group(self, group: dict[str, Any]) -> bool:
+        m, u, steps = self.kept(group, "exp_avg", "exp_inf", "step")
+        return tl.fused.adam_(
+            group["params"], None, m, u, None, steps, group["lr"], *group["betas"], group["eps"], group["weight_decay"],
+            maximize=group["maximize"], variant="adamax",
+        )  # fmt: skip

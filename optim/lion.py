@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import tensorlib as tl
 from tensorlib import Tensor
 from tensorlib.optim.optimizer import Hyper, Optimizer, State, decay_rates, nonnegative, require, zeros
 
@@ -47,3 +48,9 @@ class Lion(Optimizer):
         (m,), (b1, b2) = zeros(state, p, "exp_avg"), h.betas
         p.mul_(1 - h.lr * h.weight_decay).add_(m.lerp(g, 1 - b1).sign_(), alpha=-h.lr)
         m.lerp_(g, 1 - b2)
+
+    def update_group(self, group: dict[str, Any]) -> bool:
+        (m,) = self.kept(group, "exp_avg")
+        return tl.fused.lion_(
+            group["params"], None, m, group["lr"], *group["betas"], group["weight_decay"], group["maximize"]
+        )

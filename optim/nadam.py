@@ -82,3 +82,10 @@ class NAdam(Optimizer):
         scale = (v.sqrt() / math.sqrt(1 - b2**t)).add_(h.eps)
         p.addcdiv_(g, scale, value=-h.lr * (1 - now) / (1 - product))
         p.addcdiv_(m, scale, value=-h.lr * ahead / (1 - product * ahead))
+
+    def update_group(self, group: dict[str, Any]) -> bool:
+        m, v, steps, products = self.kept(group, "exp_avg", "exp_avg_sq", "step", "mu_product")
+        return tl.fused.adam_(
+            group["params"], None, m, v, None, steps, group["lr"], *group["betas"], group["eps"], group["weight_decay"],
+            group["decoupled_weight_decay"], group["maximize"], variant="nadam", momentum_decay=group["momentum_decay"], mu_products=products,
+        )  # fmt: skip

@@ -193,6 +193,11 @@ class Optimizer:
         """One native call for the whole group; False, with nothing changed, where there is none that serves it."""
         return False
 
+    def kept(self, group: dict[str, Any], *names: str) -> list[list[Any]]:
+        """What the state holds under each of these names, for every parameter of the group; None where it is not there yet."""
+        states = [self.state[p] for p in group["params"]]
+        return [[s.get(name) for s in states] for name in names]
+
     def update_one(self, p: Tensor, g: Tensor, state: State, h: Hyper) -> None:
         """Update `p` in place by its gradient `g`: the definition. Runs under no_grad."""
         raise NotImplementedError(f"{type(self).__name__} does not define update_one().")

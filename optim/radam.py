@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+import tensorlib as tl
 from tensorlib import Tensor
 from tensorlib.optim.optimizer import (
     Hyper,
@@ -77,3 +78,10 @@ class RAdam(Optimizer):
             p.addcdiv_(m, v.sqrt().add_(h.eps), value=step * trust * math.sqrt(correction))
         else:
             p.add_(m, alpha=step)
+
+    def update_group(self, group: dict[str, Any]) -> bool:
+        m, v, steps = self.kept(group, "exp_avg", "exp_avg_sq", "step")
+        return tl.fused.adam_(
+            group["params"], None, m, v, None, steps, group["lr"], *group["betas"], group["eps"], group["weight_decay"],
+            group["decoupled_weight_decay"], group["maximize"], variant="radam",
+        )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import tensorlib as tl
 from tensorlib import Tensor
 from tensorlib.optim.optimizer import Hyper, Optimizer, State, count_step, decayed, nonnegative, require, zeros
 
@@ -69,3 +70,10 @@ class RMSprop(Optimizer):
             p.add_(b.mul_(h.momentum).addcdiv_(g, scale), alpha=-h.lr)
         else:
             p.addcdiv_(g, scale, value=-h.lr)
+
+    def update_group(self, group: dict[str, Any]) -> bool:
+        v, steps, means, buffers = self.kept(group, "square_avg", "step", "grad_avg", "momentum_buffer")
+        return tl.fused.rms_(
+            group["params"], None, v, means if group["centered"] else None, buffers if group["momentum"] else None, steps, group["lr"],
+            group["alpha"], 1 - group["alpha"], group["eps"], group["weight_decay"], group["momentum"], maximize=group["maximize"],
+        )  # fmt: skip

@@ -19,11 +19,12 @@ from tensorlib.status import DECLINE, raise_status
 from tensorlib.tensor import Tensor
 
 __all__ = [
-    "adagrad_rows_", "adam_", "adam_rows_", "crf_total", "gru_layer", "linear_act", "lstm_layer", "rnn_layer", "scale_", "sgd_", "sgd_rows_",
-    "sum_of_squares", "tree_lstm", "zero_grad_",
+    "adagrad_rows_", "adam_", "adam_rows_", "crf_total", "gru_layer", "linear_act", "lion_", "lstm_layer", "rms_", "rnn_layer", "scale_", "sgd_",
+    "sgd_rows_", "sum_of_squares", "tree_lstm", "zero_grad_",
 ]  # fmt: skip
 
 _NULL = ffi.NULL
+_VARIANTS = {"adam": 0, "adamax": 1, "nadam": 2, "radam": 3}  # as optim.c numbers them
 
 
 def _handles(name: str, tensors: Sequence[Tensor | None] | None, n: int) -> object:
@@ -98,10 +99,15 @@ def adam_(
     weight_decay: float = 0.0,
     decoupled: bool = False,
     maximize: bool = False,
+    *,
+    variant: str = "adam",
+    momentum_decay: float = 0.0,
+    mu_products: Sequence[Tensor | None] | None = None,
 ) -> bool:
     """One step of Adam on all `params`, as `tl.optim.Adam` defines it, `decoupled` as `tl.optim.AdamW`.
 
     `grads` as in `sgd_`. `steps` are 0-d float32 tensors that count each parameter's steps. `max_exp_avg_sqs` None: no amsgrad.
+    `variant` "adamax" (the maxima in place of `exp_avg_sqs`), "nadam" (with `momentum_decay` and `mu_products`) or "radam": as those define it.
 
     >>> w, g, m, v, t = tl.ones(1), tl.ones(1), tl.zeros(1), tl.zeros(1), tl.tensor(0.0)
     >>> tl.fused.adam_([w], [g], [m], [v], None, [t], lr=0.25), round(w.item(), 4), t.item()
@@ -110,11 +116,73 @@ def adam_(
     n = _count("adam_", params)
     if steps is None:
         raise TypeError("adam_: got no steps, expected a list of tensors.")
+    if variant not in _VARIANTS:
+        raise ValueError(f"adam_: variant must be one of {', '.join(_VARIANTS)}, got {variant!r}.")
     served = lib.tl_adam(
-        n, *(_handles("adam_", t, n) for t in (params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps)),
-        lr, beta1, beta2, eps, weight_decay, decoupled, maximize, lines.here(sys._getframe(1)),
+        n, *(_handles("adam_", t, n) for t in (params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, steps, mu_products)),
+        _VARIANTS[variant], lr, beta1, beta2, eps, weight_decay, momentum_decay, decoupled, maximize, lines.here(sys._getframe(1)),
     )  # fmt: skip
     return _done("adam_", served)
+
+
+def rms_(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor] | None,
+    squares: Sequence[Tensor | None],
+    means: Sequence[Tensor | None] | None,
+    momentum_buffers: Sequence[Tensor | None] | None,
+    steps: Sequence[Tensor | None] | None,
+    lr: float,
+    keep: float = 0.99,
+    fresh: float = 0.01,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    momentum: float = 0.0,
+    lr_decay: float = 0.0,
+    maximize: bool = False,
+    *,
+    deltas: Sequence[Tensor | None] | None = None,
+) -> bool:
+    """One step on all `params` of the optimizers that divide by the root of ``squares <- keep squares + fresh g^2``.
+
+    With ``fresh = 1 - keep`` that is `tl.optim.RMSprop`, centered by its `means`; with 1 and 1 `tl.optim.Adagrad`, at the rate
+    ``lr / (1 + (t-1) lr_decay)``; with its squared steps as `deltas`, `tl.optim.Adadelta`. `grads` and `steps` as in `adam_`; None: not counted.
+
+    >>> w, g, v = tl.ones(1), tl.ones(1), tl.zeros(1)
+    >>> tl.fused.rms_([w], [g], [v], None, None, None, lr=0.25, keep=1.0, fresh=1.0), w.item(), v.item()
+    (True, 0.75, 1.0)
+    """
+    n = _count("rms_", params)
+    seconds = means if deltas is None else deltas
+    served = lib.tl_rms(
+        n, *(_handles("rms_", t, n) for t in (params, grads, squares, seconds, momentum_buffers, steps)),
+        lr, keep, fresh, eps, weight_decay, momentum, lr_decay, deltas is not None, maximize, lines.here(sys._getframe(1)),
+    )  # fmt: skip
+    return _done("rms_", served)
+
+
+def lion_(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor] | None,
+    exp_avgs: Sequence[Tensor | None],
+    lr: float,
+    beta1: float = 0.9,
+    beta2: float = 0.99,
+    weight_decay: float = 0.0,
+    maximize: bool = False,
+) -> bool:
+    """One step of Lion on all `params`, as `tl.optim.Lion` defines it; `grads` as in `sgd_`.
+
+    >>> w, g, m = tl.ones(1), tl.ones(1), tl.zeros(1)
+    >>> tl.fused.lion_([w], [g], [m], lr=0.25), w.item(), round(m.item(), 4)
+    (True, 0.75, 0.01)
+    """
+    n = _count("lion_", params)
+    served = lib.tl_lion(
+        n, *(_handles("lion_", t, n) for t in (params, grads, exp_avgs)),
+        lr, beta1, beta2, weight_decay, maximize, lines.here(sys._getframe(1)),
+    )  # fmt: skip
+    return _done("lion_", served)
 
 
 def _rows(name: str, grad: SparseTensor) -> tuple[Tensor, Tensor]:
