@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from tensorlib import ops
 from tensorlib.dtypes import DType, complex64, complex128, float32, float64, int64
 from tensorlib.errors import DTypeError
 from tensorlib.ops import rules
 from tensorlib.ops.comparison import integral
-from tensorlib.ops.declare import composite, elementwise
+from tensorlib.ops.declare import HALVES, common_dtype, composite, elementwise, to_dtype
 from tensorlib.ops.table import BATCH, Draw, binary, error, sample, unary
-
-if TYPE_CHECKING:
-    from tensorlib.tensor import Tensor
+from tensorlib.tensor import Tensor
 
 Scalar = bool | int | float
 
@@ -103,6 +102,16 @@ _div = elementwise(
 )
 
 
+def _with_multiple(call: Callable[..., Tensor], input: Any, other: Any, alpha: Scalar) -> Tensor:
+    """call(input, alpha * other), the product in the result's dtype; of 16-bit floats in float32, so that only the result is rounded."""
+    mixed = isinstance(input, Tensor) and isinstance(other, Tensor) and not other.is_sparse
+    if not mixed or (input.dtype is other.dtype and input.dtype not in HALVES):
+        return call(input, other * alpha)
+    kind = common_dtype((input, other, alpha))
+    wide = float32 if kind in HALVES else kind
+    return to_dtype(call(to_dtype(input, wide), to_dtype(other, wide) * alpha), kind)
+
+
 def add(input: Tensor, other: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
     """The sum ``input + alpha * other``, broadcasting.
 
@@ -112,7 +121,7 @@ def add(input: Tensor, other: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
     >>> tl.add(tl.tensor([1.0, 2.0]), tl.tensor([10.0, 20.0]), alpha=2).tolist()
     [21.0, 42.0]
     """
-    return _add(input, other if alpha == 1 else other * alpha)
+    return _add(input, other) if alpha == 1 else _with_multiple(_add, input, other, alpha)
 
 
 def sub(input: Tensor, other: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
@@ -124,7 +133,7 @@ def sub(input: Tensor, other: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
     >>> tl.sub(tl.tensor([1.0, 2.0]), 1).tolist()
     [0.0, 1.0]
     """
-    return _sub(input, other if alpha == 1 else other * alpha)
+    return _sub(input, other) if alpha == 1 else _with_multiple(_sub, input, other, alpha)
 
 
 def rsub(input: Tensor, other: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
@@ -133,7 +142,7 @@ def rsub(input: Tensor, other: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
     >>> tl.rsub(tl.tensor([1.0, 2.0]), 1).tolist()
     [0.0, -1.0]
     """
-    return _sub(other, input if alpha == 1 else input * alpha)
+    return sub(other, input, alpha=alpha)
 
 
 def div(input: Tensor, other: Tensor | Scalar, *, rounding_mode: str | None = None) -> Tensor:

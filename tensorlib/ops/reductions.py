@@ -15,7 +15,7 @@ from tensorlib.dtypes import default_dtype
 from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.comparison import eq, isfinite, isnan, ne
-from tensorlib.ops.declare import composite, structured
+from tensorlib.ops.declare import HALVES, composite, structured
 from tensorlib.ops.elementwise import abs, square, where
 from tensorlib.ops.shape import normalize_dim, normalize_dims
 from tensorlib.ops.table import BATCH, NATIVE_NUMBERS, Draw, Sample, error, sample
@@ -309,6 +309,8 @@ def std(
     >>> tl.std(tl.tensor([1.0, 2.0, 3.0])).item()
     1.0
     """
+    if input.dtype in HALVES:  # so that only the result is rounded
+        return std(input.float(), dim, unbiased, keepdim, correction=correction).to(input.dtype)
     return _safe_root(var(input, dim, unbiased, keepdim, correction=correction))
 
 
@@ -464,6 +466,8 @@ def norm(
         raise ValueError(f'norm: p: expected a number or "fro", got {p!r}.')
     dim = dims_or_all("norm", dim, input)
     input = input if dtype is None and input.dtype.category > 1 else input.to(dtype or default_dtype())
+    if input.dtype in HALVES:
+        return norm(input.float(), p, dim, keepdim).to(input.dtype)
     power = 2.0 if p is None or p == "fro" else float(p)
     if power == 2:
         return _safe_root(sum(square(input), dim, keepdim))

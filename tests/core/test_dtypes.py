@@ -306,3 +306,25 @@ def test_what_scripts_ask_of_dtypes() -> None:
     tl.use_deterministic_algorithms(True)
     tl.cuda.manual_seed_all(0)
     assert tl.cuda.is_available() == (tl.cuda.device_count() > 0)
+
+
+@pytest.mark.parametrize("low", [tl.float16, tl.bfloat16], ids=lambda d: d.name)
+def test_of_16_bit_floats_only_results_are_rounded(low: tl.DType, rng: np.random.Generator) -> None:
+    x, y = (tl.tensor(rng.standard_normal((40, 300)) * 3, dtype=low) for _ in range(2))
+    exact, other = x.double(), y.double()
+    for p in (2, 1, 3, 0, math.inf):
+        assert x.norm(p, dim=1).equal(exact.norm(p, dim=1).to(low)), p
+    assert x.std(1).equal(exact.std(1).to(low))
+    for got, expected in ((tl.add(x, y, alpha=0.3), exact + 0.3 * other), (tl.sub(x, y, alpha=3), exact - 3 * other)):
+        assert (
+            got.dtype is low and got.ne(expected.to(low)).sum() < 40
+        )  # of 12,000: float32 lies close to the middle of two
+    assert exact.clone().add_(y, alpha=0.3).equal(exact + 0.3 * other)
+    assert tl.rsub(x.float(), y, alpha=0.3).allclose(y.float() - 0.3 * x.float())
+
+
+def test_multiples_are_of_the_results_dtype() -> None:
+    high = tl.tensor([100], dtype=tl.int8)
+    assert tl.add(tl.tensor([1]), high, alpha=3).tolist() == [301]
+    with tl.no_grad():
+        assert tl.tensor([1.0], requires_grad=True).add_(high, alpha=0.5).tolist() == [51]
