@@ -142,7 +142,7 @@ def rsub(input: Tensor, other: Tensor | Scalar, *, alpha: Scalar = 1) -> Tensor:
     >>> tl.rsub(tl.tensor([1.0, 2.0]), 1).tolist()
     [0.0, -1.0]
     """
-    return sub(other, input, alpha=alpha)
+    return _sub(other, input) if alpha == 1 else _with_multiple(_sub, other, input, alpha)
 
 
 def div(input: Tensor, other: Tensor | Scalar, *, rounding_mode: str | None = None) -> Tensor:
