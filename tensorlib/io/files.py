@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 
 from tensorlib import dtypes
-from tensorlib.backends import ADOPTED, view_bytes
+from tensorlib.backends import view_bytes
 from tensorlib.device import Device
 from tensorlib.errors import CheckpointError
-from tensorlib.io import structure
+from tensorlib.io import structure, torch_files
 from tensorlib.io.safetensors import OF_FILE, Entry, header_length, in_file_order, lay_out, make_header, parse_header
-from tensorlib.native import ffi, keep, lib
+from tensorlib.native import lib
 from tensorlib.ops.creation import empty
-from tensorlib.status import checked
-from tensorlib.tensor import Tensor, wrap
+from tensorlib.tensor import Tensor
 
 __all__ = ["load", "save"]
 
@@ -128,7 +127,7 @@ def _checksum(data: np.ndarray[Any, Any]) -> int:
 def load(
     f: Any, map_location: Device | str | None = None, *, mmap: bool | None = None, weights_only: bool = True
 ) -> Any:
-    """What `save` saved; of another safetensors file, a dict of its tensors by name.
+    """What `save` saved; of another safetensors file, a dict of its tensors by name; of a file of PyTorch's, what `read_torch_file` says.
 
     No code runs and no object is made but tensors, NumPy arrays, dicts, lists, tuples and plain values, whatever the file holds. Tensors are read
     right into their memory. Checksums are compared where the file has them. Tensors of unsigned integers of 16 to 64 bits, which this library lacks,
@@ -144,7 +143,7 @@ def load(
         weights_only: taken as PyTorch takes it; there is nothing else.
 
     Raises:
-        CheckpointError: where the file is no safetensors file, or is damaged, saying how.
+        CheckpointError: where the file is none of these, or is damaged, saying how.
         FileNotFoundError: and other kinds of OSError, where it can not be read.
 
     >>> import io
@@ -172,6 +171,10 @@ def read(
         size = file.seek(0, os.SEEK_END) - begin
         file.seek(begin)
         first = _read_bytes(file, min(8, size))
+        if not verified and torch_files.begins(first) and (size < 9 or file.read(1) != b"{"):
+            file.seek(begin)
+            return torch_files.read(file, device, mapped=mapped)
+        file.seek(begin + len(first))
         header = _read_bytes(file, header_length(first, size))
         entries, metadata = parse_header(header, size - 8 - len(header))
         sums = _check_header(first + header, len(entries), metadata, required=verified)
@@ -269,11 +272,4 @@ def _over(part: np.ndarray[Any, Any], entry: Entry) -> Any:
     ours = dtypes.BY_NAME.get(OF_FILE[entry.dtype])
     if ours is None:
         return part.view(OF_FILE[entry.dtype]).reshape(entry.shape)
-    if not part.size:
-        return empty(entry.shape, dtype=ours)
-    if part.ctypes.data % ours.itemsize:
-        part = part.copy()
-    handle = lib.tl_adopt(
-        part.ctypes.data, part.size, ADOPTED, keep(part), False, ours.number, len(entry.shape), entry.shape, ffi.NULL
-    )
-    return wrap(checked(handle, "load", entry.shape))
+    return torch_files.tensor_over(part, ours, entry.shape)
