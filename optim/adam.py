@@ -82,8 +82,9 @@ class Adam(Optimizer):
     def update_group(self, group: dict[str, Any]) -> bool:
         m, v, steps = self.kept(group, "exp_avg", "exp_avg_sq", "step")
         largest = self.kept(group, "max_exp_avg_sq")[0] if group["amsgrad"] else None
+        b1, b2 = group["betas"]
         return tl.fused.adam_(
-            group["params"], None, m, v, largest, steps, group["lr"], *group["betas"], group["eps"], group["weight_decay"],
+            group["params"], None, m, v, largest, steps, group["lr"], b1, b2, group["eps"], group["weight_decay"],
             group["decoupled_weight_decay"], group["maximize"],
         )  # fmt: skip
 

@@ -72,7 +72,8 @@ class Adamax(Optimizer):
 
     def update_group(self, group: dict[str, Any]) -> bool:
         m, u, steps = self.kept(group, "exp_avg", "exp_inf", "step")
+        b1, b2 = group["betas"]
         return tl.fused.adam_(
-            group["params"], None, m, u, None, steps, group["lr"], *group["betas"], group["eps"], group["weight_decay"],
+            group["params"], None, m, u, None, steps, group["lr"], b1, b2, group["eps"], group["weight_decay"],
             maximize=group["maximize"], variant="adamax",
         )  # fmt: skip

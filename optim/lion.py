@@ -51,6 +51,5 @@ class Lion(Optimizer):
 
     def update_group(self, group: dict[str, Any]) -> bool:
         (m,) = self.kept(group, "exp_avg")
-        return tl.fused.lion_(
-            group["params"], None, m, group["lr"], *group["betas"], group["weight_decay"], group["maximize"]
-        )
+        b1, b2 = group["betas"]
+        return tl.fused.lion_(group["params"], None, m, group["lr"], b1, b2, group["weight_decay"], group["maximize"])

@@ -85,7 +85,8 @@ class NAdam(Optimizer):
 
     def update_group(self, group: dict[str, Any]) -> bool:
         m, v, steps, products = self.kept(group, "exp_avg", "exp_avg_sq", "step", "mu_product")
+        b1, b2 = group["betas"]
         return tl.fused.adam_(
-            group["params"], None, m, v, None, steps, group["lr"], *group["betas"], group["eps"], group["weight_decay"],
+            group["params"], None, m, v, None, steps, group["lr"], b1, b2, group["eps"], group["weight_decay"],
             group["decoupled_weight_decay"], group["maximize"], variant="nadam", momentum_decay=group["momentum_decay"], mu_products=products,
         )  # fmt: skip

@@ -81,7 +81,8 @@ class RAdam(Optimizer):
 
     def update_group(self, group: dict[str, Any]) -> bool:
         m, v, steps = self.kept(group, "exp_avg", "exp_avg_sq", "step")
+        b1, b2 = group["betas"]
         return tl.fused.adam_(
-            group["params"], None, m, v, None, steps, group["lr"], *group["betas"], group["eps"], group["weight_decay"],
+            group["params"], None, m, v, None, steps, group["lr"], b1, b2, group["eps"], group["weight_decay"],
             group["decoupled_weight_decay"], group["maximize"], variant="radam",
         )  # fmt: skip
