@@ -56,6 +56,11 @@ class _Conv(Module):
         if padding_mode not in (PADDING_MODES[:1] if self.transposed else PADDING_MODES):
             allowed = "'zeros'" if self.transposed else f"one of {', '.join(PADDING_MODES)}"
             raise ValueError(f"{name}: padding_mode must be {allowed}, got {padding_mode!r}.")
+        names = () if self.transposed else ("same", "valid")
+        if isinstance(padding, str) and padding not in names:
+            raise ValueError(f"{name}: padding is {padding!r}, expected {' or '.join(('numbers', *map(repr, names)))}.")
+        if padding == "same" and any(s != 1 for s in _tuple(stride, nd)):
+            raise ValueError(f'{name}: padding is "same", which needs a stride of 1, got {stride}.')
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size, self.stride, self.dilation = (_tuple(v, nd) for v in (kernel_size, stride, dilation))
         self.padding = padding if isinstance(padding, str) else _tuple(padding, nd)

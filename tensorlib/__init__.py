@@ -59,6 +59,7 @@ for _module in _ops.MODULES:
     for _name in _module.__all__:
         globals()[_name] = _guarded(getattr(_module, _name))
     __all__ += _module.__all__
+is_complex, is_floating_point, result_type = map(_guarded, (is_complex, is_floating_point, result_type))
 del _module, _name
 
 

@@ -373,6 +373,7 @@ def retry(op: Op, operands: Sequence[Any], line: int) -> int:
 def _reference(
     op: Op, operands: Sequence[Any], attrs: dict[str, Any], result: DType | None, where: Device, line: int
 ) -> Any:
+    result = attrs.get("dtype", result)  # a cast's own
     half = next((x.dtype for x in operands if x is not None and x.dtype in HALVES), None)
     if half is not None and where.type == "cpu":
         from tensorlib.ops.precision import widened_kernel

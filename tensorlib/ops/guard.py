@@ -12,6 +12,7 @@ from tensorlib.tensor import Tensor
 __all__: list[str] = []
 
 
+@functools.cache
 def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function with that error. Elementwise operations check their operands themselves."""
     if hasattr(function, "op") or isinstance(function, type):
@@ -32,6 +33,7 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             raise DTypeError(f"{function.__name__}: got a {culprit.__name__}, expected a Tensor.") from None
 
+    call.__module__ = "tensorlib"  # where it is public: pickle looks there
     return call
 
 

@@ -308,7 +308,7 @@ def huber_loss(
     [0.5, 2.5]
     """
     if not delta > 0:
-        raise ValueError(f"huber_loss: delta must be positive, got {delta}.")
+        raise ShapeError(f"huber_loss: delta must be positive, got {delta}.")
     return _regression(_huber_loss, input, target, weight, reduction, {"delta": float(delta)}, by_weights=False)
 
 
@@ -323,7 +323,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, reduction: str = "mean", beta:
     [0.5, 2.5]
     """
     if beta < 0:
-        raise ValueError(f"smooth_l1_loss: beta must not be negative, got {beta}.")
+        raise ShapeError(f"smooth_l1_loss: beta must not be negative, got {beta}.")
     if beta == 0:
         return _regression(_l1_loss, input, target, None, reduction, {})
     return _regression(_smooth_l1_loss, input, target, None, reduction, {"beta": float(beta)})

@@ -328,3 +328,11 @@ def test_multiples_are_of_the_results_dtype() -> None:
     assert tl.add(tl.tensor([1]), high, alpha=3).tolist() == [301]
     with tl.no_grad():
         assert tl.tensor([1.0], requires_grad=True).add_(high, alpha=0.5).tolist() == [51]
+
+
+@pytest.mark.parametrize("high", [tl.float16, tl.bfloat16, tl.float32, tl.float64, tl.int64], ids=lambda d: d.name)
+@pytest.mark.parametrize("low", [tl.float16, tl.bfloat16, tl.float32], ids=lambda d: d.name)
+def test_casts_elsewhere(low: tl.DType, high: tl.DType) -> None:
+    x = tl.tensor([1.25, -3.0], dtype=low)
+    made = x.to("reference").to(high)
+    assert made.dtype is high and made.cpu().equal(x.to(high))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator as op
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -243,3 +245,12 @@ def test_arguments_by_their_names() -> None:
         tl.scatter(x, 1, ids)
     with pytest.raises(TypeError, match="add: other is a NoneType"):
         x.detach().add_()
+
+
+@pytest.mark.parametrize("space", [tl, tl.nn.functional], ids=lambda m: m.__name__)
+def test_functions_can_be_pickled(space: Any) -> None:
+    """As what layers hold, such as the activation of a TransformerEncoderLayer."""
+    for name in space.__all__:
+        function = getattr(space, name)
+        if inspect.isfunction(function):
+            assert pickle.loads(pickle.dumps(function)) is function, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,3 +66,26 @@ def test_description() -> None:
     )
     layer3 = nn.ConvTranspose3d(2, 2, 3, 2, 1, 1)
     assert repr(layer3).endswith("stride=(2, 2, 2), padding=(1, 1, 1), output_padding=(1, 1, 1))")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda nn: nn.Conv2d(4, 6, 3, padding="sam"),
+            "Conv2d: padding is 'sam', expected numbers or 'same' or 'valid'",
+        ),
+        (
+            lambda nn: nn.Conv1d(4, 6, 3, stride=2, padding="same"),
+            'Conv1d: padding is "same", which needs a stride of 1, got 2',
+        ),
+        (
+            lambda nn: nn.ConvTranspose1d(4, 6, 3, padding="same"),
+            "ConvTranspose1d: padding is 'same', expected numbers",
+        ),
+    ],
+    ids=["unknown", "stride", "transposed"],
+)
+def test_padding_by_name_is_checked_when_made(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tl.nn)

@@ -90,3 +90,8 @@ def test_operands_of_two_dtypes_are_promoted() -> None:
     assert x.grad is not None and x.grad.dtype is tl.float32
     assert F.l1_loss(x, tl.ones(3, dtype=tl.float64)).dtype is tl.float64
     assert F.cross_entropy(tl.zeros(2, 3), tl.tensor([0, 1], dtype=tl.int32)).dtype is tl.float32
+
+
+def test_power_of_the_multi_margin_loss_is_checked_when_made() -> None:
+    with pytest.raises(ValueError, match="MultiMarginLoss: p must be 1 or 2, got 3"):
+        tl.nn.MultiMarginLoss(p=3)
