@@ -45,14 +45,15 @@ float = _dtypes.float32
 double, half, cfloat, cdouble = _dtypes.float64, _dtypes.float16, _dtypes.complex64, _dtypes.complex128
 long, int, short = _dtypes.int64, _dtypes.int32, _dtypes.int16
 Size, dtype, newaxis = tuple, DType, None  # a shape is a tuple of integers
-_LAZY = {name: name for name in ("cuda", "data", "func", "fused", "io", "nn", "optim")} | {"load": "io", "save": "io"}
+_MODULES = ("cuda", "data", "func", "fused", "io", "nn", "optim", "utils")
+_LAZY = {name: name for name in _MODULES} | {"load": "io", "save": "io"}
 
 __all__ = [  # noqa: F405  (some are loaded on first use; the operations' names follow below)
     "DType", "Device", "Size", "SparseTensor", "Tensor", "autocast", "autograd", "bool", "cdouble", "cfloat", "cuda", "data", "device", "double",
     "dtype", "e", "enable_grad", "errors", "float", "func", "fused", "get_autocast_dtype", "get_num_threads", "half", "inf", "inference_mode", "int",
     "io", "is_autocast_enabled", "is_complex", "is_floating_point", "is_grad_enabled", "is_inference_mode_enabled", "is_tensor", "load", "long",
     "memory", "nan", "newaxis", "nn", "no_grad", "optim", "pi", "random", "result_type", "save", "set_flush_denormal", "set_grad_enabled",
-    "set_num_threads", "short", "sparse_coo_tensor", "use_deterministic_algorithms",
+    "set_num_threads", "short", "sparse_coo_tensor", "use_deterministic_algorithms", "utils",
 ]  # fmt: skip
 __all__ += [*_dtypes.__all__, *errors.__all__, *random.__all__]  # noqa: PLE0604
 for _module in _ops.MODULES:

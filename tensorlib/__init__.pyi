@@ -2,7 +2,7 @@
 import builtins
 from typing import Any
 
-from tensorlib import autograd as autograd, cuda as cuda, data as data, errors as errors, func as func, fused as fused, io as io, memory as memory, nn as nn, optim as optim, random as random
+from tensorlib import autograd as autograd, cuda as cuda, data as data, errors as errors, func as func, fused as fused, io as io, memory as memory, nn as nn, optim as optim, random as random, utils as utils
 from builtins import tuple as Size
 from tensorlib.autograd.modes import enable_grad as enable_grad
 from tensorlib.autograd.modes import inference_mode as inference_mode
@@ -408,6 +408,7 @@ from tensorlib.ops.unpooling import max_unpool3d as max_unpool3d
 from tensorlib.random import Generator as Generator
 from tensorlib.random import bernoulli as bernoulli
 from tensorlib.random import default_generator as default_generator
+from tensorlib.random import fork_stream as fork_stream
 from tensorlib.random import get_rng_state as get_rng_state
 from tensorlib.random import initial_seed as initial_seed
 from tensorlib.random import manual_seed as manual_seed
@@ -437,7 +438,6 @@ cfloat: DType
 double: DType
 e: builtins.float
 float: DType
-def fork_stream(names: Any) -> Any: ...
 half: DType
 inf: builtins.float
 int: DType
@@ -894,6 +894,7 @@ __all__ = [
     "unique_consecutive",
     "unsqueeze",
     "use_deterministic_algorithms",
+    "utils",
     "var",
     "var_mean",
     "vdot",

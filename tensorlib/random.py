@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -114,8 +114,20 @@ def default_generator() -> Generator:
     return _default if own is None else own
 
 
-@contextmanager
-def fork_stream(*names: int) -> Iterator[Generator]:
+class _Named(Generator):
+    """The stream of some names, which are mixed when it is first drawn from: most examples of a dataset draw nothing."""
+
+    device, _counter = CPU, 0
+
+    def __init__(self, names: tuple[int, ...]) -> None:
+        self._names = names
+
+    @cached_property
+    def _key(self) -> int:  # type: ignore[override]
+        return mixed(*self._names)
+
+
+class fork_stream:
     """Draw from a stream of its own, which the integers `names` decide, in this thread and until the block ends; the outer one does not move.
 
     What is drawn for an example (its augmentation, say) so depends on the example's name alone, not on what was drawn before it.
@@ -126,12 +138,24 @@ def fork_stream(*names: int) -> Iterator[Generator]:
     ...     bool((tl.rand(2) == a).all())
     True
     """
-    outer = getattr(_own, "generator", None)
-    _own.generator = Generator().manual_seed(mixed(*names))
-    try:
-        yield _own.generator
-    finally:
-        _own.generator = outer
+
+    __slots__ = ("_outer", "_stream")
+
+    def __init__(self, *names: int) -> None:
+        self._stream = _Named(tuple(map(int, names)))
+
+    def __enter__(self) -> Generator:
+        self._outer = getattr(_own, "generator", None)
+        _own.generator = self._stream
+        return self._stream
+
+    def __exit__(self, *raised: object) -> None:
+        _own.generator = self._outer
+
+
+def switch_stream(*names: int) -> None:
+    """In a `fork_stream` block: go on with the stream of other names, as a block of its own for them would have it, for less."""
+    _own.generator = _Named(names)
 
 
 def mixed(*names: int) -> int:

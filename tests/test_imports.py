@@ -28,7 +28,7 @@ LAYERS = [
     ],
     ["tensorlib.ops.table", "tensorlib.ops.rules", "tensorlib.tensor"],
     ["tensorlib.ops", "tensorlib.fused", "tensorlib.display", "tensorlib.sparse"],
-    ["tensorlib.autograd", "tensorlib.random", "tensorlib.io", "tensorlib.data"],
+    ["tensorlib.autograd", "tensorlib.random", "tensorlib.io", "tensorlib.data", "tensorlib.utils"],
     ["tensorlib.nn", "tensorlib.optim", "tensorlib.distributed", "tensorlib.func"],
 ]
 # The only calls upwards, each from inside a function: a Tensor's own methods that are written with operations, the words of an error,

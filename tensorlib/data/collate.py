@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.dtypes import float64
+from tensorlib.dtypes import float64, from_numpy_dtype
 from tensorlib.errors import ShapeError
-from tensorlib.ops.creation import as_tensor, tensor
-from tensorlib.ops.joins import split, stack as stack_tensors
+from tensorlib.ops.creation import as_tensor, empty, tensor
+from tensorlib.ops.joins import split, stack as stack_tensors, stacked
 from tensorlib.tensor import Tensor
 
 __all__ = ["default_collate", "default_convert", "ragged_collate"]
@@ -52,11 +52,11 @@ def default_collate(batch: Sequence[Any]) -> Any:
 def _stacked(values: list[Any], path: _Path) -> Any:
     first = values[0]
     if isinstance(first, _ARRAYS):
-        made = [as_tensor(v) for v in values]
-        _check_shapes(made, 0, path, "default_collate")
-        return stack_tensors(made)
+        return _stacked_arrays(values, path)
     if isinstance(first, _NUMBERS):
-        return tensor(values, dtype=float64 if isinstance(first, float) else None)
+        known = np.array(values)
+        weak = isinstance(first, int) and known.dtype.kind not in "biu"  # such as [1, 0.5]: of the default dtype
+        return tensor(values if weak else known, dtype=float64 if isinstance(first, float) else None)
     if isinstance(first, (str, bytes)):
         return values
     if isinstance(first, Mapping):
@@ -70,6 +70,31 @@ def _stacked(values: list[Any], path: _Path) -> Any:
         fields = [_stacked([v[k] for v in values], (*path, k)) for k in range(len(first))]
         return type(first)(*fields) if hasattr(first, "_fields") else fields
     raise TypeError(f"default_collate: no batch can be made of {type(first).__name__}{_at(path)}: give a collate_fn.")
+
+
+def _stacked_arrays(values: list[Any], path: _Path) -> Tensor:
+    first = values[0]
+    if isinstance(first, Tensor):
+        made = stacked(values)
+    else:
+        made = _joined(values, first.shape, first.dtype)
+    if made is None:
+        tensors = [as_tensor(v) for v in values]
+        _check_shapes(tensors, 0, path, "default_collate")
+        made = stack_tensors(tensors)
+    return made
+
+
+def _joined(arrays: list[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor | None:
+    """NumPy arrays of one shape and dtype, copied into a tensor by one call; None of others."""
+    if not shape or dtype.kind not in "biufc":
+        return None
+    for a in arrays:
+        if type(a) is not np.ndarray or a.shape != shape or a.dtype != dtype:
+            return None
+    made = empty(len(arrays), *shape, dtype=from_numpy_dtype(dtype))
+    np.concatenate(arrays, out=made.numpy().reshape(-1, *shape[1:]))
+    return made
 
 
 def default_convert(data: Any) -> Any:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensorlib.data.datasets import IterableDataset
-from tensorlib.random import default_generator, fork_stream
+from tensorlib.data.dataset import IterableDataset
+from tensorlib.random import default_generator, fork_stream, switch_stream
 
 __all__ = ["WorkerInfo", "get_worker_info", "sample_rng"]
 
@@ -95,20 +95,23 @@ class Source:
                 made = self.dataset.batch(job.what)
                 return list(made) if isinstance(made, tuple) else made
         if not self.batched:
-            return self.collate(self._one(job, 0, job.what))
-        if hasattr(self.dataset, "__getitems__"):
-            with fork_stream(job.seed, job.number):
+            with fork_stream(job.seed):
+                return self.collate(self._one(job, 0, job.what))
+        with fork_stream(job.seed, job.number):
+            if hasattr(self.dataset, "__getitems__"):
                 examples = self.dataset.__getitems__(job.what)
-        else:
-            examples = [self._one(job, place, index) for place, index in enumerate(job.what)]
-        with fork_stream(job.seed, job.number, len(examples)):
+            else:
+                examples = [self._one(job, place, index) for place, index in enumerate(job.what)]
+            switch_stream(job.seed, job.number, len(examples))
             return self.collate(examples)
 
     def _one(self, job: Job, place: int, index: Any) -> Any:
         """An example, its randomness named by its index; where that is no number, by its place in the order."""
-        names = (index,) if isinstance(index, (int, np.integer)) else (job.number, place)
-        with fork_stream(job.seed, *names):
-            return self.dataset[index]
+        if type(index) is int or isinstance(index, (int, np.integer)):
+            switch_stream(job.seed, index)  # type: ignore[arg-type]
+        else:
+            switch_stream(job.seed, job.number, place)
+        return self.dataset[index]
 
     def _next(self, job: Job) -> Any:
         with fork_stream(job.seed, job.number):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib.data.array_files import PathOf
-from tensorlib.data.datasets import Dataset
+from tensorlib.data.dataset import Dataset
 from tensorlib.errors import FileFormatError
 from tensorlib.ops.creation import tensor
 from tensorlib.tensor import Tensor

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib.data.array_files import Array, Layout, PathOf, npy_layout, opened, widened
-from tensorlib.data.datasets import Dataset
+from tensorlib.data.dataset import Dataset
 from tensorlib.dtypes import as_dtype, from_numpy_dtype
 from tensorlib.errors import DTypeError, FileFormatError, IndexRangeError
 from tensorlib.ops.creation import as_tensor

@@ -18,7 +18,8 @@ from tensorlib.ops.table import error, sample
 from tensorlib.tensor import Tensor, wrap
 
 __all__ = ["cat", "chunk", "concat", "concatenate", "split", "stack", "tensor_split", "unbind"]
-_frame, _line_of, _slice, _cat_of = sys._getframe, KNOWN.get, lib.tl_slice, lib.tl_cat
+_frame, _line_of = sys._getframe, KNOWN.get
+_slice, _cat_of, _numel = lib.tl_slice, lib.tl_cat, lib.tl_numel
 METHODS = ("chunk", "split", "tensor_split", "unbind")
 _SLOW = (
     AttributeError,
@@ -116,11 +117,24 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 concat = concatenate = cat
 
 
+def stacked(tensors: Sequence[Tensor]) -> Tensor | None:
+    """`stack` along dim 0 by one native call; None where that is not enough: shapes or dtypes differ, no dimension, no element."""
+    try:
+        handles, shape = [x._array for x in tensors], tensors[0].shape
+        if not shape or len(counts := set(map(_numel, handles))) > 1 or 0 in counts:
+            return None
+        made = _cat_of(handles, len(handles), 0, _line(_frame(2)))  # as many elements, and equal sizes behind the first
+    except _SLOW:
+        return None
+    return wrap(made).view(len(handles), *shape) if made else None
+
+
 def _stack_ref(xp: Any, tensors: Any, *, dim: int) -> Any:
     return xp.stack(tensors, dim)
 
 
-@composite("stack", inputs=("tensors",), attrs=("dim",), variadic=True, ref=_stack_ref, samples=lambda: [sample([(2, 3), (2, 3)], dim=1)],
+@composite("stack", inputs=("tensors",), attrs=("dim",), variadic=True, ref=_stack_ref,
+           samples=lambda: [sample([(2, 3), (2, 3)], dim=1), sample([(2, 3)] * 3, dim=-1), sample([(), ()], dim=0), sample([(2, 0)], dim=0)],
            errors=lambda: [error([(2,), (3,)], dim=0, raises=ShapeError, match="stack: tensor 1 has shape")])  # fmt: skip
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new dimension.
@@ -128,7 +142,10 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     >>> tl.stack([tl.zeros(2), tl.ones(2)]).tolist()
     [[0.0, 0.0], [1.0, 1.0]]
     """
-    parts = _listed("stack", tensors)
+    parts = list(tensors)
+    if dim == 0 and (made := stacked(parts)) is not None:
+        return made
+    parts = _listed("stack", parts)
     for i, x in enumerate(parts):
         if x.shape != parts[0].shape:
             raise ShapeError(

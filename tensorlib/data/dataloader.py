@@ -16,9 +16,9 @@ from queue import Empty
 from typing import Any
 
 from tensorlib.data.collate import default_collate, default_convert
-from tensorlib.data.datasets import IterableDataset
+from tensorlib.data.dataset import IterableDataset
 from tensorlib.data.fetching import END, Job, Source
-from tensorlib.data.samplers import BatchSampler, RandomSampler, SequentialSampler
+from tensorlib.data.sampler import BatchSampler, RandomSampler, SequentialSampler
 from tensorlib.data.workers import Crew, Done, ProcessCrew, ThreadCrew, WorkerTraceback
 from tensorlib.random import Generator, default_generator, mixed
 
@@ -194,6 +194,13 @@ class DataLoader:
 
     # ---- what a pass needs ----
 
+    def _indices(self) -> Iterator[Any] | None:
+        """What to fetch, in order; None: whatever the iterable dataset has."""
+        if self._gathers and isinstance(self.batch_sampler, BatchSampler):
+            return self.batch_sampler.rows()
+        order: Any = self.batch_sampler if self.batch_sampler is not None else self.sampler
+        return None if order is None else iter(order)
+
     def _sources(self) -> list[Source]:
         """One for each worker, or one for the caller."""
         batched = self.batch_size is not None or self.batch_sampler is not None
@@ -245,8 +252,7 @@ class _Pass:
         self._source = loader._sources()[0]
         self._timeout = loader.timeout or None
         self._seed = mixed(*loader.generator.next(1, 2))
-        order: Any = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
-        self._indices = None if order is None else iter(order)  # None: whatever the iterable dataset has
+        self._indices = loader._indices()
         self._numbers = count()
         self._waiting: deque[int] = deque()  # numbers of jobs given to workers, in order
         self._ready: dict[int, Done] = {}
@@ -269,8 +275,10 @@ class _Pass:
             raise StopIteration
         try:
             made = self._alone() if self._crew is None else self._from_workers()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, StopIteration):  # would end the pass as if it were complete
+                raise RuntimeError("DataLoader: StopIteration was raised while a batch was made.") from error
             raise
         if made is END:
             self.progress.finished = True

@@ -190,6 +190,33 @@ def test_a_dataset_that_gathers(way: dict[str, Any]) -> None:
         np.testing.assert_array_equal(rows.numpy(), x[labels.numpy()])
 
 
+class Odd(data.RandomSampler):
+    """An heir with an order of its own."""
+
+    def __iter__(self) -> Iterator[int]:
+        return (i for i in super().__iter__() if i % 2)
+
+
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize(
+    "order",
+    [
+        lambda n, g: data.RandomSampler(range(n), generator=g), lambda n, g: data.RandomSampler(range(n), True, 3 * n, g),
+        lambda n, g: data.RandomSampler(range(n), num_samples=2 * n + 3, generator=g), lambda n, g: data.SequentialSampler(range(n)),
+        lambda n, g: Odd(range(n), generator=g), lambda n, g: data.WeightedRandomSampler([1.0] * n, 5, generator=g), lambda n, g: list(range(n)),
+    ],
+    ids=["random", "replacement", "several-orders", "sequential", "heir", "weighted", "list"],
+)  # fmt: skip
+def test_a_dataset_gathers_what_its_sampler_lists(order: Callable[[int, Any], Any], drop_last: bool) -> None:
+    dataset = data.TensorDataset(tl.arange(10))
+    listed = data.BatchSampler(order(10, tl.Generator().manual_seed(4)), 4, drop_last)
+    gathered = data.DataLoader(
+        dataset, batch_sampler=data.BatchSampler(order(10, tl.Generator().manual_seed(4)), 4, drop_last)
+    )
+    for _ in range(2):
+        assert [rows.tolist() for (rows,) in gathered] == list(listed)
+
+
 def test_many_examples_at_once() -> None:
     class Fetches(list[int]):
         def __getitems__(self, indices: list[int]) -> list[int]:
@@ -214,6 +241,16 @@ def test_an_exception_comes_where_its_batch_would(way: dict[str, Any]) -> None:
     if "multiprocessing_context" in way:
         assert "value_error" in str(caught.value.__cause__)  # the traceback in the worker
     assert list(batches) == []
+
+
+def stop() -> None:
+    raise StopIteration
+
+
+@every_way
+def test_stop_iteration_does_not_pass_for_the_end(way: dict[str, Any]) -> None:
+    with pytest.raises(RuntimeError, match="StopIteration was raised while a batch was made"):
+        list(data.DataLoader(Failing(stop), batch_size=3, **way))
 
 
 def kill_itself() -> None:
@@ -370,12 +407,44 @@ def test_collate() -> None:
     ]  # fmt: skip
 
 
+def scalars(kind: Any) -> list[Any]:
+    return [kind(1), kind(0), kind(1)]
+
+
+@pytest.mark.parametrize(
+    ("examples", "dtype"),
+    [
+        (scalars(int), tl.int64), (scalars(float), tl.float64), (scalars(bool), tl.bool), ([1, 0.5], tl.float32), ([0.5, 1], tl.float64),
+        (scalars(np.float32), tl.float32), (scalars(np.int16), tl.int16), (scalars(np.float64), tl.float64), (scalars(np.bool_), tl.bool),
+        ([np.array(2.0), np.array(3.0)], tl.float64), ([np.ones((2, 3), ">f4")] * 2, tl.float32), ([np.ones((0, 3), np.uint8)] * 2, tl.uint8),
+        ([np.ones((2, 6))[:, ::2], np.zeros((2, 3))], tl.float64), ([np.ones(2, np.complex64)] * 2, tl.complex64),
+        ([tl.ones(2, 3).T, tl.zeros(3, 2)], tl.float32), ([tl.ones(2, requires_grad=True), tl.zeros(2)], tl.float32),
+    ],
+    ids=lambda value: value.name if isinstance(value, tl.DType) else "-".join(type(v).__name__ for v in value[:2]),
+)  # fmt: skip
+def test_collated_dtypes(examples: list[Any], dtype: tl.DType) -> None:
+    got = data.default_collate(examples)
+    assert got.dtype is dtype
+    known = np.stack([v.detach().numpy() if isinstance(v, tl.Tensor) else v for v in examples])
+    np.testing.assert_array_equal(got.detach().numpy(), known)
+    assert got.requires_grad == any(getattr(v, "requires_grad", False) for v in examples)
+    got.detach().fill_(0)  # a batch is memory of its own
+    assert (
+        sum(np.asarray(v if not isinstance(v, tl.Tensor) else v.detach().numpy()).sum() for v in examples)
+        == known.sum()
+    )
+
+
 def test_what_makes_no_batch() -> None:
     with pytest.raises(
         tl.ShapeError,
         match=r"default_collate: example 1 has float32 of shape \(3,\), example 0 float32 of shape \(2,\)",
     ):
         data.default_collate([tl.ones(2), tl.ones(3)])
+    with pytest.raises(
+        tl.ShapeError, match=r"example 1 has float64 of shape \(2,\), example 0 float32 of shape \(2,\)"
+    ):
+        data.default_collate([np.ones(2, np.float32), np.ones(2)])
     with pytest.raises(tl.ShapeError, match="example 1 has 1 fields, example 0 2"):
         data.default_collate([(1, 2), (1,)])
     with pytest.raises(TypeError, match="no batch can be made of NoneType in field 1"):

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib.ops.creation import as_tensor
+from tensorlib.ops.creation import arange, as_tensor
+from tensorlib.ops.joins import cat
 from tensorlib.random import Generator, initial_seed, multinomial, randint, randperm
 from tensorlib.tensor import Tensor
 
@@ -47,6 +48,9 @@ class SequentialSampler(Sampler):
     def __iter__(self) -> Iterator[int]:
         return iter(range(len(self.data_source)))
 
+    def _order(self) -> Tensor:
+        return arange(len(self.data_source))
+
     def __len__(self) -> int:
         return len(self.data_source)
 
@@ -80,13 +84,14 @@ class RandomSampler(Sampler):
         return len(self.data_source) if self._num_samples is None else self._num_samples
 
     def __iter__(self) -> Iterator[int]:
+        return iter(self._order().tolist())
+
+    def _order(self) -> Tensor:
         n = len(self.data_source)
-        if not n:
-            return iter(())
-        if self.replacement:
-            return iter(randint(0, n, (self.num_samples,), generator=self.generator).tolist())
-        orders = (randperm(n, generator=self.generator).tolist() for _ in range(-(-self.num_samples // n)))
-        return islice((i for order in orders for i in order), self.num_samples)
+        if self.replacement and n:
+            return randint(0, n, (self.num_samples,), generator=self.generator)
+        orders = [randperm(n, generator=self.generator) for _ in range(-(-self.num_samples // n) if n else 1)]
+        return (orders[0] if len(orders) == 1 else cat(orders))[: self.num_samples]
 
     def __len__(self) -> int:
         return self.num_samples
@@ -145,6 +150,9 @@ class WeightedRandomSampler(Sampler):
         return self.num_samples
 
 
+_WHOLE = (RandomSampler, SequentialSampler)  # and no heirs, which may have an order of their own
+
+
 class BatchSampler(Sampler):
     """Lists of `batch_size` of another sampler's indices; the last one may be shorter, or is left out with `drop_last`.
 
@@ -162,6 +170,14 @@ class BatchSampler(Sampler):
         while batch := list(islice(indices, self.batch_size)):
             if len(batch) == self.batch_size or not self.drop_last:
                 yield batch
+
+    def rows(self) -> Iterator[Sequence[int] | Tensor]:
+        """The same batches as int64 tensors, cut from one, where the sampler is one of ours: for datasets that gather."""
+        sampler = self.sampler
+        if type(self) is not BatchSampler or not isinstance(sampler, _WHOLE) or type(sampler) not in _WHOLE:
+            return iter(self)
+        order, size = sampler._order(), self.batch_size
+        return (order[i * size : (i + 1) * size] for i in range(len(self)))
 
     def __len__(self) -> int:
         n: int = len(self.sampler)  # type: ignore[arg-type]

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, chain
 from typing import Any
 
+import numpy as np
+
 from tensorlib.dtypes import int64
 from tensorlib.errors import IndexRangeError, ShapeError
 from tensorlib.ops.creation import as_tensor
@@ -22,8 +24,9 @@ __all__ = [
 class Dataset:
     """Examples by index: define `__getitem__`, and `__len__` where there is an end.
 
-    A dataset that can fetch many examples at once defines ``__getitems__(indices)``, which returns the list of them; one that can make a
-    whole batch at once, without its parts, ``batch(indices)``, which returns what the collate function would have. `DataLoader` uses either.
+    A dataset that can fetch many examples at once defines ``__getitems__(indices)``, which returns the list of them; one that can make a whole
+    batch at once, without its parts, ``batch(indices)``, of a list or an int64 tensor, which returns what the collate function would have.
+    `DataLoader` uses either.
 
     >>> class Squares(tl.data.Dataset):
     ...     def __len__(self):
@@ -82,9 +85,9 @@ class TensorDataset(Dataset):
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
         return tuple(t[index] for t in self.tensors)
 
-    def batch(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
+    def batch(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, ...]:
         """The rows `indices` of each tensor."""
-        rows = as_tensor(indices, dtype=int64)
+        rows = as_tensor(indices if isinstance(indices, Tensor) else np.asarray(indices, np.int64), dtype=int64)
         return tuple(t[rows] for t in self.tensors)
 
     def __len__(self) -> int:
@@ -182,8 +185,9 @@ class Subset(Dataset):
     def __getitem__(self, index: Any) -> Any:
         return self.dataset[[self.indices[i] for i in index] if isinstance(index, list) else self.indices[index]]
 
-    def _batch(self, indices: Sequence[int]) -> Any:
-        return self.dataset.batch([self.indices[i] for i in indices])
+    def _batch(self, indices: Sequence[int] | Tensor) -> Any:
+        wanted = indices.tolist() if isinstance(indices, Tensor) else indices
+        return self.dataset.batch([self.indices[i] for i in wanted])
 
     def __len__(self) -> int:
         return len(self.indices)
