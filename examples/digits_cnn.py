@@ -63,11 +63,10 @@ def train(
     """Per epoch: mean training loss, accuracy on the training images, accuracy on the held-back ones."""
     images, labels, held_images, held_labels = data
     optimizer = tl.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
+    schedule = tl.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
     history = []
     progress = tqdm(range(epochs), desc="digits", unit="epoch")
-    for epoch in progress:
-        for group in optimizer.param_groups:
-            group["lr"] = lr * 0.5 * (1 + np.cos(np.pi * epoch / epochs))
+    for _ in progress:
         losses = []
         for rows in tl.randperm(len(labels)).split(batch):
             optimizer.zero_grad()
@@ -75,6 +74,7 @@ def train(
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
+        schedule.step()
         seen, unseen = accuracy(model, images, labels), accuracy(model, held_images, held_labels)
         history.append((float(np.mean(losses)), seen, unseen))
         progress.set_postfix(loss=f"{history[-1][0]:.4f}", held_back=f"{unseen:.1%}")
