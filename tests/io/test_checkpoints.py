@@ -183,17 +183,18 @@ def save_without_end(step, report):
         checkpoints.save(step, x=tl.full((50_000,), float(step)), y=[tl.full((step % 7 + 1,), step)])
         os.write(report, b"%d\\n" % step)
 
-for _ in range(times):
+for turn in range(times):
     reports, report = os.pipe()
     child = os.fork()
     if child == 0:
         save_without_end(step, report)
     os.close(report)
-    time.sleep(rng.random() * 0.05)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
     with open(reports) as lines:
-        done = max(map(int, lines), default=step)
+        done = int(lines.readline()) if turn % 2 == 0 else step
+        time.sleep(rng.random() * 0.05)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        done = max(map(int, lines), default=done)
     unfinished += any(name.startswith(".") for name in os.listdir(folder))
     found = checkpoints.load()
     step = found["step"] if found else 0
@@ -214,12 +215,12 @@ def kill_while_saving(folder: Path, times: int, seed: int) -> tuple[int, int]:
 
 def test_killed_while_saving(tmp_path: Path, seed: int) -> None:
     step, _ = kill_while_saving(tmp_path, 10, seed)
-    assert step >= 1
+    assert step >= 5  # every second round waits for a report
 
 
 @pytest.mark.slow
 def test_killed_at_200_moments(tmp_path: Path, seed: int) -> None:
     step, unfinished = kill_while_saving(tmp_path, 200, seed)
-    assert step > 100 and unfinished > 20
+    assert step >= 100 and unfinished > 10
     tl.io.Checkpoints(tmp_path).save(step + 1)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
