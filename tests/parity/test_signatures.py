@@ -41,6 +41,7 @@ ALWAYS = {
     "no requires_grad: tensor() has it": "scalar_tensor",
     "values have their dtype, device and requires_grad": "sparse_coo_tensor",
     "the device is the producer's": "from_dlpack",
+    "files hold no pickle": "save",
     "no dtype: convert the result": "Tensor.to_dense",
     "no generator": "rrelu nn.functional.rrelu_",
     "not the form of repeats alone": "repeat_interleave",
