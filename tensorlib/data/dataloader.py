@@ -151,20 +151,32 @@ class DataLoader:
         if self._resumed is not None:
             return dict(self._resumed)
         if self._progress is None or self._progress.finished:
-            return {"batches": 0, "order": self._order_state()}
-        return {"batches": self._progress.delivered, "order": self._progress.order}
+            return {"batches": 0, "of": self._total(), "order": self._order_state()}
+        return {"batches": self._progress.delivered, "of": self._total(), "order": self._progress.order}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """The next pass goes on where `state_dict` was taken.
 
         Raises:
-            ValueError: where it is not what `state_dict` gave.
+            ValueError: where it is not what `state_dict` gave, or was taken from passes of another length.
         """
-        if set(state_dict) != {"batches", "order"}:
+        if set(state_dict) != {"batches", "of", "order"}:
             raise ValueError(
-                f'DataLoader.load_state_dict: expected "batches" and "order", got {sorted(map(str, state_dict))}.'
+                f'DataLoader.load_state_dict: expected "batches", "of" and "order", got {sorted(map(str, state_dict))}.'
+            )
+        if state_dict["of"] != self._total():
+            raise ValueError(
+                f"DataLoader.load_state_dict: the state is of passes of {state_dict['of']} batches, this loader's have {self._total()}: "
+                "the data, batch_size, drop_last or the sampler differ."
             )
         self._resumed = dict(state_dict)
+
+    def _total(self) -> int | None:
+        """Batches of every pass, where that is known before; a sampler that counts epochs may have others in each."""
+        try:
+            return None if hasattr(self.batch_sampler or self.sampler, "epoch") else len(self)
+        except TypeError:
+            return None
 
     def _randomness(self) -> dict[str, Any]:
         """Whatever decides the order, by name: generators and samplers that count epochs."""

@@ -381,8 +381,12 @@ def test_an_iterable_dataset_has_its_own_order() -> None:
 
 def test_a_state_of_something_else() -> None:
     loader = data.DataLoader([1, 2])
-    with pytest.raises(ValueError, match=r"expected \"batches\" and \"order\", got \['epoch'\]"):
+    with pytest.raises(ValueError, match=r"expected \"batches\", \"of\" and \"order\", got \['epoch'\]"):
         loader.load_state_dict({"epoch": 1})
+    with pytest.raises(
+        ValueError, match="the state is of passes of 1 batches, this loader's have 2: the data, batch_size"
+    ):
+        loader.load_state_dict(data.DataLoader([1, 2], batch_size=2).state_dict())
     loader.load_state_dict(data.DataLoader([1, 2], shuffle=True).state_dict())
     with pytest.raises(ValueError, match="the state is of"):
         iter(loader)
