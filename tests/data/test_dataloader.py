@@ -333,21 +333,19 @@ def test_a_worker_that_can_not_start(way: dict[str, Any]) -> None:
 
 
 def test_threads_end_with_the_pass() -> None:
-    def alive() -> int:
-        return sum(t.name.startswith("tensorlib loader") for t in threading.enumerate())
+    before = set(threading.enumerate())
 
-    def settled(number: int) -> bool:
-        deadline = time.monotonic() + 2
-        while alive() != number and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return alive() == number
+    def new() -> list[threading.Thread]:
+        return [t for t in set(threading.enumerate()) - before if t.name.startswith("tensorlib loader")]
 
-    assert settled(0)
     batches = iter(data.DataLoader(range(100), num_workers=3))
     next(batches)
-    assert alive() == 3
+    assert len(new()) == 3
     del batches  # left in the middle
-    assert settled(0)
+    deadline = time.monotonic() + 2
+    while new() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert new() == []
 
 
 def test_a_pass_that_was_left_does_not_mix_with_the_next() -> None:
