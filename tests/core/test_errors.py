@@ -18,6 +18,8 @@ BUILT_IN = {
     "ShapeError": (ValueError, RuntimeError),
     "DTypeError": (TypeError, RuntimeError),
     "DeviceError": (RuntimeError,),
+    "CheckpointError": (ValueError, RuntimeError),
+    "FileFormatError": (ValueError,),
     "GradError": (RuntimeError,),
     "IndexRangeError": (IndexError,),
     "MemoryLimitError": (MemoryError,),
