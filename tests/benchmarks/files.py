@@ -125,6 +125,9 @@ def workloads() -> Iterator[Figure]:
     )
     if not (importlib.util.find_spec("safetensors") and importlib.util.find_spec("torch")):
         return
+    import torch
+
+    torch.set_num_threads(tl.get_num_threads())  # theirs, also where PyTorch is not raced
     pairs: list[tuple[str, Callable[[], Run], Callable[[], Run]]] = [
         ("reading, ours / for PyTorch by pread", reading, their_reading),
         ("reading, ours / for NumPy", reading, their_numpy),
