@@ -3,13 +3,22 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-# gcc's -O3 without its peeled and split copies of loops, whose vectors are written out by hand where it counts: 0.5 MB less, no slower.
-LEAN = ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic"]
+# gcc's -O3 without its peeled and split copies of loops, whose vectors are written out by hand where it counts, and without gaps between
+# functions: 0.7 MB less, no slower.
+LEAN = ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-falign-functions=1", "-falign-jumps=1"]
+# Small beats fast for the base kernels, which beside AVX2 and AVX-512 are for processors from before 2013 (0.6 MB of 5), and for drivers whose calls
+# are long ones (0.03 MB).
+BASE = ["-Os", "-DTL_SMALL"]
+LONG_CALLS = {
+    "attention", "bags", "conv", "convolution", "crf", "ctc", "direct", "grid", "losses", "mask", "norm", "norms", "pool", "random", "recurrent",
+    "resample", "slide", "trees", "winograd",
+}  # fmt: skip
 
 
 def is_gcc(compiler: Sequence[str]) -> bool:
@@ -18,13 +27,14 @@ def is_gcc(compiler: Sequence[str]) -> bool:
 
 
 def options_of(source: str, options: dict[str, Any], gcc: bool) -> dict[str, Any]:
-    """Small beats fast for the base kernels, which beside AVX2 and AVX-512 are for processors from before 2013 (0.3 MB of 5)."""
     flags = options.get("extra_postargs") or []
     if "-O3" not in flags:
         return options
     if source.endswith("_base.c") and platform.machine() in ("x86_64", "AMD64"):
+        flags = [*flags, *BASE]
+    elif Path(source).stem in LONG_CALLS:
         flags = [*flags, "-Os"]
-    elif gcc and ("isa_arrays" in source or "isa_grid" in source):
+    elif gcc:
         flags = [*flags, *LEAN]
     return {**options, "extra_postargs": flags}
 

@@ -6,6 +6,7 @@
 #include "ops.h"
 #include "tl.h"
 typedef struct tl_run tl_run;
+typedef struct tl_capture tl_capture;
 enum { TL_RUN_DONE, TL_RUN_SIGNALS, TL_RUN_ERROR, TL_ASK_NODE, TL_ASK_ADD, TL_ASK_REDUCE, TL_ASK_LEAF };
 /* ------------------------------------------------------------------------------------------------------------------------------- */
 /* binding.c: handles, figures, modes */
@@ -47,7 +48,12 @@ tl_tensor *tl_base(tl_tensor *t);
 tl_tensor *tl_grad_of(tl_tensor *t);
 uintptr_t tl_grad_id(tl_tensor *t);
 void tl_set_grad(tl_tensor *t, tl_tensor *g);
+bool tl_set_grad_place(tl_tensor *leaf, tl_tensor *memory, bool puts_off);
+tl_tensor *tl_take_factors(tl_tensor *leaf, uintptr_t *x);
 bool tl_accumulate_grad_copy(tl_tensor *leaf, tl_tensor *g);
+void tl_mark_number(tl_tensor *t);
+bool tl_is_sole(const tl_tensor *t);
+int tl_layout(int n, tl_tensor *const *ts, int64_t *out, int room);
 int tl_hooks(tl_tensor *t);
 void tl_set_hooks(tl_tensor *t, int key);
 bool tl_set_grad_enabled(bool on);
@@ -55,6 +61,14 @@ bool tl_is_grad_enabled(void);
 bool tl_set_inference(bool on);
 bool tl_is_inference_mode(void);
 void tl_detach_inplace(tl_tensor *t);
+/* capture.c: what a CUDA graph refers to */
+tl_capture *tl_capture_begin(void);
+void tl_capture_end(tl_capture *c);
+void tl_capture_replayed(tl_capture *c);
+void tl_capture_free(tl_capture *c);
+bool tl_capture_wrote_host(tl_capture *c);
+int tl_capture_host_line(tl_capture *c);
+bool tl_capture_is_made(tl_tensor *t);
 /* nodes */
 tl_node *tl_node_of(tl_tensor *t);
 int tl_out_nr(tl_tensor *t);
@@ -142,6 +156,8 @@ bool tl_index_put(tl_tensor *x, int64_t dim, tl_tensor *index, tl_tensor *values
 tl_tensor *tl_nonzero(tl_tensor *x);
 /* views.c */
 tl_tensor *tl_detach(tl_tensor *x);
+/* The same bytes, not recorded; declines another size. */
+tl_tensor *tl_reinterpret(tl_tensor *x, int dtype);
 tl_tensor *tl_reshape(tl_tensor *x, int ndim, const int64_t *dims, bool may_copy, int line);
 tl_tensor *tl_permute(tl_tensor *x, int n, const int64_t *perm, int line);
 tl_tensor *tl_transpose(tl_tensor *x, int64_t d0, int64_t d1, int line);
@@ -179,8 +195,15 @@ bool tl_adam(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor
 bool tl_rms(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *squares, tl_tensor *const *seconds, tl_tensor *const *buffers, tl_tensor *const *steps, double lr, double keep, double fresh, double eps, double weight_decay, double momentum, double lr_decay, bool ratio, bool maximize, int line);
 bool tl_lion(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor *const *averages, double lr, double beta1, double beta2, double weight_decay, bool maximize, int line);
 void tl_clear_grads(int n, tl_tensor *const *params);
+void tl_describe(int n, tl_tensor *const *xs, bool grads, int64_t *out);
+void tl_all_written(int n, tl_tensor *const *xs, int line);
 bool tl_sum_of_squares(int n, tl_tensor *const *xs, double *out);
 bool tl_scale(int n, tl_tensor *const *xs, double factor, int line);
+/* sums.c: parts[a] += parts[b] for each pair (a, b) in order, in copies; then every out is scale times parts[0]. Outs may be parts. False where
+ * a tensor is not what the kernels serve (then nothing was changed) */
+bool tl_sum_pairs(int n_parts, tl_tensor *const *parts, int n_pairs, const int32_t *pairs, int n_outs, tl_tensor *const *outs, double scale, int line);
+/* segments.c: out = the products g[i]^T x[i], times scales[i], added as tl_mm_segments says */
+bool tl_sum_products(tl_tensor *out, int n, tl_tensor *const *g, tl_tensor *const *x, const int32_t *joins, const double *scales, int line);
 /* bags.c: edges are where each bag of positions begins, and the end of the last */
 tl_tensor *tl_bag(tl_tensor *w, tl_tensor *index, tl_tensor *edges, tl_tensor *factors, bool mean, int64_t padding, int how, int line);
 tl_tensor *tl_bag_max(tl_tensor *w, tl_tensor *index, tl_tensor *edges, int64_t padding, uintptr_t *which);

@@ -85,6 +85,7 @@ void tl_storage_release(tl_storage *s)
 {
     if (!s || atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) > 1) return;
     if (s->packed) tl_mm_forget(s);
+    if (tl_capture_open) tl_capture_died(s);
     if (s->kind == TL_OWNED) tl_release(s->data, s->granted);
     if (s->token) tl_token_died(s->token);
     recycle_storage(s);
@@ -100,6 +101,7 @@ tl_storage *tl_storage_new(size_t nbytes)
         recycle_storage(s);
         return tl_fail(TL_NOMEM);
     }
+    if (tl_capture_open) tl_capture_made(s);
     return s;
 }
 
@@ -112,6 +114,7 @@ tl_storage *tl_storage_adopt(void *data, size_t nbytes, int kind, int64_t token,
     s->kind = (uint8_t)kind;
     s->token = token;
     s->readonly = readonly;
+    if (tl_capture_open) tl_capture_made(s);
     return s;
 }
 
@@ -224,13 +227,16 @@ void tl_free(tl_tensor *t)
         if (--t->owners == 0) {
             tl_node *node = t->node;
             tl_tensor *base = t->base;
+            struct tl_grad_place *place = t->place;
             grad = t->grad;
             t->node = NULL;
             t->grad = t->base = NULL;
+            t->place = NULL;
             if (t->hooks) tl_token_died(t->hooks);
             t->hooks = 0;
             if (node) tl_node_free(node);
-            tl_free(base); /* a base is never a view: one level deep */
+            tl_free(base);  /* a base is never a view: one level deep */
+            tl_place_free(place); /* nor has a place anything that leads elsewhere */
         }
         tl_unkeep(t);
         t = grad; /* in a loop: gradients may have gradients of their own, to any depth */

@@ -88,7 +88,7 @@ TL_INLINE void AT(at_tile)(const int mr, const int nv, const int how, int64_t kc
 }
 
 /* The same for m rows. */
-TL_INLINE void AT(at_rows)(const int nv, const int how, int64_t m, int64_t kc, const AT_REAL *a, int64_t ams, int64_t aks, const AT_REAL *b,
+TL_TEMPLATE void AT(at_rows)(const int nv, const int how, int64_t m, int64_t kc, const AT_REAL *a, int64_t ams, int64_t aks, const AT_REAL *b,
                            int64_t bks, AT_REAL *c, int64_t ldc, int left, const AT_REAL *factor)
 {
     for (; m >= AT_MR; m -= AT_MR, a += AT_MR * ams, c += AT_MR * ldc) AT(at_tile)(AT_MR, nv, how, kc, a, ams, aks, b, bks, c, ldc, left, factor);

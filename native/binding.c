@@ -50,6 +50,7 @@ tl_tensor *tl_adopt(uintptr_t data, int64_t nbytes, int kind, int64_t token, boo
     tl_storage *s = tl_storage_adopt((void *)data, (size_t)nbytes, kind, token, readonly);
     tl_tensor *t = s ? tl_new_on(s, dtype, ndim, dims, strides, 0) : NULL;
     tl_storage_release(s);
+    if (t && kind == TL_FOREIGN && tl_inference) t->flags |= TL_INFERENCE_TENSOR; /* a result, where an array module computes */
     return t;
 }
 
@@ -64,6 +65,7 @@ bool tl_is_contiguous(tl_tensor *t) { return tl_contiguous(t); }
 uintptr_t tl_address(tl_tensor *t)
 {
     t->storage->exposed = true;
+    if (tl_capture_open) tl_capture_touched(t->storage, false, 0);
     return (uintptr_t)tl_data(t);
 }
 
@@ -73,7 +75,11 @@ uintptr_t tl_peek(tl_tensor *t) { return (uintptr_t)tl_data(t); }
 uintptr_t tl_storage_address(tl_tensor *t) { return (uintptr_t)t->storage; }
 int64_t tl_storage_bytes(tl_tensor *t) { return (int64_t)t->storage->nbytes; }
 int tl_storage_kind(tl_tensor *t) { return t->storage->kind; }
-int64_t tl_storage_token(tl_tensor *t) { return t->storage->token; }
+int64_t tl_storage_token(tl_tensor *t)
+{
+    if (tl_capture_open) tl_capture_touched(t->storage, false, 0);
+    return t->storage->token;
+}
 bool tl_readonly(tl_tensor *t) { return t->storage->readonly; }
 int64_t tl_version(tl_tensor *t) { return t->storage->version; }
 int tl_write_line(tl_tensor *t) { return t->storage->write_line; }
@@ -121,18 +127,49 @@ tl_tensor *tl_base(tl_tensor *t)
 
 tl_tensor *tl_grad_of(tl_tensor *t)
 {
+    tl_make_grad(t);
     if (t->grad) tl_own(t->grad);
     return t->grad;
 }
 
-uintptr_t tl_grad_id(tl_tensor *t) { return (uintptr_t)t->grad; }
+uintptr_t tl_grad_id(tl_tensor *t)
+{
+    tl_make_grad(t);
+    return (uintptr_t)t->grad;
+}
 
 void tl_set_grad(tl_tensor *t, tl_tensor *g)
 {
-    tl_tensor *old = t->grad;
     if (g) tl_own(g);
+    tl_forget_grad(t);
     t->grad = g;
-    tl_free(old);
+}
+
+/* Says that t stands for a Python number beside a tensor operand: a graph that keeps nothing else is not used up. */
+void tl_mark_number(tl_tensor *t) { t->flags |= TL_NUMBER; }
+
+/* Whether nobody but t's holder sees its memory, wherever that is, and it has an element for each of t's. */
+bool tl_is_sole(const tl_tensor *t)
+{
+    return t->refs == 1 && t->storage->refs == 1 && tl_contiguous(t) && t->storage->kind != TL_ADOPTED;
+}
+
+/* What kernels are chosen by, of n tensors (NULL: none), written to `out`: dtype, kind of memory, the address modulo 16 and number of dimensions in one
+ * number, then sizes and strides. Returns how many numbers, 0 where they are more than `room`. */
+int tl_layout(int n, tl_tensor *const *ts, int64_t *out, int room)
+{
+    int at = 0;
+    for (int i = 0; i < n; i++) {
+        const tl_tensor *t = ts[i];
+        int ndim = t ? t->ndim : 0;
+        if (at + 1 + 2 * ndim > room) return 0;
+        out[at++] = t ? ((int64_t)(uintptr_t)tl_data(t) & 15) << 24 | t->storage->kind << 16 | t->dtype << 8 | ndim : -1;
+        if (!ndim) continue;
+        memcpy(out + at, t->dims, (size_t)ndim * sizeof *out);
+        memcpy(out + at + ndim, t->strides, (size_t)ndim * sizeof *out);
+        at += 2 * ndim;
+    }
+    return at;
 }
 
 /* As the engine would: g stays the caller's. */

@@ -20,7 +20,7 @@ from pathlib import Path
 import cffi
 
 HERE = Path(__file__).resolve().parent
-HANDLES = r"(?:const )?tl_(?:tensor|node|run|meta) \*"
+HANDLES = r"(?:const )?tl_(?:tensor|node|run|meta|capture) \*"
 X86_ONLY = ("_avx2.c", "_avx512.c")
 X86 = platform.machine() in ("x86_64", "AMD64")
 

@@ -110,7 +110,11 @@ static bool defers(const tl_edge *e, const tl_tensor *g, const tl_tensor *x)
 
 bool tl_weight_gradient(const tl_edge *e, const tl_tensor *g, const tl_tensor *x, tl_tensor **to)
 {
-    return !e->to || defers(e, g, x) || (*to = x ? arr_linear_grad_weight(g, x) : arr_linear_grad_bias(g));
+    if (!e->to || defers(e, g, x)) return true;
+    bool places = x && e->leaf && tl_deferring && tl_deferring->places;
+    if (places && tl_alone(tl_deferring, e->to) && tl_put_off(e->to, g, x)) return true;
+    tl_tensor *place = places ? tl_free_place(e->to, g->dtype) : NULL;
+    return (*to = place ? arr_linear_grad_weight_into(place, g, x) : x ? arr_linear_grad_weight(g, x) : arr_linear_grad_bias(g));
 }
 
 bool tl_rows_gradient(const tl_edge *e, const tl_tensor *g, const tl_tensor *index, int64_t padding, tl_tensor **to)

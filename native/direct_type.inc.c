@@ -54,7 +54,7 @@ static void DN(direct_copy)(const tl_direct_copy *p, void *band, const void *src
 /* ---- sums ---- */
 
 /* The first `left` results of nv vectors, `step` apart. */
-TL_INLINE void DN(put_row)(T *out, const V *acc, const int nv, int64_t left, int64_t step)
+TL_TEMPLATE void DN(put_row)(T *out, const V *acc, const int nv, int64_t left, int64_t step)
 {
     if (step == 1) {
         TL_UNROLL for (int j = 0; j < nv; j++) {
@@ -71,7 +71,7 @@ TL_INLINE void DN(put_row)(T *out, const V *acc, const int nv, int64_t left, int
 
 /* kb sums of each of nv vectors of rb rows (kb or rb is 1): kb, rb and nv are constants where it is inlined. Of the last vector `left` results
  * count; what lies behind them in the band is read, and forgotten. */
-TL_INLINE void DN(sum_block)(const int kb, const int rb, const int nv, const tl_direct_sums *p, const T *band, const T *w, const T *bias, T *out,
+TL_TEMPLATE void DN(sum_block)(const int kb, const int rb, const int nv, const tl_direct_sums *p, const T *band, const T *w, const T *bias, T *out,
                              int64_t left)
 {
     const int64_t taps = p->taps, w_sum = p->w_sum, *offsets = p->offsets;
@@ -138,7 +138,7 @@ TL_INLINE T DN(add_lanes)(V v)
 }
 
 /* gw[k][t] += sum over rows and columns of g[k] and the band at offsets[t], k < kb, t < tb: constants where it is inlined. */
-TL_INLINE void DN(dot_block)(const int kb, const int tb, const tl_direct_sums *p, const T *band, const int64_t *offsets, const T *g, T *gw,
+TL_TEMPLATE void DN(dot_block)(const int kb, const int tb, const tl_direct_sums *p, const T *band, const int64_t *offsets, const T *g, T *gw,
                              int64_t rows)
 {
     const int64_t width = p->width, whole = width - width % LANES, rest = width % LANES;

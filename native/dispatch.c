@@ -14,12 +14,12 @@ static inline tl_tensor *recorded(int op, int n_in, tl_tensor *const *in, tl_ten
     return NULL;
 }
 
-_Thread_local uint8_t tl_autocast;
+_Thread_local int tl_autocast;
 
 int tl_set_autocast(int dtype)
 {
     int before = tl_autocast;
-    tl_autocast = (uint8_t)dtype;
+    tl_autocast = dtype;
     return before;
 }
 
@@ -249,10 +249,10 @@ bool tl_assign(tl_tensor *x, tl_tensor *r, int line)
     return tl_rewrite_history(x, r, line);
 }
 
-/* The same questions before x := r is written by Python, elsewhere: what r's gradient reads of x then lies in `copy`. */
+/* The same questions before x := r is written by Python, elsewhere: what r's gradient reads of x then lies in `copy`. r NULL: a number. */
 bool tl_assigning(tl_tensor *x, tl_tensor *r, tl_tensor *copy)
 {
-    return tl_writable(x) && tl_history_fits(x, r) && (!tl_grad_enabled || !tl_tracks(r) || rescue_saved(r->node, x, copy));
+    return tl_writable(x) && tl_history_fits(x, r) && (!r || !tl_grad_enabled || !tl_tracks(r) || rescue_saved(r->node, x, copy));
 }
 
 bool tl_binary_inplace(int op, tl_tensor *x, tl_tensor *b, int line)

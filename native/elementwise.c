@@ -72,12 +72,14 @@ static void call(const ew_call *c, char *out, const void *const *in, int64_t n)
     if (rest) call_rest(c, out, in, n - rest, rest);
 }
 
-void arr_add_run(int dtype, void *sum, const void *x, int64_t n)
+void arr_add_runs(int dtype, void *out, const void *a, const void *b, int64_t n)
 {
     uint8_t size = tl_itemsize[dtype];
     ew_call c = {tl_ew_k->forward[TL_OP_add][dtype], 3, tl_ew_k->vector_bytes / size, {size, size, size}, {1, 1}};
-    call(&c, sum, (const void *[]){sum, x}, n);
+    call(&c, out, (const void *[]){a, b}, n);
 }
+
+void arr_add_run(int dtype, void *sum, const void *x, int64_t n) { arr_add_runs(dtype, sum, sum, x, n); }
 
 /* ---- contiguous ---- */
 typedef struct {

@@ -11,6 +11,7 @@
 #include "deferred.h"
 #include "kernels.h"
 #include "map.h"
+#include <stddef.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -529,6 +530,15 @@ static tl_tensor *sum_to_join(const tl_run *r, const tl_node *n, const tl_tensor
     return sum && sum->dtype == g->dtype && fits(sum, e->meta) && tl_exclusive(sum) ? sum : NULL;
 }
 
+/* Nobody is called when it is there, and nothing came before it or, where leaves are counted, comes after it in this run. */
+bool tl_alone(const tl_deferred *d, const tl_tensor *leaf)
+{
+    const tl_run *r = (const tl_run *)((const char *)d - offsetof(tl_run, deferred));
+    const slot *s = r->counting ? map_find(&r->leaves, leaf) : NULL;
+    const leaf_state *state = s ? s->value : NULL;
+    return !r->counting || (state && state->uses == 1 && !state->g && !state->capture && !(leaf->flags & TL_HAS_HOOKS));
+}
+
 /* Fills gin; false where Python has to, or (TL_NOMEM) nobody can. */
 static bool gradient_in_c(tl_run *r, const entry *e)
 {
@@ -541,6 +551,7 @@ static bool gradient_in_c(tl_run *r, const entry *e)
     tl_grads_fn many = tl_gradients_of_many[n->op];
     tl_grad_fn one = tl_gradients[n->op];
     tl_deferring = &r->deferred;
+    r->deferred.places = !r->restricted; /* a captured gradient is the caller's */
     bool done = many ? many(n, e->g, r->gin) : one && e->g[0] && one(n, e->g[0], r->gin);
     tl_deferring = NULL;
     return done;

@@ -1,6 +1,6 @@
 /* What becomes of finished sums (tl_mm_finish in kernels.h), while they lie in the nearest cache: included by matmul.inc.c, once per type. */
 
-TL_INLINE MM(v) MM(mm_activated)(const int act, MM(v) x)
+TL_TEMPLATE MM(v) MM(mm_activated)(const int act, MM(v) x)
 {
     switch (act) { /* as in elementwise.def: the same bits */
     case TL_OP_gelu: return v_gelu(x);
@@ -24,7 +24,7 @@ TL_INLINE MM(v) MM(mm_load_apart)(const MM_REAL *p, int64_t step, int left)
 }
 
 /* A row of n sums; added may be NULL. Where results go elsewhere, the sums become what act is taken of. */
-TL_INLINE void MM(mm_finish_row)(const tl_mm_finish *f, const int act, int64_t n, MM_REAL *sums, const MM_REAL *added, MM_REAL *out)
+TL_TEMPLATE void MM(mm_finish_row)(const tl_mm_finish *f, const int act, int64_t n, MM_REAL *sums, const MM_REAL *added, MM_REAL *out)
 {
     const MM(v) alpha = MM_V(splat)((MM_REAL)f->alpha), beta = MM_V(splat)((MM_REAL)f->beta);
     const int64_t step = f->added_ns;
@@ -43,7 +43,7 @@ TL_INLINE void MM(mm_finish_row)(const tl_mm_finish *f, const int act, int64_t n
     MM(mm_store_upto)(out + j, MM(mm_activated)(act, v), left);
 }
 
-TL_INLINE void MM(mm_finish_by)(const int act, const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
+TL_TEMPLATE void MM(mm_finish_by)(const int act, const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1)
 {
     const tl_mm_finish *f = &p->finish;
     for (int64_t m = m0; m < m1; m++) {

@@ -47,7 +47,8 @@ typedef struct {
 } tl_ew_kernels;
 TL_KERNELS(tl_ew_kernels, ew_kernels, tl_ew_k);
 /* elementwise.c, beside what tl.h declares */
-void arr_add_run(int dtype, void *sum, const void *x, int64_t n); /* sum[i] += x[i], in the caller's thread */
+void arr_add_runs(int dtype, void *out, const void *a, const void *b, int64_t n); /* out[i] = a[i] + b[i], in the caller's thread; out may be either */
+void arr_add_run(int dtype, void *sum, const void *x, int64_t n);                 /* sum[i] += x[i] */
 bool arr_has_kernel(int op, int dtype);                                                        /* dtype of the inputs (where: of the chosen) */
 tl_tensor *arr_binary_scalar(int op, const tl_tensor *x, double s, bool reversed);             /* s in x's dtype; declines what that can not hold */
 bool arr_binary_scalar_into(int op, tl_tensor *out, const tl_tensor *x, double s, bool reversed);
@@ -109,6 +110,11 @@ typedef struct {
     bool finishes;                           /* else `finish` is not looked at */
     tl_mm_finish finish;
 } tl_mm;
+/* C (m, n): products of segments of rows, A^T B each, added in a binary tree as a stack has it: a segment's product, times `scale`, is put on top,
+ * then `joins` times the topmost sum is added to the one below it, and taken off. In the end one is left. */
+enum { TL_MM_DEPTH = 16, TL_MM_SEGMENT_PANELS = 4 }; /* of the stack, at most; panels of B that are packed at a time */
+typedef struct { const void *a, *b; int64_t rows; double scale; int joins; } tl_mm_segment; /* (rows, m) and (rows, n), contiguous; rows <= TL_MM_KC */
+typedef struct { const tl_mm_segment *segments; int64_t count, k, m, n; void *c; } tl_mm_segments; /* k: all rows */
 /* By type: [0] float, [1] double. Each call computes rows [m0, m1) and columns [n0, n1) of C. `direct` and `packed` give the same bits:
  * per block over K one fused multiply-add per k, ascending from zero; blocks are added in order. None takes the GIL,
  * allocates or splits its work: they may be called from any loop over threads. */
@@ -122,12 +128,18 @@ typedef struct {
      * a packed B lie one after the other, block k0 at element k0 * tl_mm_wide(n). */
     void (*pack_columns[2])(void *dst, const void *src, int64_t n, int64_t kc, int64_t ns, int64_t ks);
     void (*dots[2])(const tl_mm *p, int64_t m0, int64_t m1); /* n = 1, aks = 1: sums over k in lanes; neither added nor finished */
+    /* Columns [n0, n1) of C; n0 is a multiple of nr. The bits of `packed` for each segment. work: tl_mm_segments_work elements, 64-byte aligned. */
+    void (*segments[2])(const tl_mm_segments *p, int64_t n0, int64_t n1, void *work);
     void (*finish[2])(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, int64_t n1); /* C's elements, of which all sums are complete */
     double (*peak)(int64_t n, float *io);    /* bench.c: returns how many operations it did; io: 2 vectors, read and written */
 } tl_mm_kernels;
 TL_KERNELS(tl_mm_kernels, mm_kernels, tl_mm_k);
 /* n columns filled up to whole panels */
 static inline int64_t tl_mm_wide(int64_t n, int type) { return (n + tl_mm_k->nr[type] - 1) / tl_mm_k->nr[type] * tl_mm_k->nr[type]; }
+static inline int64_t tl_mm_segments_work(const tl_mm_segments *p, int type)
+{
+    return tl_mm_k->nr[type] * (TL_MM_DEPTH * tl_mm_k->mr + TL_MM_SEGMENT_PANELS * p->k) + p->m * p->k;
+}
 /* ---- half.inc.c, driven by matmul.c: as the functions of their names above, of float16 [0] and bfloat16 [1] operands; C is float ---- */
 typedef struct {
     /* ams or aks is 1, bns or bks is 1; adds is not served. out: where results go, rounded, laid out as C */
@@ -153,6 +165,7 @@ bool arr_linear_add(tl_tensor *out, const tl_tensor *x, const tl_tensor *w);    
 tl_tensor *arr_turned(const tl_tensor *t);   /* a view with the last two dimensions swapped */
 tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w);                  /* (..., N), (N, K) -> (..., K) */
 tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x);                 /* (..., N), (..., K) -> (N, K) */
+tl_tensor *arr_linear_grad_weight_into(tl_tensor *out, const tl_tensor *g, const tl_tensor *x); /* the same in out, which is contiguous and consumed, where it fits */
 tl_tensor *arr_linear_grad_bias(const tl_tensor *g);                                       /* (..., N) -> (N) */
 
 /* ---- attention.inc.c, driven by attention.c ---- */

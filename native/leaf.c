@@ -2,6 +2,7 @@
 #include "api.h"
 #include "kernels.h"
 #include <pthread.h>
+#include <stdlib.h>
 
 /* Whether nobody but the holder of g sees its memory: it may be written, or become somebody's gradient as it is. */
 bool tl_exclusive(const tl_tensor *g)
@@ -21,13 +22,134 @@ static void lock_leaves(void)
     tl_relock(gil);
 }
 
+/* ---- where it lies, and as what ---- */
+/* Memory that a leaf's gradient is to lie in while nobody else holds it: a handle that only the leaf has, so that its count tells. g, x: the
+ * gradient is g^T x, not multiplied yet (leaf->grad is NULL then), or NULL. */
+typedef struct tl_grad_place { tl_tensor *memory, *g, *x; bool puts_off; } tl_grad_place;
+enum { FEWER = 4, LEAST = 1 << 14 }; /* factors are kept where they have so many times fewer elements than their product, which has so many at least */
+
+void tl_place_free(tl_grad_place *p)
+{
+    if (!p) return;
+    tl_free(p->memory);
+    tl_free(p->g);
+    tl_free(p->x);
+    free(p);
+}
+
+tl_tensor *tl_free_place(const tl_tensor *leaf, int dtype)
+{
+    tl_grad_place *p = leaf->place;
+    if (!p || p->g || leaf->grad || p->memory->refs > 1 || p->memory->dtype != dtype) return NULL;
+    tl_own(p->memory);
+    return p->memory;
+}
+
+/* A copy of t as a matrix of its last dimension. */
+static tl_tensor *rows_copied(const tl_tensor *t, int64_t rows)
+{
+    tl_tensor *copy = arr_cast(t, t->dtype);
+    tl_tensor *matrix = copy ? tl_new_view(copy, 2, (int64_t[]){rows, t->dims[t->ndim - 1]}, NULL, 0) : NULL;
+    tl_free(copy);
+    return matrix;
+}
+
+bool tl_put_off(tl_tensor *leaf, const tl_tensor *g, const tl_tensor *x)
+{
+    tl_grad_place *p = leaf->place;
+    if (!p || !p->puts_off || leaf->grad || p->g || p->memory->refs > 1) return false;
+    bool fits = leaf->ndim == 2 && g->ndim && x->ndim == g->ndim && g->dtype == leaf->dtype && x->dtype == leaf->dtype && leaf->numel >= LEAST;
+    if (!fits || g->dims[g->ndim - 1] != leaf->dims[0] || x->dims[x->ndim - 1] != leaf->dims[1]) return false;
+    int64_t rows = g->numel / leaf->dims[0];
+    if (rows < 1 || rows > TL_MM_KC || x->numel != rows * leaf->dims[1] || FEWER * (g->numel + x->numel) > leaf->numel) return false;
+    tl_tensor *kept_g = rows_copied(g, rows), *kept_x = kept_g ? rows_copied(x, rows) : NULL; /* whoever holds them may write to them */
+    if (kept_x) {
+        p->g = kept_g, p->x = kept_x;
+        return true;
+    }
+    tl_free(kept_g);
+    return false;
+}
+
+/* The same with the leaves locked. It needs no memory that it could not do without. */
+static void make_grad(tl_tensor *leaf)
+{
+    tl_grad_place *p = leaf->place;
+    if (!p || !p->g) return;
+    tl_own(p->memory);
+    leaf->grad = arr_linear_grad_weight_into(p->memory, p->g, p->x);
+    tl_free(p->g);
+    tl_free(p->x);
+    p->g = p->x = NULL;
+}
+
+void tl_make_grad(tl_tensor *leaf)
+{
+    if (__builtin_expect(!leaf->place, 1) || !leaf->place->g) return;
+    lock_leaves();
+    make_grad(leaf);
+    pthread_mutex_unlock(&leaf_lock);
+}
+
+void tl_forget_grad(tl_tensor *leaf)
+{
+    uintptr_t x = 0;
+    tl_free(tl_take_factors(leaf, &x));
+    tl_free((tl_tensor *)x);
+    tl_tensor *g = leaf->grad;
+    leaf->grad = NULL;
+    tl_free(g);
+}
+
+/* The factors of the leaf's gradient, which it then has none of; NULL where it has none, or it is multiplied. */
+tl_tensor *tl_take_factors(tl_tensor *leaf, uintptr_t *x)
+{
+    if (!leaf->place || !leaf->place->g) return NULL;
+    lock_leaves(); /* somebody may be multiplying them */
+    tl_grad_place *p = leaf->place;
+    tl_tensor *g = p ? p->g : NULL;
+    if (g) *x = (uintptr_t)p->x, p->g = p->x = NULL;
+    pthread_mutex_unlock(&leaf_lock);
+    return g;
+}
+
+/* False where the memory can not hold the leaf's gradients. NULL: they lie anywhere again. */
+bool tl_set_grad_place(tl_tensor *leaf, tl_tensor *memory, bool puts_off)
+{
+    tl_grad_place *place = NULL;
+    tl_make_grad(leaf);
+    if (memory) {
+        if (leaf->node || memory->dtype != leaf->dtype || !tl_is_float(leaf->dtype) || !tl_same_shape(memory, leaf) || !tl_contiguous(memory)
+            || memory->storage->kind == TL_FOREIGN || !tl_overwritable(memory))
+            return tl_fail(TL_DECLINE);
+        tl_tensor *view = tl_new_view(memory, memory->ndim, memory->dims, NULL, memory->offset);
+        place = view ? malloc(sizeof *place) : NULL;
+        if (!place) {
+            tl_free(view);
+            return tl_fail(TL_NOMEM);
+        }
+        *place = (tl_grad_place){.memory = view, .puts_off = puts_off};
+    }
+    tl_place_free(leaf->place);
+    leaf->place = place;
+    return true;
+}
+
+/* ---- contributions ---- */
 /* leaf->grad += g in place, keeping its identity; the first gradient moves in where nobody else holds it. Consumes g. */
 bool tl_accumulate_grad(tl_tensor *leaf, tl_tensor *g)
 {
     bool ok = true;
     lock_leaves();
-    if (!leaf->grad) {
-        bool as_is = tl_exclusive(g) || !tl_is_float(g->dtype) || g->storage->kind == TL_FOREIGN;
+    make_grad(leaf);
+    const tl_tensor *own = leaf->place ? leaf->place->memory : NULL;
+    tl_tensor *place = g == own ? NULL : tl_free_place(leaf, g->dtype);
+    if (place && g->storage->kind != TL_FOREIGN) {
+        ok = arr_copy_into(place, g);
+        if (ok) leaf->grad = place, place = NULL;
+        tl_free(g);
+    } else if (!leaf->grad) {
+        bool as_is = g == own || tl_exclusive(g) || !tl_is_float(g->dtype) || g->storage->kind == TL_FOREIGN;
         tl_tensor *taken = as_is ? g : arr_cast(g, g->dtype);
         if (!as_is) tl_free(g);
         ok = taken;
@@ -47,6 +169,7 @@ bool tl_accumulate_grad(tl_tensor *leaf, tl_tensor *g)
         tl_free(held);
         tl_free(g);
     }
+    tl_free(place);
     pthread_mutex_unlock(&leaf_lock);
     return ok;
 }

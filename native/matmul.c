@@ -123,13 +123,21 @@ static void cut_packed(job *j)
     j->cols = ceil_div(panels, best_c) * nr;
 }
 
+/* Panels of a packed B in a piece: few pieces, since each packs the rows of A for itself, but the panels stay in the second-level cache. */
+static int64_t packed_panels(const job *j, int64_t k)
+{
+    int64_t nr = tl_mm_k->nr[j->type], most = BLOCK_BYTES / (tl_mm_block(k) * nr * item(j)), fewest = ceil_div(ceil_div(CHUNK, j->m * k), nr);
+    int64_t share = least(most, ceil_div(ceil_div(j->n, nr), 2 * tl_get_num_threads()));
+    return share > fewest ? share : fewest;
+}
+
 /* How one product is cut into pieces. */
 static void cut(job *j)
 {
     int64_t nr = tl_mm_k->nr[j->type], k = j->mm.k ? j->mm.k : 1;
     j->rows = j->m;
     j->cols = j->n;
-    if (j->mm.packed) j->cols = least(j->n, ceil_div(ceil_div(CHUNK, j->m * k), nr) * nr);
+    if (j->mm.packed) j->cols = least(j->n, packed_panels(j, k) * nr);
     else if (j->path == PACKED) cut_packed(j);
     else if (j->path == DOTS) j->rows = least(j->m, ceil_div(CHUNK / 8, k)); /* the matrix is read once: bytes are what counts */
     else j->cols = least(j->n, ceil_div(ceil_div(CHUNK, j->m * k), nr) * nr);
@@ -471,19 +479,42 @@ tl_tensor *arr_linear_grad_input(const tl_tensor *g, const tl_tensor *w)
     return copies(out, g, w) ? in_single(grad_input_of, g, w, NULL) : out;
 }
 
-tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x)
+/* out NULL: fresh. Consumes it. */
+static tl_tensor *grad_weight(tl_tensor *out, const tl_tensor *g, const tl_tensor *x)
 {
-    if (!multiplies(g, x) || g->ndim != x->ndim || memcmp(g->dims, x->dims, (g->ndim - 1u) * sizeof *g->dims)) return tl_fail(TL_DECLINE);
-    tl_tensor *gc = NULL, *xc = NULL, *out = NULL;
+    tl_tensor *gc = NULL, *xc = NULL;
     matrix mg, mx;
-    if (!fold_rows(g, &mg) && (!(gc = arr_cast(g, g->dtype)) || !fold_rows(gc, &mg))) goto done;
-    if (!fold_rows(x, &mx) && (!(xc = arr_cast(x, x->dtype)) || !fold_rows(xc, &mx))) goto done;
-    mg = transposed(mg);
-    out = product(tl_new(g->dtype, 2, (int64_t[]){mg.rows, mx.cols}), &mg, &mx, 0, NULL, &as_it_is);
-done:
+    bool ok = fold_rows(g, &mg) || ((gc = arr_cast(g, g->dtype)) && fold_rows(gc, &mg));
+    ok = ok && (fold_rows(x, &mx) || ((xc = arr_cast(x, x->dtype)) && fold_rows(xc, &mx)));
+    if (ok) {
+        mg = transposed(mg);
+        out = product(out ? out : tl_new(g->dtype, 2, (int64_t[]){mg.rows, mx.cols}), &mg, &mx, 0, NULL, &as_it_is);
+    } else {
+        tl_free(out);
+    }
     tl_free(gc);
     tl_free(xc);
+    return ok ? out : NULL;
+}
+
+static bool rows_agree(const tl_tensor *g, const tl_tensor *x)
+{
+    return multiplies(g, x) && g->ndim == x->ndim && !memcmp(g->dims, x->dims, (g->ndim - 1u) * sizeof *g->dims);
+}
+
+tl_tensor *arr_linear_grad_weight(const tl_tensor *g, const tl_tensor *x)
+{
+    if (!rows_agree(g, x)) return tl_fail(TL_DECLINE);
+    tl_tensor *out = grad_weight(NULL, g, x);
     return copies(out, g, x) ? in_single(grad_weight_of, g, x, NULL) : out;
+}
+
+tl_tensor *arr_linear_grad_weight_into(tl_tensor *out, const tl_tensor *g, const tl_tensor *x)
+{
+    int64_t dims[] = {g->dims[g->ndim - 1], x->dims[x->ndim - 1]};
+    if (rows_agree(g, x) && tl_is_float(g->dtype) && out->ndim == 2 && !memcmp(out->dims, dims, sizeof dims)) return grad_weight(out, g, x);
+    tl_free(out);
+    return arr_linear_grad_weight(g, x);
 }
 
 tl_tensor *arr_linear_grad_bias(const tl_tensor *g)

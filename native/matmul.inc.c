@@ -121,6 +121,7 @@ const tl_mm_kernels TL_NAME(mm_kernels) = {
     .pack_columns = {mm_pack_columns_f32, mm_pack_columns_f64},
     .packed = {mm_packed_f32, mm_packed_f64},
     .dots = {mm_dots_f32, mm_dots_f64},
+    .segments = {mm_segments_f32, mm_segments_f64},
     .finish = {mm_finish_f32, mm_finish_f64},
     .peak = mm_peak,
 };
@@ -143,7 +144,7 @@ TL_INLINE void MM(mm_store_upto)(MM_REAL *p, MM(v) v, int left)
 #include "finish.inc.c"
 
 /* dst[k * width + j] = src[j * js + k * ks] for j < used, zero for used <= j < width. */
-TL_INLINE void MM(mm_pack)(MM_REAL *restrict dst, const int width, int used, int64_t kc, const MM_REAL *restrict src, int64_t js, int64_t ks)
+TL_TEMPLATE void MM(mm_pack)(MM_REAL *restrict dst, const int width, int used, int64_t kc, const MM_REAL *restrict src, int64_t js, int64_t ks)
 {
     enum { TURN = MM(MM_TURN) };
     if (js == 1 && used == width && __builtin_constant_p(width)) {
@@ -193,7 +194,7 @@ static __attribute__((noinline)) void MM(mm_join_tile)(const MM(mm_join) *join, 
 
 /* out tile (mr x nv vectors) = or += A (mr, kc) B (kc, nv vectors). mr and nv are constants where it is inlined. With `fetch`, for packed operands,
  * memory is asked in time for the panel (MM_AHEAD steps of k before it is read), for C and for what *fetch walks over. */
-TL_INLINE void MM(mm_tile_fetching)(const int mr, const int nv, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, int64_t bks,
+TL_TEMPLATE void MM(mm_tile_fetching)(const int mr, const int nv, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, int64_t bks,
                                     const MM(mm_join) *join, mm_fetch *const fetch)
 {
     MM(v) acc[MM_MR][MM_PACKED_NV], bv[MM_PACKED_NV];
@@ -230,14 +231,14 @@ TL_INLINE void MM(mm_tile_fetching)(const int mr, const int nv, int64_t kc, cons
     MM(mm_join_tile)(join, sums, mr, nv);
 }
 
-TL_INLINE void MM(mm_tile)(const int mr, const int nv, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, int64_t bks,
+TL_TEMPLATE void MM(mm_tile)(const int mr, const int nv, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, int64_t bks,
                            const MM(mm_join) *join)
 {
     MM(mm_tile_fetching)(mr, nv, kc, a, ams, aks, b, bks, join, NULL);
 }
 
 /* All rows of A, unpacked, against one panel of B. */
-TL_INLINE void MM(mm_rows)(const int nv, int64_t m, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, int64_t bks,
+TL_TEMPLATE void MM(mm_rows)(const int nv, int64_t m, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, int64_t bks,
                            MM(mm_join) *join)
 {
     while (m > 0) {
@@ -302,7 +303,7 @@ static void MM(mm_pack_columns)(void *dst, const void *src, int64_t n, int64_t k
 }
 
 /* A packed strip of mr rows against the packed panels of n columns. */
-TL_INLINE void MM(mm_strip)(const int mr, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, MM(mm_join) join, int64_t n,
+TL_TEMPLATE void MM(mm_strip)(const int mr, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, MM(mm_join) join, int64_t n,
                             mm_fetch *fetch)
 {
     for (; n > 0; n -= MM_PACKED_NR, b += kc * MM_PACKED_NR, join.out += MM_PACKED_NR) {
@@ -361,6 +362,59 @@ static void MM(mm_packed)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, in
             mm_fetch fetch = MM(mm_fetch_strip)((const MM_REAL *)((uintptr_t)a + (uintptr_t)(end * p->ams) * sizeof *a), rows, kc, p->ams, p->aks);
             MM(mm_any_strip)(rows, keeps_rows, kc, strip, panels, &join, n1 - n0, &fetch);
             if (last && p->finishes) MM(mm_finish)(p, m, end, n0, n1);
+        }
+    }
+}
+
+/* ---- segments of rows ---- */
+/* A strip of A against a panel of B (n columns), segment after segment: each tile joins those before it while they lie in the nearest cache.
+ * sums: TL_MM_DEPTH tiles; the total is left in the first. */
+static void MM(mm_tree)(const tl_mm_segments *p, int rows, const MM_REAL *strip, const MM_REAL *panel, int64_t n, MM_REAL *sums, mm_fetch *fetch)
+{
+    const int64_t tile = rows * MM_PACKED_NR;
+    MM_REAL *top = sums;
+    for (const tl_mm_segment *s = p->segments, *end = s + p->count; s < end; s++) {
+        bool adds = s->joins && s->scale == 1;
+        MM_REAL *sum = adds ? top - tile : top;
+        MM(mm_join) join = {sum, MM_PACKED_NR, MM_PACKED_NR, adds};
+        MM(mm_any_strip)(rows, false, s->rows, strip, panel, &join, n, fetch);
+        strip += rows * s->rows;
+        panel += MM_PACKED_NR * s->rows;
+        if (s->scale != 1)
+            for (int64_t i = 0; i < tile; i += MM_LANES) MM_V(store)(sum + i, MM_V(load)(sum + i) * MM_V(splat)((MM_REAL)s->scale));
+        for (int left = s->joins - adds; left > 0; left--, sum -= tile)
+            for (int64_t i = 0; i < tile; i += MM_LANES) MM_V(store)(sum - tile + i, MM_V(load)(sum - tile + i) + MM_V(load)(sum + i));
+        top = sum + tile;
+    }
+}
+
+/* All segments of `width` columns from x on, one after the other, k after k. */
+TL_TEMPLATE void MM(mm_pack_segments)(MM_REAL *dst, const tl_mm_segments *p, bool of_b, int64_t from, const int width, int used)
+{
+    const tl_mm_segment *s = p->segments, *end = s + p->count;
+    for (; s < end; dst += s++->rows * width) MM(mm_pack)(dst, width, used, s->rows, (const MM_REAL *)(of_b ? s->b : s->a) + from, 1, of_b ? p->n : p->m);
+}
+
+static void MM(mm_segments)(const tl_mm_segments *p, int64_t n0, int64_t n1, void *work)
+{
+    enum { NR = MM_PACKED_NR, STEP = TL_MM_SEGMENT_PANELS * NR };
+    int64_t strips = ceil_div(p->m, MM_PACKED_MR), k = p->k, step;
+    MM_REAL *sums = work, *b = sums + TL_MM_DEPTH * MM_PACKED_MR * NR, *a = b + STEP * k;
+    for (int64_t i = 0, m = 0, rows; i < strips; i++, m += rows) {
+        rows = (i + 1) * p->m / strips - m;
+        MM(mm_pack_segments)(a + m * k, p, false, m, (int)rows, (int)rows);
+    }
+    for (int64_t n = n0; n < n1; n += step) {
+        step = least(n1 - n, STEP);
+        for (int64_t j = 0; j < step; j += NR) MM(mm_pack_segments)(b + j * k, p, true, n + j, NR, (int)least(step - j, NR));
+        for (int64_t i = 0, m = 0, rows; i < strips; i++, m += rows) {
+            rows = (i + 1) * p->m / strips - m;
+            mm_fetch fetch = {(const char *)((uintptr_t)(a + m * k) + (uintptr_t)(rows * k) * sizeof *a), INT64_MAX, 0, 0}; /* the next strip */
+            for (int64_t j = 0; j < step; j += NR) {
+                MM(mm_join) join = {(MM_REAL *)p->c + m * p->n + n + j, p->n, (int)least(step - j, NR), false};
+                MM(mm_tree)(p, (int)rows, a + m * k, b + j * k, join.cols, sums, &fetch);
+                MM(mm_join_tile)(&join, sums, (int)rows, MM_PACKED_NV);
+            }
         }
     }
 }

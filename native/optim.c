@@ -36,6 +36,7 @@ static bool is_count(const tl_tensor *t) { return writable(t) && t->dtype == TL_
 static bool fill_slot(slot *s, const group *a, int i)
 {
     tl_tensor *p = a->params[i];
+    if (!a->grads) tl_make_grad(p);
     *s = (slot){.param = p, .grad = a->grads ? a->grads[i] : p->grad};
     if (!s->grad) return true;
     if (!writable(p) || !tl_is_float(p->dtype) || !readable(s->grad)) return false;
@@ -174,11 +175,29 @@ bool tl_lion(int n, tl_tensor *const *params, tl_tensor *const *grads, tl_tensor
 
 void tl_clear_grads(int n, tl_tensor *const *params)
 {
-    for (int i = 0; i < n; i++) {
-        tl_tensor *g = params[i]->grad;
-        params[i]->grad = NULL;
-        tl_free(g);
+    for (int i = 0; i < n; i++) tl_forget_grad(params[i]);
+}
+
+/* ---- groups elsewhere: tensorlib/gpu/optim.py ---- */
+
+/* out (n, 3): address, number of elements and dtype of each tensor, or with `grads` of its gradient; zeros where there is none. The dtype is -1
+ * where it is not contiguous or has no address (a sparse one, one of another array module). */
+void tl_describe(int n, tl_tensor *const *xs, bool grads, int64_t *out)
+{
+    for (int i = 0; i < n; i++, out += 3) {
+        const tl_tensor *x = xs[i] && grads ? xs[i]->grad : xs[i];
+        out[0] = out[1] = out[2] = 0;
+        if (!x) continue;
+        out[0] = (int64_t)(uintptr_t)tl_data(x), out[1] = x->numel;
+        out[2] = tl_contiguous(x) && (out[0] || !x->numel) ? x->dtype : -1;
+        if (out[2] < 0) out[0] = -1;
     }
+}
+
+void tl_all_written(int n, tl_tensor *const *xs, int line)
+{
+    for (int i = 0; i < n; i++)
+        if (xs[i]) tl_written(xs[i], line);
 }
 
 /* ---- clipping ---- */

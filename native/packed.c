@@ -2,7 +2,7 @@
  *
  * A row times a matrix reads each element of the matrix once; turning the matrix first, as `x @ W.T` asks for, costs several times the product.
  * So the second product with the same view of the same storage packs it, and later ones find it here, until the storage is written (its version
- * rises), freed, or others need the room. Memory that somebody else may write without our knowing (adopted, or exported to NumPy) is left
+ * rises), freed, or others need the room. One that served several products before it was written is packed again by the next product at once. Memory that somebody else may write without our knowing (adopted, or exported to NumPy) is left
  * alone. Everything here runs with the GIL; an entry in use is pinned, so that a product may run without it. */
 #include "kernels.h"
 
@@ -16,7 +16,7 @@ struct tl_mm_weight {
     void *data;                              /* NULL: seen once */
     size_t granted;
     uint64_t used;
-    int pins;
+    int pins, served;                        /* served: products, in this form */
 };
 
 static tl_mm_weight entries[ENTRIES];
@@ -91,6 +91,7 @@ tl_mm_weight *tl_mm_weight_find(tl_storage *s, const tl_mm_view *v, const void *
     if (s->kind != TL_OWNED || s->exposed || v->k * v->n < LEAST || v->k * v->n > MOST_BYTES / 32) return NULL;
     tl_mm_weight *e = find(s, v);
     if (e && e->pins && (e->version != s->version || !e->data || e->kernels != tl_mm_k)) return NULL;
+    bool often = e && e->served > 1;
     if (e && (e->version != s->version || (e->data && e->kernels != tl_mm_k))) drop(e), e = NULL;
     if (!e) {
         if ((e = oldest(false))) {
@@ -98,11 +99,12 @@ tl_mm_weight *tl_mm_weight_find(tl_storage *s, const tl_mm_view *v, const void *
             *e = (tl_mm_weight){.storage = s, .view = *v, .version = s->version, .used = ++clock_now};
             s->packed = true;
         }
-        return NULL;
+        if (!e || !often) return NULL;
     }
     e->used = ++clock_now;
     if (!e->data && !fill(e)) return NULL;
     e->pins++;
+    e->served++;
     *data = e->data;
     return e;
 }

@@ -43,32 +43,6 @@ static void uniform_f64(void *out, const uint32_t *w, int64_t n, double low, dou
     }
 }
 
-/* sin and cos of 2 pi x for x in [-1/2, 1/2): of the distance to the nearest quarter turn, by polynomial, then turned there. */
-TL_INLINE void vf_sincos_turns(vf x, vf *s, vf *c)
-{
-    vf quarter = vf_rint(x * 4), t = (x - quarter * 0.25f) * 6.283185307f, z = t * t; /* the difference is exact */
-    vf a = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * t + t;
-    vf b = ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z - 0.5f * z + 1;
-    v_i32 q = __builtin_convertvector(quarter, v_i32), odd = (q & 1) != 0;
-    vf sine = v_select(odd, b, a), cosine = v_select(odd, a, b);
-    *s = (vf)((v_i32)sine ^ ((q & 2) << 30));
-    *c = (vf)((v_i32)cosine ^ (((q + 1) & 2) << 30));
-}
-
-TL_INLINE void vd_sincos_turns(vd x, vd *s, vd *c)
-{
-    vd quarter = vd_rint(x * 4), t = (x - quarter * 0.25) * 6.283185307179586477, z = t * t;
-    vd p = ((((1.58962301576546568060e-10 * z - 2.50507477628578072866e-8) * z + 2.75573136213857245213e-6) * z - 1.98412698295895385996e-4) * z +
-            8.33333333332211858878e-3) * z - 1.66666666666666307295e-1;
-    vd r = ((((-1.13585365213876817300e-11 * z + 2.08757008419747316778e-9) * z - 2.75573141792967388112e-7) * z + 2.48015872888517045348e-5) * z -
-            1.38888888888730564116e-3) * z + 4.16666666666665929218e-2;
-    vd a = p * z * t + t, b = r * z * z - 0.5 * z + 1;
-    v_i64 q = __builtin_convertvector(quarter, v_i64), odd = (q & 1) != 0;
-    vd sine = v_select(odd, b, a), cosine = v_select(odd, a, b);
-    *s = (vd)((v_i64)sine ^ ((q & 2) << 62));
-    *c = (vd)((v_i64)cosine ^ (((q + 1) & 2) << 62));
-}
-
 /* Box and Muller: words 2i and 2i + 1 make elements 2i = r cos and 2i + 1 = r sin, where r = sqrt(-2 log u), u = (word 2i + 1/2) / 2^32,
  * and the angle is word 2i + 1 as a signed fraction of the turn. n is even: the caller pads. */
 static void normal_f32(void *out, const uint32_t *w, int64_t n, double mean, double std)

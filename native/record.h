@@ -6,10 +6,10 @@
 /* On a device of an array module: Python's. */
 static inline bool tl_elsewhere(const tl_tensor *t) { return t && t->storage->kind == TL_FOREIGN; }
 
-/* Autocast is on in this thread, to this dtype (0: off). */
-extern _Thread_local uint8_t tl_autocast;
+/* Autocast is on in this thread, to this dtype (0: off): in bits 0 to 7 here, in bits 8 to 15 on GPUs, whose operations are Python's anyway. */
+extern _Thread_local int tl_autocast;
 /* The operation would run in that dtype: Python's. */
-static inline bool tl_lowers(const tl_tensor *t) { return __builtin_expect(tl_autocast, 0) && t->dtype >= TL_F16 && t->dtype <= TL_F32; }
+static inline bool tl_lowers(const tl_tensor *t) { return __builtin_expect(tl_autocast & 0xff, 0) && t->dtype >= TL_F16 && t->dtype <= TL_F32; }
 
 /* Records; attributes are the caller's to set on *node (NULL where nothing is recorded).
  * NULL on failure (out is freed then), and where out is NULL. */

@@ -3,7 +3,7 @@ enum { SCAN_ROWS = 4 }; /* rows taken together: each is a chain of dependent ste
 
 /* rows SCAN_ROWS or 1; W: the type of the computation */
 #define SCAN_LINES(name, T, W, join)                                                                            \
-    TL_INLINE void TL_NAME(scan_lines_##name)(const tl_scan_task *p, int64_t row, const int rows)               \
+    TL_TEMPLATE void TL_NAME(scan_lines_##name)(const tl_scan_task *p, int64_t row, const int rows)               \
     {                                                                                                           \
         const T *x = (const T *)p->x + row * p->n;                                                              \
         T *out = (T *)p->out + row * p->n;                                                                      \

@@ -228,7 +228,7 @@ static void MM(sl_turn)(void *panels, const void *g, int64_t row, int64_t n, int
 }
 
 /* mr rows of the sums, of nv vectors each, from as many places of the copy. */
-TL_INLINE void MM(sl_dot_tile)(const int mr, const int nv, const tl_slide_dots *p, const SL_REAL *const *rows, const SL_REAL *g, SL_REAL *out, bool add)
+TL_TEMPLATE void MM(sl_dot_tile)(const int mr, const int nv, const tl_slide_dots *p, const SL_REAL *const *rows, const SL_REAL *g, SL_REAL *out, bool add)
 {
     const int64_t width = p->width, pitch = p->pitch, lines = p->lines;
     const SL_REAL *x[MM_PACKED_MR];
@@ -251,7 +251,7 @@ TL_INLINE void MM(sl_dot_tile)(const int mr, const int nv, const tl_slide_dots *
         }
 }
 
-TL_INLINE void MM(sl_dot_strip)(const int mr, const tl_slide_dots *p, const SL_REAL *const *rows, const SL_REAL *g, SL_REAL *out, bool add)
+TL_TEMPLATE void MM(sl_dot_strip)(const int mr, const tl_slide_dots *p, const SL_REAL *const *rows, const SL_REAL *g, SL_REAL *out, bool add)
 {
     int64_t positions = p->lines * p->width;
     for (int64_t left = ceil_div(p->columns, MM_LANES), nv; left > 0; left -= nv, g += nv * MM_LANES * positions, out += nv * MM_LANES) {

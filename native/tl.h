@@ -83,8 +83,14 @@ typedef struct tl_storage {
     int32_t write_line;                                     /* line of the last one */
     uint8_t kind, readonly;
     bool exposed, packed;                                   /* others were given its address | products keep a packed copy (packed.c) */
+    int32_t captured;                                       /* number of the last capture that touched it; negative: made it (capture.c) */
     int64_t token;                                          /* 0, or the key of the Python object that owns the bytes */
 } tl_storage;
+/* capture.c: a thread captures a CUDA graph; only then the others may be called. */
+extern bool tl_capture_open;
+void tl_capture_made(tl_storage *s);
+void tl_capture_touched(tl_storage *s, bool write, int line);
+void tl_capture_died(tl_storage *s);
 
 enum {
     TL_REQUIRES_GRAD = 1,
@@ -108,6 +114,7 @@ typedef struct tl_tensor {
     int64_t numel;
     tl_node *node;                                          /* NULL: leaf */
     struct tl_tensor *grad;                                 /* leaf (or retain_grad): owned */
+    struct tl_grad_place *place;                            /* leaf: where its gradient is to lie (leaf.c): owned */
     struct tl_tensor *base;                                 /* TL_IS_VIEW: owned */
     int64_t rebased;                                        /* base: how often its history was rewritten; view: at which count node was made */
     int64_t *strides;                                       /* elements; dims + ndim */
@@ -244,4 +251,9 @@ extern const tl_grads_fn tl_gradients_of_many[];
 /* ---- leaf.c ---- */
 bool tl_exclusive(const tl_tensor *g);
 bool tl_accumulate_grad(tl_tensor *leaf, tl_tensor *g);  /* leaf->grad += g; consumes g */
+tl_tensor *tl_free_place(const tl_tensor *leaf, int dtype); /* where the first gradient of that dtype may be written: yours to free, or NULL */
+bool tl_put_off(tl_tensor *leaf, const tl_tensor *g, const tl_tensor *x); /* whether g^T x, its first gradient, is kept as these factors */
+void tl_make_grad(tl_tensor *leaf);                      /* multiplies factors that are kept, so that leaf->grad is what it should be */
+void tl_forget_grad(tl_tensor *leaf);
+void tl_place_free(struct tl_grad_place *p);             /* NULL is fine */
 #endif

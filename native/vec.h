@@ -6,8 +6,15 @@
 #ifndef TL_VEC_H
 #define TL_VEC_H
 
-#define TL_INLINE static inline __attribute__((always_inline))
+/* For functions of `const` parameters that are constants where they are called. */
+#define TL_TEMPLATE static inline __attribute__((always_inline))
+#ifdef TL_SMALL /* setup.py: kernels for old processors, where the compiler may call what it would rather not repeat */
+#define TL_INLINE static inline
+#else
+#define TL_INLINE TL_TEMPLATE
+#endif
 #define TL_UNUSED __attribute__((unused))
+#define TL_TABLE static __attribute__((aligned(64)))
 /* Before a loop whose length is a constant once its function is inlined: its body so many times, so that arrays of vectors become registers. */
 #ifdef __clang__
 #define TL_UNROLL _Pragma("clang loop unroll(full)")
@@ -145,6 +152,20 @@ TL_INLINE vd vd_gather(const double *p, v_i64 i)
 #endif
 }
 
+/* table[i % 16] by lane */
+TL_INLINE vf vf_lookup(const float *table, v_u32 i)
+{
+#if TL_VBYTES == 64
+    return (vf)_mm512_permutexvar_ps((__m512i)i, _mm512_load_ps(table));
+#elif TL_VBYTES == 32
+    vf low = (vf)_mm256_permutevar8x32_ps(_mm256_load_ps(table), (__m256i)i), high = (vf)_mm256_permutevar8x32_ps(_mm256_load_ps(table + 8), (__m256i)i);
+    return v_select((i & 8) != 0, high, low);
+#else
+    vf x;
+    for (int k = 0; k < VF_LANES; k++) x[k] = table[i[k] & 15];
+    return x;
+#endif
+}
 /* a * b + c: rounded once where the instruction set has it, else as written. */
 TL_INLINE vf vf_fma(vf a, vf b, vf c)
 {
@@ -330,43 +351,18 @@ TL_INLINE vf vf_from_f16(v_half h)
 #endif
 }
 
-#define v_fma(a, b, c) _Generic((c), vf: vf_fma, vd: vd_fma)(a, b, c)
-#define v_sqrt(x) _Generic((x), vf: vf_sqrt, vd: vd_sqrt)(x)
-#define v_rint(x) _Generic((x), vf: vf_rint, vd: vd_rint)(x)
-#define v_floor(x) _Generic((x), vf: vf_floor, vd: vd_floor)(x)
-#define v_ceil(x) _Generic((x), vf: vf_ceil, vd: vd_ceil)(x)
-#define v_trunc(x) _Generic((x), vf: vf_trunc, vd: vd_trunc)(x)
+#define V_EITHER(name, x) _Generic((x), vf: vf_##name, vd: vd_##name)
+#define v_const(x, c) V_EITHER(splat, x)(c)
+#define v_fma(a, b, c) V_EITHER(fma, c)(a, b, c)
+#define v_sqrt(x) V_EITHER(sqrt, x)(x)
+#define v_rint(x) V_EITHER(rint, x)(x)
+#define v_floor(x) V_EITHER(floor, x)(x)
+#define v_ceil(x) V_EITHER(ceil, x)(x)
+#define v_trunc(x) V_EITHER(trunc, x)(x)
 
 #include "vmath.h"
 
-/* ---- what elementwise.def is written in: v_name for any type it makes sense for ---- */
-#define v_cos(x) _Generic((x), vf: vf_cos, vd: vd_cos)(x)
-#define v_cosh(x) _Generic((x), vf: vf_cosh, vd: vd_cosh)(x)
-#define v_erf(x) _Generic((x), vf: vf_erf, vd: vd_erf)(x)
-#define v_erfc(x) _Generic((x), vf: vf_erfc, vd: vd_erfc)(x)
-#define v_exp(x) _Generic((x), vf: vf_exp, vd: vd_exp)(x)
-#define v_exp2(x) _Generic((x), vf: vf_exp2, vd: vd_exp2)(x)
-#define v_expm1(x) _Generic((x), vf: vf_expm1, vd: vd_expm1)(x)
-#define v_gelu(x) _Generic((x), vf: vf_gelu, vd: vd_gelu)(x)
-#define v_gelu_slope(x) _Generic((x), vf: vf_gelu_slope, vd: vd_gelu_slope)(x)
-#define v_gelu_tanh(x) _Generic((x), vf: vf_gelu_tanh, vd: vd_gelu_tanh)(x)
-#define v_gelu_tanh_slope(x) _Generic((x), vf: vf_gelu_tanh_slope, vd: vd_gelu_tanh_slope)(x)
-#define v_log(x) _Generic((x), vf: vf_log, vd: vd_log)(x)
-#define v_log10(x) _Generic((x), vf: vf_log10, vd: vd_log10)(x)
-#define v_log1p(x) _Generic((x), vf: vf_log1p, vd: vd_log1p)(x)
-#define v_log2(x) _Generic((x), vf: vf_log2, vd: vd_log2)(x)
-#define v_mish_slope(x) _Generic((x), vf: vf_mish_slope, vd: vd_mish_slope)(x)
-#define v_sigmoid(x) _Generic((x), vf: vf_sigmoid, vd: vd_sigmoid)(x)
-#define v_silu(x) _Generic((x), vf: vf_silu, vd: vd_silu)(x)
-#define v_silu_slope(x) _Generic((x), vf: vf_silu_slope, vd: vd_silu_slope)(x)
-#define v_sin(x) _Generic((x), vf: vf_sin, vd: vd_sin)(x)
-#define v_sinh(x) _Generic((x), vf: vf_sinh, vd: vd_sinh)(x)
-#define v_softplus(x) _Generic((x), vf: vf_softplus, vd: vd_softplus)(x)
-#define v_tan(x) _Generic((x), vf: vf_tan, vd: vd_tan)(x)
-#define v_tanh(x) _Generic((x), vf: vf_tanh, vd: vd_tanh)(x)
-#define v_pow(a, b) _Generic((a), vf: vf_pow, vd: vd_pow)(a, b)
-#define v_pow_slope(a, b) v_and((b) != 0, (b) * v_pow(a, (b) - 1))
-
+/* ---- what of elementwise.def is no function of floats ---- */
 TL_INLINE v_u8 v_abs_u8(v_u8 x) { return x; }
 TL_INLINE v_i8 v_abs_i8(v_i8 x) { v_u8 s = (v_u8)(x < 0); return (v_i8)(((v_u8)x ^ s) - s); }
 TL_INLINE v_i16 v_abs_i16(v_i16 x) { v_u16 s = (v_u16)(x < 0); return (v_i16)(((v_u16)x ^ s) - s); }
@@ -391,9 +387,4 @@ TL_INLINE v_i64 v_sign_i64(v_i64 x) { return (v_i64)((x < 0) - (x > 0)); }
 #define v_shift_left(a, b) v_and(v_bits(b) < v_width(b), (__typeof__(a))(v_bits(a) << (v_bits(b) & (v_width(b) - 1))))
 #define v_shift_right(a, b)                                                                     \
     v_and((v_bits(b) < v_width(b)) | ((a) < 0), (a) >> (__typeof__(b))v_select(v_bits(b) < v_width(b), v_bits(b), v_bits(b) * 0 + (v_width(b) - 1)))
-
-/* The gradient of a maximum: all of g where m holds, half of it where both operands are equal. */
-#define v_share(loses, equal, g) v_select(equal, (g) * K(0.5), v_and(~(loses), g))
-#define v_larger(a, b) v_select(((a) > (b)) | ((a) != (a)), a, b)
-#define v_smaller(a, b) v_select(((a) < (b)) | ((a) != (a)), a, b)
 #endif

@@ -38,6 +38,12 @@ static bool wrap(int64_t *dim, int64_t n)
 
 tl_tensor *tl_detach(tl_tensor *x) { return tl_new_view(x, x->ndim, x->dims, x->strides, x->offset); }
 
+tl_tensor *tl_reinterpret(tl_tensor *x, int dtype)
+{
+    if (x->storage->kind == TL_FOREIGN || tl_itemsize[dtype] != tl_itemsize[x->dtype]) return tl_fail(TL_DECLINE);
+    return tl_new_on(x->storage, dtype, x->ndim, x->dims, x->strides, x->offset);
+}
+
 /* Strides under which x's elements read in row-major order have the new dims; false where only a copy can do that. */
 static bool reshape_strides(const tl_tensor *x, int ndim, const int64_t *dims, int64_t *strides)
 {
@@ -451,6 +457,7 @@ void tl_written(tl_tensor *x, int line)
 {
     x->storage->version++;
     x->storage->write_line = line;
+    if (tl_capture_open) tl_capture_touched(x->storage, true, line);
 }
 
 static tl_node *view_node(int op, tl_tensor *x, const tl_tensor *base, int n_in, int line)

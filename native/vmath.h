@@ -1,10 +1,10 @@
-/* Elementary functions on vectors: included by vec.h. vf_name is float32, vd_name float64 (which calls the C library lane by lane where a vector
- * version would not pay); how far off each may be stands in elementwise.def. All are right at NaN, infinities, signed zeros, subnormals and
- * overflow, and a lane's result depends on that lane alone.
+/* Elementary functions on vectors: included by vec.h, and for GPUs, where a vector is one lane, by tensorlib/gpu/vec.cuh: written in what C and
+ * C++ share. vf_name is float32, vd_name float64 (which calls the C library lane by lane where a vector version would not pay); how far off each
+ * may be stands in elementwise.def. All are right at NaN, infinities, signed zeros, subnormals and overflow, and a lane's result depends on that
+ * lane alone.
  *
  * Polynomials are minimax fits on the reduced range. A constant split in two, HI and LO, has so few bits in HI that its product with a
  * small integer is exact: nothing here relies on a fused multiply-add. */
-#define v_const(x, c) _Generic((x), vf: vf_splat, vd: vd_splat)(c)
 #define POLY1(x, c0, c1) v_fma(v_const(x, c1), x, v_const(x, c0))
 #define POLY2(x, c0, ...) v_fma(POLY1(x, __VA_ARGS__), x, v_const(x, c0)) /* c0 + c1 x + c2 x^2, and so on */
 #define POLY3(x, c0, ...) v_fma(POLY2(x, __VA_ARGS__), x, v_const(x, c0))
@@ -64,14 +64,16 @@ TL_INLINE vf_exp_parts vf_exp_open(vf x)
 {
     x = vf_exp_clamp(x);
     vf n = vf_exp_n(x), r = vf_exp_r(x, n);
-    return (vf_exp_parts){vf_fma(vf_exp_q(r, 1), r * r, r), n};
+    vf_exp_parts made = {vf_fma(vf_exp_q(r, 1), r * r, r), n};
+    return made;
 }
 /* exp(c (hi + lo)) for -200 <= c hi <= 0, c a power of two, |c lo| <= 0.05: everything is held divided by c until the end */
 TL_INLINE vf_exp_parts vf_exp_open2(float c, vf hi, vf lo)
 {
     vf n = vf_fma(hi, vf_splat(c * 0x1.715476p+0f), vf_splat(0x1.8p23f)) - 0x1.8p23f;
     vf r = vf_fma(n, vf_splat(0x1.bd0106p-13f / c), vf_fma(n, vf_splat(-0x1.63p-1f / c), hi)) + lo;
-    return (vf_exp_parts){r * vf_fma(vf_exp_q(r, c), r, vf_splat(c)), n};
+    vf_exp_parts made = {r * vf_fma(vf_exp_q(r, c), r, vf_splat(c)), n};
+    return made;
 }
 TL_INLINE vd vd_exp_n(vd x) { return vd_fma(x, vd_splat(0x1.71547652b82fep+0), vd_splat(0x1.8p52)) - 0x1.8p52; }
 TL_INLINE vd vd_exp_r(vd x, vd n) { return vd_fma(n, vd_splat(-0x1.a39ef35793c76p-33), vd_fma(n, vd_splat(-0x1.62e42feep-1), x)); }
@@ -86,7 +88,8 @@ TL_INLINE vd_exp_parts vd_exp_open(vd x)
 {
     x = vd_max(vd_splat(-760), vd_min(vd_splat(710), x));
     vd n = vd_exp_n(x);
-    return (vd_exp_parts){vd_exp_p(vd_exp_r(x, n)), n};
+    vd_exp_parts made = {vd_exp_p(vd_exp_r(x, n)), n};
+    return made;
 }
 TL_INLINE vf vf_exp(vf x)
 {
@@ -188,12 +191,14 @@ TL_INLINE vf_log_parts vf_log_open(vf x)
 #if TL_VBYTES == 64
     vf m = (vf)_mm512_getmant_ps((__m512)x, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_nan);
     vf e = (vf)_mm512_getexp_ps((__m512)x); /* of the m < 1 the next */
-    return (vf_log_parts){m - 1, v_select(m < 1, e + 1, e)};
+    vf_log_parts made = {m - 1, v_select(m < 1, e + 1, e)};
+    return made;
 #else
     v_i32 small = x < 0x1p-126f;
     v_u32 bits = (v_u32)v_select(small, x * 0x1p23f, x) - 0x3f400000u;
     vf e = __builtin_convertvector((v_i32)bits >> 23, vf) - v_and(small, vf_splat(23));
-    return (vf_log_parts){(vf)((bits & 0x7fffffu) + 0x3f400000u) - 1, e};
+    vf_log_parts made = {(vf)((bits & 0x7fffffu) + 0x3f400000u) - 1, e};
+    return made;
 #endif
 }
 typedef struct { vd f, e; } vd_log_parts;
@@ -202,7 +207,8 @@ TL_INLINE vd_log_parts vd_log_open(vd x)
     v_i64 small = (v_i64)(x < 0x1p-1022);
     v_u64 bits = (v_u64)v_select(small, x * 0x1p52, x) - 0x3fe6a09e667f3bcdu;
     vd e = (vd)(((bits + 0x4000000000000000u) >> 52) + 0x4330000000000000u) - (0x1p52 + 1024) - v_and(small, vd_splat(52)); /* no signed shift by 52 in AVX2 */
-    return (vd_log_parts){(vd)((bits & 0xfffffffffffffu) + 0x3fe6a09e667f3bcdu) - 1, e};
+    vd_log_parts made = {(vd)((bits & 0xfffffffffffffu) + 0x3fe6a09e667f3bcdu) - 1, e};
+    return made;
 }
 /* result, but -inf where x is 0, NaN below, x at +inf and NaN */
 TL_INLINE vf vf_log_edges(vf x, vf result)
@@ -291,7 +297,7 @@ TL_INLINE vf vf_erf(vf x)
 }
 /* tail(a) / density(a) of the normal distribution (with density exp(-a^2 / 2)): on each of 16 intervals of [0, 15) a polynomial in a - center.
  * a + 1 in [1, 16) has 4 exponents; with two bits of the significand they number the intervals (modulo 16). Rows: center, c0 ... c5. */
-static const float tl_tail_table[7][16] __attribute__((aligned(64))) = {
+TL_TABLE const float tl_tail_table[7][16] = {
     {1.25f, 1.75f, 2.25f, 2.75f, 3.5f, 4.5f, 5.5f, 6.5f, 8.0f, 10.0f, 12.0f, 14.0f, 0.125f, 0.375f, 0.625f, 0.875f},
     {0.230760321f, 0.185231671f, 0.153651938f, 0.130724728f, 0.106345162f, 0.084803395f, 0.0703426972f, 0.0600156747f,
      0.0491225496f, 0.0395066962f, 0.0330189727f, 0.0283526611f, 0.453793228f, 0.379604429f, 0.323356181f, 0.279770583f},
@@ -309,20 +315,6 @@ static const float tl_tail_table[7][16] __attribute__((aligned(64))) = {
      -3.46799197e-06f, -1.15343221e-06f, -3.32190979e-07f, -1.17376786e-07f, -4.81225868e-08f, -0.0199402738f, -0.0114062019f,
      -0.00670587644f, -0.00404571835f},
 };
-/* table[i % 16] by lane */
-TL_INLINE vf vf_lookup(const float *table, v_u32 i)
-{
-#if TL_VBYTES == 64
-    return (vf)_mm512_permutexvar_ps((__m512i)i, _mm512_load_ps(table));
-#elif TL_VBYTES == 32
-    vf low = (vf)_mm256_permutevar8x32_ps(_mm256_load_ps(table), (__m256i)i), high = (vf)_mm256_permutevar8x32_ps(_mm256_load_ps(table + 8), (__m256i)i);
-    return v_select((i & 8) != 0, high, low);
-#else
-    vf x;
-    for (int k = 0; k < VF_LANES; k++) x[k] = table[i[k] & 15];
-    return x;
-#endif
-}
 /* At a = |x| (at most 14.99, beyond which all is 0): the density times sqrt(2 pi) and the upper tail, both still to be scaled by 2^n. */
 typedef struct { vf a, density, tail, n; } vf_normal;
 TL_INLINE vf_normal vf_normal_open(vf x)
@@ -332,7 +324,8 @@ TL_INLINE vf_normal vf_normal_open(vf x)
     v_u32 i = (v_u32)(a + 1) >> 21;
     vf d = a - vf_lookup(tl_tail_table[0], i), r = vf_lookup(tl_tail_table[6], i);
     for (int k = 5; k > 0; k--) r = vf_fma(r, d, vf_lookup(tl_tail_table[k], i));
-    return (vf_normal){a, 1 + e.p, vf_fma(r, e.p, r), e.n};
+    vf_normal made = {a, 1 + e.p, vf_fma(r, e.p, r), e.n};
+    return made;
 }
 TL_INLINE vf vf_gelu(vf x) /* max(x, 0) - |x| tail */
 {
@@ -376,7 +369,8 @@ TL_INLINE vf_trig vf_trig_open(vf x)
     vf r = vf_from_vd2(r0, r1), n = vf_from_vd2(n0, n1), z = r * r;
     vf s = vf_fma(r * z, POLY2(z, -1.6666654611e-1f, 8.3321608736e-3f, -1.9515295891e-4f), r);
     vf c = vf_fma(z * z, POLY2(z, 4.166664568298827e-2f, -1.388731625493765e-3f, 2.443315711809948e-5f), vf_fma(vf_splat(-0.5f), z, vf_splat(1)));
-    return (vf_trig){s, c, __builtin_convertvector(vf_min(vf_splat(0x1p21f), vf_max(vf_splat(-0x1p21f), n)), v_i32)};
+    vf_trig made = {s, c, __builtin_convertvector(vf_min(vf_splat(0x1p21f), vf_max(vf_splat(-0x1p21f), n)), v_i32)};
+    return made;
 }
 TL_INLINE vf vf_far_lanes(vf x, vf result, float (*f)(float))
 {
@@ -395,6 +389,32 @@ TL_INLINE vf vf_sin(vf x) /* of |x|, then the sign: -0 stays */
     return vf_far_lanes(x, y, sinf);
 }
 TL_INLINE vf vf_cos(vf x) { vf_trig t = vf_trig_open(x); return vf_far_lanes(x, vf_quarter(t.sin, t.cos, t.n + 1), cosf); }
+/* sin and cos of 2 pi x for x in [-1/2, 1/2): of the distance to the nearest quarter turn, by polynomial, then turned there. */
+TL_INLINE void vf_sincos_turns(vf x, vf *s, vf *c)
+{
+    vf quarter = vf_rint(x * 4), t = (x - quarter * 0.25f) * 6.283185307f, z = t * t; /* the difference is exact */
+    vf a = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * t + t;
+    vf b = ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * z * z - 0.5f * z + 1;
+    v_i32 q = __builtin_convertvector(quarter, v_i32), odd = (q & 1) != 0;
+    vf sine = v_select(odd, b, a), cosine = v_select(odd, a, b);
+    *s = (vf)((v_i32)sine ^ ((q & 2) << 30));
+    *c = (vf)((v_i32)cosine ^ (((q + 1) & 2) << 30));
+}
+
+TL_INLINE void vd_sincos_turns(vd x, vd *s, vd *c)
+{
+    vd quarter = vd_rint(x * 4), t = (x - quarter * 0.25) * 6.283185307179586477, z = t * t;
+    vd p = ((((1.58962301576546568060e-10 * z - 2.50507477628578072866e-8) * z + 2.75573136213857245213e-6) * z - 1.98412698295895385996e-4) * z +
+            8.33333333332211858878e-3) * z - 1.66666666666666307295e-1;
+    vd r = ((((-1.13585365213876817300e-11 * z + 2.08757008419747316778e-9) * z - 2.75573141792967388112e-7) * z + 2.48015872888517045348e-5) * z -
+            1.38888888888730564116e-3) * z + 4.16666666666665929218e-2;
+    vd a = p * z * t + t, b = r * z * z - 0.5 * z + 1;
+    v_i64 q = __builtin_convertvector(quarter, v_i64), odd = (q & 1) != 0;
+    vd sine = v_select(odd, b, a), cosine = v_select(odd, a, b);
+    *s = (vd)((v_i64)sine ^ ((q & 2) << 62));
+    *c = (vd)((v_i64)cosine ^ (((q + 1) & 2) << 62));
+}
+
 /* ---- through float64: not hot, and exact to the last rounding that way ---- */
 /* for 0 <= t <= 10.7: exp(-t^2) / (t + 3) times a polynomial in w = (t - 1) / (t + 3) */
 TL_INLINE vd vd_erfc_near(vd t)
@@ -469,7 +489,7 @@ TL_INLINE vd vd_pow(vd a, vd b)
     return a;
 }
 /* Phi(x) = erfc(-x / sqrt(2)) / 2; in the left tail the rounding of the argument is made good to first order. */
-static double tl_normal_cdf(double x)
+TL_INLINE double tl_normal_cdf(double x)
 {
     double v = x * -0.7071067811865476, p = 0.5 * erfc(v);
     if (x > -1 || x < -38) return p;
@@ -484,3 +504,36 @@ TL_INLINE vd vd_gelu_tanh_slope(vd x)
     vd s = vd_sigmoid(x * (GELU_C1 + GELU_C2 * x * x));
     return s + x * s * (1 - s) * (GELU_C1 + 3 * GELU_C2 * x * x);
 }
+
+/* ---- what elementwise.def is written in: v_name for either type, by V_EITHER of the including file ---- */
+#define v_cos(x) V_EITHER(cos, x)(x)
+#define v_cosh(x) V_EITHER(cosh, x)(x)
+#define v_erf(x) V_EITHER(erf, x)(x)
+#define v_erfc(x) V_EITHER(erfc, x)(x)
+#define v_exp(x) V_EITHER(exp, x)(x)
+#define v_exp2(x) V_EITHER(exp2, x)(x)
+#define v_expm1(x) V_EITHER(expm1, x)(x)
+#define v_gelu(x) V_EITHER(gelu, x)(x)
+#define v_gelu_slope(x) V_EITHER(gelu_slope, x)(x)
+#define v_gelu_tanh(x) V_EITHER(gelu_tanh, x)(x)
+#define v_gelu_tanh_slope(x) V_EITHER(gelu_tanh_slope, x)(x)
+#define v_log(x) V_EITHER(log, x)(x)
+#define v_log10(x) V_EITHER(log10, x)(x)
+#define v_log1p(x) V_EITHER(log1p, x)(x)
+#define v_log2(x) V_EITHER(log2, x)(x)
+#define v_mish_slope(x) V_EITHER(mish_slope, x)(x)
+#define v_sigmoid(x) V_EITHER(sigmoid, x)(x)
+#define v_silu(x) V_EITHER(silu, x)(x)
+#define v_silu_slope(x) V_EITHER(silu_slope, x)(x)
+#define v_sin(x) V_EITHER(sin, x)(x)
+#define v_sinh(x) V_EITHER(sinh, x)(x)
+#define v_softplus(x) V_EITHER(softplus, x)(x)
+#define v_tan(x) V_EITHER(tan, x)(x)
+#define v_tanh(x) V_EITHER(tanh, x)(x)
+#define v_pow(a, b) V_EITHER(pow, a)(a, b)
+#define v_pow_slope(a, b) v_and((b) != 0, (b) * v_pow(a, (b) - 1))
+
+/* The gradient of a maximum: all of g where m holds, half of it where both operands are equal. */
+#define v_share(loses, equal, g) v_select(equal, (g) * K(0.5), v_and(~(loses), g))
+#define v_larger(a, b) v_select(((a) > (b)) | ((a) != (a)), a, b)
+#define v_smaller(a, b) v_select(((a) < (b)) | ((a) != (a)), a, b)

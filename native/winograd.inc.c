@@ -309,7 +309,7 @@ TL_INLINE void wn_tile(const int mr, const int nv, int64_t outer, const int64_t 
 }
 
 /* One frequency: m [nv][tiles] (+)= v [groups][tiles] u [nv][groups * VF_LANES]. */
-TL_INLINE void wn_product(const int nv, float *m, bool add, const float *v, const float *u, int64_t u_next, int64_t groups, int64_t tiles)
+TL_TEMPLATE void wn_product(const int nv, float *m, bool add, const float *v, const float *u, int64_t u_next, int64_t groups, int64_t tiles)
 {
     enum { U = WN_UNIT, L = VF_LANES };
     for (int64_t left = tiles, mr; left; left -= mr, v += mr * L, m += mr * L) {

@@ -29,6 +29,7 @@ from tensorlib.nn import (
     recurrent,
     resampling,
     similarity,
+    sync_norm,
     transformer,
     trees,
     utils,
@@ -55,6 +56,7 @@ from tensorlib.nn.resampling import *
 from tensorlib.nn.similarity import *
 from tensorlib.nn.state import IncompatibleKeys, StateDictError
 from tensorlib.nn.summaries import Summary, summary
+from tensorlib.nn.sync_norm import *
 from tensorlib.nn.transformer import *
 from tensorlib.nn.trees import *
 from tensorlib.nn.vocabulary import *
@@ -80,6 +82,15 @@ __all__ += ragged_attention.__all__
 __all__ += recurrent.__all__
 __all__ += resampling.__all__
 __all__ += similarity.__all__
+__all__ += sync_norm.__all__
 __all__ += transformer.__all__
 __all__ += trees.__all__
 __all__ += vocabulary.__all__
+
+
+def __getattr__(name: str) -> object:
+    if name == "parallel":  # imported when asked for, as `tl.distributed` is
+        from importlib import import_module
+
+        return import_module("tensorlib.nn.parallel")
+    raise AttributeError(f"module {__name__} has no attribute {name!r}")

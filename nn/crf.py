@@ -99,7 +99,7 @@ class CRF(Module):
         """
         with tl.no_grad():
             packed = self._packed(emissions, mask)
-            found = tl.tensor(self._best(packed), dtype=tl.int64)
+            found = tl.tensor(self._best(packed), dtype=tl.int64, device="cpu")
         return [tags.tolist() for tags in unpack_sequence(packed.with_data(found))]
 
     # ---- over the rows of a packed batch: sequences by falling length, the empty ones left out ----
@@ -108,7 +108,7 @@ class CRF(Module):
         """(N,): what the rows add to the logarithm of their sequence's probability; its last one, also what all sequences of tags score."""
         sizes = packed.batch_sizes.numpy()
         first, rows = int(sizes[0]), np.arange(len(tags))
-        before = tl.tensor(rows[first:] - np.repeat(sizes[:-1], sizes[1:]))
+        before = tl.tensor(rows[first:] - np.repeat(sizes[:-1], sizes[1:]), device=tags.device)
         steps = tags.index_select(0, before) * self.num_tags + tags[first:]
         came = [
             self.start_transitions.index_select(0, tags[:first]),
@@ -116,7 +116,7 @@ class CRF(Module):
         ]
         place = rows - np.repeat(np.cumsum(sizes) - sizes, sizes)
         last = rows[place >= np.repeat(np.append(sizes[1:], 0), sizes)]
-        last = tl.tensor(last[np.argsort(place[last])])
+        last = tl.tensor(last[np.argsort(place[last])], device=tags.device)
         ended = self.end_transitions.index_select(0, tags.index_select(0, last))
         return (scores + tl.cat(came)).index_add(0, last, ended - self._all(packed))
 
@@ -140,8 +140,8 @@ class CRF(Module):
             ended.append(scores[n:])
             most, which = (scores[:n].unsqueeze(1) + follows).max(2)
             scores = most + emissions
-            came.append(which.numpy())
-        tags = (tl.cat([scores, *reversed(ended)]) + self.end_transitions).argmax(1).numpy()
+            came.append(which.cpu().numpy())
+        tags = (tl.cat([scores, *reversed(ended)]) + self.end_transitions).argmax(1).cpu().numpy()
         parts = np.split(found, np.cumsum(sizes)[:-1])
         for part, ways in zip(parts[:0:-1], reversed(came), strict=True):
             part[:] = tags[: len(part)]
@@ -214,7 +214,7 @@ class CRF(Module):
             raise tl.ShapeError(
                 f"CRF: mask must have shape {padded.shape[:2]}, got {getattr(mask, 'shape', type(mask).__name__)}."
             )
-        seen = mask.numpy().astype(bool)
+        seen = mask.cpu().numpy().astype(bool)
         seen = seen if self.batch_first else seen.T
         lengths = seen.sum(1)
         holes = np.flatnonzero((seen != (np.arange(steps) < lengths[:, None])).any(1))

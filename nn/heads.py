@@ -122,7 +122,10 @@ def _mask(
     if all(m.dtype is tl.bool_ for m in masks):
         hidden = masks[0] if len(masks) == 1 else masks[0] | masks[1]
         return ~(tl.pad(hidden, (0, further)) if further else hidden)
-    added = [tl.zeros((), dtype=dtype).masked_fill(m, -math.inf) if m.dtype is tl.bool_ else m for m in masks]
+    added = [
+        tl.zeros((), dtype=dtype, device=m.device).masked_fill(m, -math.inf) if m.dtype is tl.bool_ else m
+        for m in masks
+    ]
     total = added[0] if len(added) == 1 else added[0] + added[1]
     return tl.pad(total, (0, further)) if further else total
 

@@ -113,7 +113,7 @@ def eye_(tensor: Tensor) -> Tensor:
     """
     if tensor.ndim != 2:
         raise ValueError(f"eye_: expected a matrix, got shape {tensor.shape}.")
-    return _assign(tensor, tl.eye(*tensor.shape, dtype=tensor.dtype))
+    return _assign(tensor, tl.eye(*tensor.shape, dtype=tensor.dtype, device=tensor.device))
 
 
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
@@ -132,7 +132,7 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     if groups < 1 or tensor.shape[0] % groups:
         raise ValueError(f"dirac_: {groups} groups do not divide dimension 0 of shape {tensor.shape}.")
     per_group = tensor.shape[0] // groups
-    channel = tl.arange(min(per_group, tensor.shape[1]))
+    channel = tl.arange(min(per_group, tensor.shape[1]), device=tensor.device)
     middle = tuple(n // 2 for n in tensor.shape[2:])
     with tl.no_grad():
         tensor.zero_()
@@ -239,7 +239,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: tl.Generator | Non
     if tensor.numel() == 0:
         return tensor
     rows, columns = tensor.shape[0], tensor.numel() // tensor.shape[0]
-    flat = tl.empty((max(rows, columns), min(rows, columns)), dtype=tl.float64)
+    flat = tl.empty((max(rows, columns), min(rows, columns)), dtype=tl.float64, device="cpu")
     q, r = np.linalg.qr(normal_(flat, generator=generator).numpy())
     q = q * np.sign(np.diag(r))  # makes the distribution uniform
     return _assign(

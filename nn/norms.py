@@ -111,14 +111,17 @@ class _BatchNorm(_RunningNorm):
         self._check(input)
         training = self.training or self.running_mean is None
         momentum = 0.0 if self.momentum is None else self.momentum
-        running = (self.running_mean, self.running_var)
         seen = self.num_batches_tracked if self.training else None
         if seen is not None and self.momentum is None:
             momentum = 1 / (seen.item() + 1)  # the average of all batches
-        out = F.batch_norm(input, *running, self.weight, self.bias, training, momentum, self.eps)
+        out = self._normalized(input, training, momentum)
         if seen is not None:
             seen += 1
         return out
+
+    def _normalized(self, x: Tensor, training: bool, momentum: float) -> Tensor:
+        running = (self.running_mean, self.running_var)
+        return F.batch_norm(x, *running, self.weight, self.bias, training, momentum, self.eps)
 
 
 class BatchNorm1d(_BatchNorm):

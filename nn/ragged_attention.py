@@ -82,7 +82,9 @@ class _RaggedAttention(Module):
         values, own = pad_packed_sequence(packed, batch_first=True, total_length=steps)
         rows = self._keys(packed.data)
         keys = values if rows is packed.data else pad_packed_sequence(packed.with_data(rows), True, 0.0, steps)[0]
-        return AttentionMemory(values, keys, (tl.arange(values.shape[1]) < own.unsqueeze(-1)).to(values.device))
+        return AttentionMemory(
+            values, keys, tl.arange(values.shape[1], device=values.device) < own.unsqueeze(-1).to(values.device)
+        )
 
     def forward(self, query: Any, memory: Any, lengths: Tensor | Sequence[int] | None = None) -> tuple[Any, Tensor]:
         """The weighted mean of each memory's elements, and the weights.

@@ -41,7 +41,7 @@ def _layer(
 def _one_step(batch: int) -> Tensor:
     """The sizes of a batch's only step. Read by the kernels, never written."""
     with tl.inference_mode(False):  # it serves recorded steps as well, whoever asks first
-        return tl.tensor([batch] if batch else [], dtype=tl.int64)
+        return tl.tensor([batch] if batch else [], dtype=tl.int64, device="cpu")
 
 
 def _check_sizes(name: str, **sizes: tuple[Any, int]) -> None:
@@ -196,7 +196,7 @@ class RNNBase(Module):
         unbatched = input.ndim == 2
         x = input.unsqueeze(1) if unbatched else input.transpose(0, 1) if self.batch_first else input
         steps, batch, width = x.shape
-        sizes = tl.full((steps if batch else 0,), batch, dtype=tl.int64)
+        sizes = tl.full((steps if batch else 0,), batch, dtype=tl.int64, device="cpu")
         states = self._initial(hx, batch, unbatched, input)
         rows, last = self._run(x.reshape(steps * batch, width), sizes, states, batch)
         out = rows.reshape(steps, batch, rows.shape[1])
@@ -220,7 +220,7 @@ class RNNBase(Module):
         like = next(self.parameters())
         if not sequences:
             none = tl.empty((0, self.input_size), device=like.device, dtype=like.dtype)
-            return PackedSequence(none, tl.zeros(0, dtype=tl.int64))
+            return PackedSequence(none, tl.zeros(0, dtype=tl.int64, device="cpu"))
         for i, x in enumerate(sequences):
             self._check(x, like, f"sequence {i} is", "(L, D)")
         return pack_sequence(sequences, enforce_sorted=False)

@@ -119,7 +119,7 @@ class Loading:
         value = self.state[full]
         if not isinstance(value, Tensor):
             try:
-                value = tl.as_tensor(value)
+                value = tl.as_tensor(value, device="cpu")
             except (TypeError, ValueError):
                 self.errors.append(f"`{full}` must be a tensor or an array, got {type(value).__name__}")
                 return

@@ -235,7 +235,7 @@ class NegativeSamplingLoss(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        share = tl.as_tensor(counts, dtype=tl.float64) ** power
+        share = tl.as_tensor(counts, dtype=tl.float64).cpu() ** power
         if (
             share.ndim != 1
             or not share.numel()
@@ -250,7 +250,7 @@ class NegativeSamplingLoss(Module):
         self.in_features, self.num_classes, self.num_samples = in_features, share.numel(), num_samples
         self.reduction, self.sparse = reduction, sparse
         total = share.cumsum(0)
-        self.register_buffer("cumulative", (total / total[-1]).to(device or "cpu"), persistent=False)
+        self.register_buffer("cumulative", (total / total[-1]).to(device or tl.get_default_device()), persistent=False)
         self.weight = Parameter(tl.empty((self.num_classes, in_features), device=device, dtype=dtype))
         self.reset_parameters()
 

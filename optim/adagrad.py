@@ -61,7 +61,7 @@ class Adagrad(Optimizer):
         group = self.param_groups[-1]
         for p in group["params"]:  # state from the start, as in PyTorch
             state = self.state[p]
-            state["step"] = tl.zeros((), dtype=tl.float32)
+            state["step"] = tl.zeros((), dtype=tl.float32, device="cpu")
             state["sum"] = tl.full_like(p, group["initial_accumulator_value"])
 
     def update_one(self, p: Tensor, g: Tensor, state: State, h: Hyper) -> None:

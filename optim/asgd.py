@@ -51,8 +51,8 @@ class ASGD(Optimizer):
     def update_one(self, p: Tensor, g: Tensor, state: State, h: Hyper) -> None:
         t = count_step(state)
         if "eta" not in state:
-            state["eta"] = tl.tensor(h.lr, dtype=tl.float32)
-            state["mu"] = tl.ones((), dtype=tl.float32)
+            state["eta"] = tl.tensor(h.lr, dtype=tl.float32, device="cpu")
+            state["mu"] = tl.ones((), dtype=tl.float32, device="cpu")
         (average,) = zeros(state, p, "ax")
         eta, mu = float(state["eta"]), float(state["mu"])
         g = decayed(p, g, h)

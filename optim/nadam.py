@@ -73,7 +73,7 @@ class NAdam(Optimizer):
     def update_one(self, p: Tensor, g: Tensor, state: State, h: Hyper) -> None:
         t, (b1, b2) = count_step(state), h.betas
         if "mu_product" not in state:
-            state["mu_product"] = tl.ones((), dtype=tl.float32)
+            state["mu_product"] = tl.ones((), dtype=tl.float32, device="cpu")
         g = decayed(p, g, h)
         now, ahead = (b1 * (1 - 0.5 * 0.96 ** (s * h.momentum_decay)) for s in (t, t + 1))
         state["mu_product"] *= now

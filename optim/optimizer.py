@@ -98,9 +98,13 @@ class Optimizer:
         tuple[str, ...]
     ] = ()  # what the state holds in the parameter's own shape: checked when a state is loaded
 
+    # For GradScaler, as in PyTorch: `step` may be called whatever the gradients are, and leaves itself out (`tl.fused.unless`).
+    _step_supports_amp_scaling: ClassVar[bool] = True
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "step" in cls.__dict__:
+            cls._step_supports_amp_scaling = cls.__dict__.get("_step_supports_amp_scaling", False)
             cls.step = _with_hooks(cls.__dict__["step"])  # type: ignore[method-assign]
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
@@ -187,15 +191,30 @@ class Optimizer:
         return loss
 
     def _updated(self, group: dict[str, Any]) -> bool:
-        return group.get("fused", group.get("foreach")) is not False and self.update_group(group)
+        if group.get("fused", group.get("foreach")) is False:
+            return False
+        if not (group["params"] and group["params"][0].is_cuda):
+            return self.update_group(group)
+        self._starts = True
+        try:
+            return tl.fused.renewed(lambda: self.update_group(group))
+        finally:
+            self._starts = False
 
     def update_group(self, group: dict[str, Any]) -> bool:
         """One native call for the whole group; False, with nothing changed, where there is none that serves it."""
         return False
 
     def kept(self, group: dict[str, Any], *names: str) -> list[list[Any]]:
-        """What the state holds under each of these names, for every parameter of the group; None where it is not there yet."""
+        """What the state holds under each of these names, for every parameter of the group; None where it is not there yet.
+
+        On a GPU it is there from now on: so that from the first step on everything is counted on the device, and none waits for it.
+        """
         states = [self.state[p] for p in group["params"]]
+        if self._starts:
+            for p, s in zip(group["params"], states, strict=True):
+                if p.grad is not None:
+                    _started(s, p, names)
         return [[s.get(name) for s in states] for name in names]
 
     def update_one(self, p: Tensor, g: Tensor, state: State, h: Hyper) -> None:
@@ -207,6 +226,15 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} does not define update_sparse().")
 
     def _update_each(self, group: dict[str, Any]) -> None:
+        if group["params"] and group["params"][0].is_cuda:
+            if tl.cuda.is_current_stream_capturing():
+                raise tl.CaptureError(
+                    f"{type(self).__name__}.step: can not be captured in a CUDA graph: its definition, which runs here, takes learning rates and "
+                    "counts as they are now, and replays would keep them.",
+                    hint="SGD, Adam, AdamW, RMSprop ... have kernels that read them anew",
+                )
+            if tl.fused.left_out():
+                return
         h = Hyper(**{key: value.item() if isinstance(value, Tensor) else value for key, value in group.items()})
         params = group["params"]
         sparse = [p for p in params if (g := p.grad) is not None and g.is_sparse]
@@ -319,7 +347,7 @@ class Optimizer:
         self.__dict__.update(state)
 
     def _without_hooks(self) -> None:
-        self._stepping = self._opt_called = False
+        self._stepping = self._opt_called = self._starts = False
         self._before, self._after = HookList(), HookList()
         self._before_saving, self._after_saving = HookList(), HookList()
         self._before_loading, self._after_loading = HookList(), HookList()
@@ -333,17 +361,34 @@ class Optimizer:
 
 
 def _copied(value: Any, p: Tensor, may_count: bool = False) -> Any:
-    """A value of a loaded state for the parameter p. A number that counts keeps its dtype."""
+    """A value of a loaded state for the parameter p. A number that counts keeps its dtype, and is in main memory
+    until a step on the device asks for it."""
     if isinstance(value, np.ndarray):
-        value = tl.tensor(value)
+        value = tl.tensor(value, device="cpu")
     if isinstance(value, Tensor):
-        keeps = (may_count and value.ndim == 0) or not p.dtype.is_floating_point
-        return value.detach().to(device=p.device, dtype=value.dtype if keeps else p.dtype, copy=True)
+        counts = may_count and value.ndim == 0
+        dtype = value.dtype if counts or not p.dtype.is_floating_point else p.dtype
+        return value.detach().to(device="cpu" if counts else p.device, dtype=dtype, copy=True)
     if isinstance(value, (list, tuple)):
         return type(value)(_copied(v, p) for v in value)
     if isinstance(value, dict):
         return {k: _copied(v, p) for k, v in value.items()}
     return deepcopy(value)
+
+
+_COUNTS = {"step": 0.0, "mu_product": 1.0}  # numbers in the state, and what they are before the first step
+
+
+def _started(state: State, p: Tensor, names: Iterable[str]) -> None:
+    """A state as it is before the first step, on p's device."""
+    for name in names:
+        if name not in state:
+            count = _COUNTS.get(name)
+            state[name] = (
+                tl.zeros_like(p.detach()) if count is None else tl.full((), count, dtype=tl.float32, device=p.device)
+            )
+        elif name in _COUNTS and state[name].device != p.device:
+            state[name] = state[name].to(p.device)
 
 
 # ---- what definitions share ----
@@ -369,9 +414,9 @@ def require(name: str, **ranges: tuple[Any, bool, str]) -> None:
 
 
 def count_step(state: State) -> float:
-    """Which step this is, from 1; "step" is a float32 tensor in the state, as in PyTorch."""
+    """Which step this is, from 1; "step" is a float32 tensor in the state, in main memory, as in PyTorch."""
     if "step" not in state:
-        state["step"] = tl.zeros((), dtype=tl.float32)
+        state["step"] = tl.zeros((), dtype=tl.float32, device="cpu")
     state["step"] += 1
     return float(state["step"])
 

@@ -72,8 +72,10 @@ class RMSprop(Optimizer):
             p.addcdiv_(g, scale, value=-h.lr)
 
     def update_group(self, group: dict[str, Any]) -> bool:
-        v, steps, means, buffers = self.kept(group, "square_avg", "step", "grad_avg", "momentum_buffer")
+        v, steps = self.kept(group, "square_avg", "step")
+        means = self.kept(group, "grad_avg")[0] if group["centered"] else None
+        buffers = self.kept(group, "momentum_buffer")[0] if group["momentum"] else None
         return tl.fused.rms_(
-            group["params"], None, v, means if group["centered"] else None, buffers if group["momentum"] else None, steps, group["lr"],
+            group["params"], None, v, means, buffers, steps, group["lr"],
             group["alpha"], 1 - group["alpha"], group["eps"], group["weight_decay"], group["momentum"], maximize=group["maximize"],
         )  # fmt: skip

@@ -84,8 +84,11 @@ class SGD(Optimizer):
             p.index_add_(0, g.indices()[0], g.values(), alpha=-h.lr)
 
     def update_group(self, group: dict[str, Any]) -> bool:
-        params, momentum, state = group["params"], group["momentum"], self.state
-        buffers = [state[p].get("momentum_buffer") for p in params] if momentum else None
+        params, momentum, state, buffers = group["params"], group["momentum"], self.state, None
+        if momentum and not group["dampening"]:  # from a buffer of zeros as from none
+            (buffers,) = self.kept(group, "momentum_buffer")
+        elif momentum:
+            buffers = [state[p].get("momentum_buffer") for p in params]
         return tl.fused.sgd_(
             params, None, buffers, group["lr"], momentum, group["dampening"], group["weight_decay"], group["nesterov"], group["maximize"]
         )  # fmt: skip

@@ -20,7 +20,7 @@ __all__ = [
 Average = Callable[[Tensor, Tensor, Any], Tensor]  # (average, newest, how many are in the average) -> new average
 AverageAll = Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]  # the same for many, in place
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def _check_decay(decay: float) -> None:

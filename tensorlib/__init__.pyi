@@ -2,7 +2,7 @@
 import builtins
 from typing import Any
 
-from tensorlib import autograd as autograd, cuda as cuda, data as data, errors as errors, func as func, fused as fused, io as io, memory as memory, nn as nn, optim as optim, random as random, utils as utils
+from tensorlib import amp as amp, autograd as autograd, cuda as cuda, data as data, distributed as distributed, errors as errors, func as func, fused as fused, io as io, memory as memory, nn as nn, optim as optim, random as random, utils as utils
 from builtins import tuple as Size
 from tensorlib.autograd.modes import enable_grad as enable_grad
 from tensorlib.autograd.modes import inference_mode as inference_mode
@@ -10,8 +10,12 @@ from tensorlib.autograd.modes import is_grad_enabled as is_grad_enabled
 from tensorlib.autograd.modes import is_inference_mode_enabled as is_inference_mode_enabled
 from tensorlib.autograd.modes import no_grad as no_grad
 from tensorlib.autograd.modes import set_grad_enabled as set_grad_enabled
+from tensorlib.backends.tf32 import get_float32_matmul_precision as get_float32_matmul_precision
+from tensorlib.backends.tf32 import set_float32_matmul_precision as set_float32_matmul_precision
 from tensorlib.device import Device as Device
 from tensorlib.device import device as device
+from tensorlib.device import get_default_device as get_default_device
+from tensorlib.device import set_default_device as set_default_device
 from tensorlib.dtypes import DType as DType
 from tensorlib.dtypes import DType as dtype
 from tensorlib.dtypes import bfloat16 as bfloat16
@@ -33,6 +37,7 @@ from tensorlib.dtypes import promote_types as promote_types
 from tensorlib.dtypes import result_category as result_category
 from tensorlib.dtypes import set_default_dtype as set_default_dtype
 from tensorlib.dtypes import uint8 as uint8
+from tensorlib.errors import CaptureError as CaptureError
 from tensorlib.errors import CheckpointError as CheckpointError
 from tensorlib.errors import DTypeError as DTypeError
 from tensorlib.errors import DeviceError as DeviceError
@@ -426,6 +431,8 @@ from tensorlib.random import set_rng_state as set_rng_state
 from tensorlib.sparse import SparseTensor as SparseTensor
 from tensorlib.sparse import sparse_coo_tensor as sparse_coo_tensor
 from tensorlib.tensor import Tensor as Tensor
+from tensorlib.threads import are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled
+from tensorlib.threads import get_cpu_capability as get_cpu_capability
 from tensorlib.threads import get_num_threads as get_num_threads
 from tensorlib.threads import set_flush_denormal as set_flush_denormal
 from tensorlib.threads import set_num_threads as set_num_threads
@@ -449,6 +456,7 @@ pi: builtins.float
 short: DType
 
 __all__ = [
+    "CaptureError",
     "CheckpointError",
     "DType",
     "DTypeError",
@@ -489,6 +497,7 @@ __all__ = [
     "amax",
     "amin",
     "aminmax",
+    "amp",
     "any",
     "arange",
     "arccos",
@@ -498,6 +507,7 @@ __all__ = [
     "arctan",
     "arctan2",
     "arctanh",
+    "are_deterministic_algorithms_enabled",
     "argmax",
     "argmin",
     "argsort",
@@ -587,6 +597,7 @@ __all__ = [
     "diff",
     "digamma",
     "dist",
+    "distributed",
     "div",
     "divide",
     "dot",
@@ -644,7 +655,10 @@ __all__ = [
     "gelu",
     "ger",
     "get_autocast_dtype",
+    "get_cpu_capability",
+    "get_default_device",
     "get_default_dtype",
+    "get_float32_matmul_precision",
     "get_num_threads",
     "get_rng_state",
     "greater",
@@ -832,7 +846,9 @@ __all__ = [
     "seed",
     "select",
     "selu",
+    "set_default_device",
     "set_default_dtype",
+    "set_float32_matmul_precision",
     "set_flush_denormal",
     "set_grad_enabled",
     "set_num_threads",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "CaptureError",
     "CheckpointError",
     "DTypeError",
     "DeviceError",
@@ -50,6 +51,10 @@ class IndexRangeError(TensorlibError, IndexError):
 
 class ReadOnlyError(TensorlibError, ValueError, RuntimeError):
     """A write to memory that its owner made read-only, such as a NumPy array's."""
+
+
+class CaptureError(TensorlibError, RuntimeError):
+    """What can not be part of a CUDA graph, or a replay with other inputs than those it was captured for."""
 
 
 class CheckpointError(TensorlibError, ValueError, RuntimeError):

@@ -29,7 +29,7 @@ class _Inherited(threading.local):
 inherited = _Inherited()  # while a gradient rule runs: the line of the node it belongs to
 
 
-def _is_library(code: CodeType) -> bool:
+def is_library(code: CodeType) -> bool:
     known = _library_ids.get(id(code))
     if known is None:
         name = code.co_filename
@@ -57,7 +57,7 @@ def here(frame: FrameType | None = None) -> int:
 
 def _intern(key: tuple[int, int], frame: FrameType) -> int:
     code = frame.f_code
-    if _is_library(code):
+    if is_library(code):
         number = 0
     else:
         number = len(_places)

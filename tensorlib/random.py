@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from tensorlib import dtypes
 from tensorlib.backends import backend
-from tensorlib.device import CPU, Device, device as as_device
+from tensorlib.device import CPU, Device, device as as_device, placed
 from tensorlib.dtypes import DType, as_dtype
 from tensorlib.errors import DTypeError, ShapeError
 from tensorlib.lines import here
@@ -75,11 +76,26 @@ class Generator:
 
     def next(self, n: int, words_each: int = 1) -> tuple[int, int]:
         """(key, counter) for a draw of `n` elements; the stream moves past it."""
-        blocks = philox.blocks(n, words_each)
+        if _watcher is not None:
+            _watcher(self)
+        return self.advance(philox.blocks(n, words_each))
+
+    def advance(self, blocks: int) -> tuple[int, int]:
+        """(key, counter); the stream moves on by `blocks` of four words."""
         with _moving:
             key, counter = self._key, self._counter
             self._counter = (counter + blocks) & _MASK
         return key, counter
+
+    def where(self) -> tuple[int, int]:
+        """(key, counter) of the next draw."""
+        with _moving:
+            return self._key, self._counter
+
+    def move_to(self, key: int, counter: int) -> None:
+        """Have the next draw be that of (key, counter)."""
+        with _moving:
+            self._key, self._counter = key, counter
 
     def get_state(self) -> Tensor:
         """Key and counter, as a uint8 tensor that `set_state` takes."""
@@ -97,6 +113,20 @@ class Generator:
         with _moving:
             self._key, self._counter = int(key), int(counter)
         return self
+
+
+_watcher: Callable[[Generator | None], None] | None = None
+
+
+@contextmanager
+def watched(watcher: Callable[[Generator | None], None]) -> Iterator[None]:
+    """Within, `watcher` is called with the generator of every draw, in whichever thread, before it moves; with None before main memory is filled."""
+    global _watcher
+    outer, _watcher = _watcher, watcher
+    try:
+        yield
+    finally:
+        _watcher = outer
 
 
 _default = Generator().manual_seed(0)
@@ -254,11 +284,18 @@ def _draw(
         raise TypeError(f"{name}: generator is a {type(generator).__name__}, expected a Generator.")
     key, counter = (generator or default_generator()).next(n, _words_each(kind, dtype))
     if where.type == "cpu":
+        if _watcher is not None:
+            _watcher(None)
         handle = lib.tl_random(kind, key, counter, dtype.number, len(dims), dims, a, b)
         if handle:
             return wrap(handle)
         if lib.tl_status() != DECLINE:
             raise_status(name, dims)
+    if where.type == "cuda":
+        from tensorlib.gpu.random import draw
+
+        with backend(where).handle:
+            return draw(kind, tuple(dims), key, counter, dtype, where, a, b)
     there = backend(where)
     values = _reference(kind, n, key, counter, dtype, a, b)(there.xp).reshape(dims)
     return wrap(there.adopt(values, dtype))
@@ -273,10 +310,6 @@ def _float(name: str, dtype: Any) -> DType:
     if not kind.is_floating_point:
         raise DTypeError(f"{name}: got {kind.name}, expected a floating dtype.")
     return kind
-
-
-def _place(where: Device | str | None) -> Device:
-    return CPU if where is None else as_device(where)
 
 
 def rand(
@@ -298,7 +331,7 @@ def rand(
             UNIFORM,
             given_shape("rand", shape, size),
             _float("rand", dtype),
-            _place(device),
+            placed(device),
             generator,
             0.0,
             1.0,
@@ -326,7 +359,7 @@ def randn(
             NORMAL,
             given_shape("randn", shape, size),
             _float("randn", dtype),
-            _place(device),
+            placed(device),
             generator,
             0.0,
             1.0,
@@ -352,7 +385,7 @@ def normal(
     """
     if size is not None:
         shape, kind = given_shape("normal", (size,)), _float("normal", dtype)
-        made = _draw("normal", NORMAL, shape, kind, _place(device), generator, float(mean), float(std))
+        made = _draw("normal", NORMAL, shape, kind, placed(device), generator, float(mean), float(std))
         return _finish(made, requires_grad)
     if not isinstance(mean, Tensor) and not isinstance(std, Tensor):
         raise TypeError(
@@ -380,7 +413,7 @@ def randint(
         raise ShapeError(f"randint: bounds beyond 2**53 are not supported, got {low} and {high}.")
     kind = dtypes.int64 if dtype is None else as_dtype(dtype)
     made = _draw(
-        "randint", RANDINT, given_shape("randint", (size,)), dtypes.int64, _place(device), generator, low, high
+        "randint", RANDINT, given_shape("randint", (size,)), dtypes.int64, placed(device), generator, low, high
     )
     return _finish(made if kind is dtypes.int64 else made.to(kind), requires_grad)
 
@@ -457,7 +490,7 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     """
     if n < 0:
         raise ShapeError(f"randperm: got {n}, expected at least 0.")
-    where = _place(device)
+    where = placed(device)
     keys = _draw("randperm", UNIFORM, [n], dtypes.float64, where, generator, 0.0, 1.0)
     order = keys.argsort(stable=True)
     return order if dtype is None else order.to(as_dtype(dtype))

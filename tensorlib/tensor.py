@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tensorlib import dtypes
-from tensorlib.backends import FOREIGN, backend_of, device_of, shape_of, strides_of
+from tensorlib.backends import FOREIGN, backend_of, device_of, interchange, shape_of, strides_of
 from tensorlib.dtypes import DType
 from tensorlib.errors import DTypeError, GradError, ShapeError
 from tensorlib.native import OBJECTS, drain, lib
@@ -120,8 +120,8 @@ class Tensor(Methods):
         return int(lib.tl_offset(self._array))
 
     def data_ptr(self) -> int:
-        """The address of the first element; 0 on devices of an array module."""
-        return int(lib.tl_address(self._array)) if self.device.type == "cpu" else 0
+        """The address of the first element, in the memory of its device; 0 on "reference"."""
+        return int(lib.tl_address(self._array)) if self.device.type != "reference" else 0
 
     def is_contiguous(self) -> bool:
         """Whether the elements lie in row-major order without gaps."""
@@ -287,10 +287,27 @@ class Tensor(Methods):
         return array.copy() if copy else array
 
     def __dlpack__(self, **options: Any) -> Any:
-        return self.numpy().__dlpack__(**options)
+        if not self.is_cuda:
+            return self.numpy().__dlpack__(**options)
+        self._require_no_grad("__dlpack__")
+        return interchange.to_dlpack(self._array, self.dtype, options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0) if self.device.type != "cuda" else self._read().__dlpack_device__()
+        where = self.device
+        return (1, 0) if where.type != "cuda" else (2, where.index or 0)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        if not self.is_cuda:
+            raise AttributeError(f"__cuda_array_interface__: the tensor is on {self.device}, not on a GPU.")
+        self._require_no_grad("__cuda_array_interface__")
+        return interchange.array_interface(self._array, self.dtype)
+
+    def _require_no_grad(self, name: str) -> None:
+        if self.requires_grad:
+            raise GradError(
+                f"{name}: the tensor requires a gradient, and other libraries can not record.", hint="use detach()"
+            )
 
     def item(self) -> Any:
         """The one element as a Python number.

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from tensorlib.native import lib
+from tensorlib.native import ffi, lib
 
-__all__ = ["get_num_threads", "set_flush_denormal", "set_num_threads"]
+__all__ = [
+    "are_deterministic_algorithms_enabled",
+    "get_cpu_capability",
+    "get_num_threads",
+    "set_flush_denormal",
+    "set_num_threads",
+]
 
 
 def get_num_threads() -> int:
@@ -43,8 +49,39 @@ def set_flush_denormal(mode: bool) -> bool:
     return bool(lib.tl_set_flush_denormal(bool(mode)))
 
 
+def get_cpu_capability() -> str:
+    """The instruction set of the kernels in use: "base", "avx2" or "avx512". Results have the same bits wherever it is the same.
+
+    It is the best that the CPU has, or what TENSORLIB_ISA names.
+
+    >>> tl.get_cpu_capability() in ("base", "avx2", "avx512")
+    True
+    """
+    name: str = ffi.string(lib.tl_isa_name()).decode()
+    return name
+
+
+_deterministic = False
+
+
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
-    """Accepted, and without effect: results have the same bits in every run, on any number of threads.
+    """Have GPU kernels that add by atomics, in an order that changes from run to run, replaced by ones that do not.
+
+    On the CPU results have the same bits in every run and on any number of threads, with or without it. Nothing raises or warns: each operation
+    has a kernel of fixed order.
 
     >>> tl.use_deterministic_algorithms(True)
+    >>> tl.use_deterministic_algorithms(False)
     """
+    global _deterministic
+    _deterministic = bool(mode)
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    """Whether `use_deterministic_algorithms` is on.
+
+    >>> tl.use_deterministic_algorithms(False)
+    >>> tl.are_deterministic_algorithms_enabled()
+    False
+    """
+    return _deterministic

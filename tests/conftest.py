@@ -19,6 +19,10 @@ hypothesis.settings.register_profile("tensorlib", deadline=None, derandomize=Tru
 hypothesis.settings.load_profile("tensorlib")
 
 
+def pytest_report_header() -> str:
+    return f"GPU: {tl.cuda.get_device_name() if tl.cuda.is_available() else 'stand-in'}"
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """TENSORLIB_TEST_PART=i/n keeps the i-th of n parts (from 0), drawn by the tests' ids."""
     i, n = map(int, os.environ.get("TENSORLIB_TEST_PART", "0/1").split("/"))
@@ -59,8 +63,14 @@ def _seeded(seed: int) -> None:
 
 @pytest.fixture(autouse=True)
 def _settings() -> Iterator[None]:
+    """TENSORLIB_TEST_DEVICE=reference (or cuda) runs tests with another default device than the CPU."""
     threads, dtype = tl.get_num_threads(), tl.get_default_dtype()
+    tl.set_default_device(os.environ.get("TENSORLIB_TEST_DEVICE", "cpu"))
+    convolutions = tl.backends.cudnn
+    fast, convolutions.allow_tf32 = convolutions.allow_tf32, False  # compared with float32
     yield
+    convolutions.allow_tf32 = fast
+    tl.set_default_device("cpu")
     if tl.get_num_threads() != threads:
         tl.set_num_threads(threads)
     tl.set_default_dtype(dtype)

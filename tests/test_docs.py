@@ -18,7 +18,8 @@ from tests.sources import ROOT
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PACKAGES = (
-    "tensorlib", "tensorlib.autograd", "tensorlib.backends", "tensorlib.data", "tensorlib.io", "tensorlib.nn", "tensorlib.ops", "tensorlib.optim",
+    "tensorlib", "tensorlib.autograd", "tensorlib.backends", "tensorlib.cuda", "tensorlib.data", "tensorlib.distributed", "tensorlib.io",
+    "tensorlib.nn", "tensorlib.ops", "tensorlib.optim",
 )  # fmt: skip
 
 
@@ -103,8 +104,8 @@ def test_the_readme_names_the_two_commands() -> None:
 
 
 EXPLAINED = (
-    "tensorlib", "tensorlib.autograd", "tensorlib.data", "tensorlib.io", "tensorlib.nn", "tensorlib.nn.decoding", "tensorlib.nn.functional",
-    "tensorlib.nn.utils.rnn", "tensorlib.optim", "tensorlib.optim.lr_scheduler", "tensorlib.optim.swa_utils",
+    "tensorlib", "tensorlib.autograd", "tensorlib.data", "tensorlib.distributed", "tensorlib.io", "tensorlib.nn", "tensorlib.nn.decoding",
+    "tensorlib.nn.functional", "tensorlib.nn.utils.rnn", "tensorlib.optim", "tensorlib.optim.lr_scheduler", "tensorlib.optim.swa_utils",
 )  # fmt: skip
 NAMES = [f"{package}.{name}" for package in EXPLAINED for name in importlib.import_module(package).__all__]
 

@@ -17,7 +17,7 @@ from tests.sources import ROOT, attempt, build_wheel, copy_of_sources, run
 
 # Lower layers first; a module imports from its own layer or lower ones. The longest prefix that fits decides.
 LAYERS = [
-    ["tensorlib.errors", "tensorlib.dtypes", "tensorlib.device", "tensorlib.cuda"],
+    ["tensorlib.errors", "tensorlib.dtypes", "tensorlib.device"],
     [
         "tensorlib.native",
         "tensorlib.status",
@@ -27,13 +27,23 @@ LAYERS = [
         "tensorlib.backends",
     ],
     ["tensorlib.ops.table", "tensorlib.ops.rules", "tensorlib.tensor"],
-    ["tensorlib.ops", "tensorlib.fused", "tensorlib.display", "tensorlib.sparse"],
-    ["tensorlib.autograd", "tensorlib.random", "tensorlib.io", "tensorlib.data", "tensorlib.utils"],
+    ["tensorlib.ops", "tensorlib.gpu", "tensorlib.fused", "tensorlib.display", "tensorlib.sparse"],
+    [
+        "tensorlib.amp",
+        "tensorlib.autograd",
+        "tensorlib.cuda",
+        "tensorlib.random",
+        "tensorlib.io",
+        "tensorlib.data",
+        "tensorlib.utils",
+    ],
     ["tensorlib.nn", "tensorlib.optim", "tensorlib.distributed", "tensorlib.func"],
 ]
 # The only calls upwards, each from inside a function: a Tensor's own methods that are written with operations, the words of an error,
 # and the default generator, whose state dropout draws from.
 UPCALLS = {
+    ("tensorlib.backends.copies", "tensorlib.gpu.capture"),
+    ("tensorlib.backends.cuda", "tensorlib.gpu.capture"),
     ("tensorlib.ops.fused", "tensorlib.random"),
     ("tensorlib.status", "tensorlib.ops.table"),
     ("tensorlib.tensor", "tensorlib.autograd.modes"),
@@ -181,7 +191,7 @@ def test_a_wheel_holds_what_is_needed_and_no_more(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         entries = {i.filename: i.file_size for i in archive.infolist()}
     suffixes = {Path(n).suffix for n in entries if ".dist-info/" not in n}
-    assert suffixes <= {".py", ".pyi", ".so", ".typed"}
+    assert suffixes <= {".cu", ".cuh", ".def", ".h", ".py", ".pyi", ".so", ".typed"}
     assert {"tensorlib/py.typed", "tensorlib/nn/__init__.py", "tensorlib/native/_kernels.abi3.so"} <= entries.keys()
     assert {n.split("/")[0].split("-")[0] for n in entries} == {"tensorlib"}
     assert sum(entries.values()) <= 5e6

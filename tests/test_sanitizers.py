@@ -18,7 +18,7 @@ from tests.sources import ROOT, build_wheel, run
 # Behind the first two, what leads kernels through lengths and orders of use that samples do not have.
 TESTS = (
     *("tests/ops", "tests/native", "tests/optim"),
-    *(f"tests/autograd/test_{name}.py" for name in ("deferred", "sparse")),
+    *(f"tests/autograd/test_{name}.py" for name in ("deferred", "grad_place", "sparse")),
     *(f"tests/nn/test_{name}.py" for name in ("crf", "ctc", "recurrent", "trees")),
 )
 EVERY_CASE_EVERYWHERE = (

@@ -31,12 +31,16 @@ def get_total_norm(
 ) -> Tensor:
     """Norm of all elements of several tensors together; `norm_type` may be ``float("inf")``. `foreach`, PyTorch's hint, changes nothing.
 
+    On a GPU the norm stays there, and only `error_if_nonfinite` waits for it.
+
     >>> tl.nn.utils.get_total_norm([tl.tensor([3.0]), tl.tensor([4.0])]).item()
     5.0
     """
     listed = _rows_of_sparse([tensors] if isinstance(tensors, Tensor) else list(tensors))
     squares = tl.fused.sum_of_squares(listed) if norm_type == 2 else None
-    if squares is not None:
+    if isinstance(squares, Tensor):
+        total = squares.sqrt().to(listed[0].dtype)
+    elif squares is not None:
         total = tl.tensor(math.sqrt(squares), dtype=listed[0].dtype if listed else None)
     else:
         total = _norm_of_norms(listed, norm_type)
@@ -88,6 +92,13 @@ def clip_grads_with_norm_(
 
 
 def _scale_down(gradients: list[Tensor], max_norm: float, total: Tensor) -> None:
+    if total.is_cuda:
+        with tl.no_grad():
+            limit = max_norm / (total.to(tl.float64) + 1e-6)
+            if not tl.fused.scale_(gradients, limit, most=1.0):
+                for g in gradients:
+                    g.mul_(limit.clamp(max=1.0).to(device=g.device, dtype=g.dtype))
+        return
     factor = max_norm / (total.item() + 1e-6)
     if not factor >= 1 and not tl.fused.scale_(gradients, factor):  # a NaN reaches the gradients
         with tl.no_grad():

@@ -168,7 +168,7 @@ class PackedSequence(tl.RowMethods):
     @property
     def lengths(self) -> Tensor:
         """(B,) int64 on the CPU, in the order in which the sequences were given."""
-        return tl.tensor(self._layout.given(self._layout.lengths))
+        return tl.tensor(self._layout.given(self._layout.lengths), device="cpu")
 
     def numel(self) -> int:
         return self.data.numel()
@@ -342,7 +342,7 @@ class PackedSequence(tl.RowMethods):
             pad_packed_sequence(x, batch_first=True)[0].unflatten(-1, (num_heads, -1)).transpose(1, 2)
             for x in (self, key, value)
         )
-        seen = tl.arange(k.shape[2]) < key.lengths.unsqueeze(-1)
+        seen = tl.arange(k.shape[2], device="cpu") < key.lengths.unsqueeze(-1)
         mask = seen[:, None, None, :].to(self.device)
         made = tl.scaled_dot_product_attention(q, k, v, mask, dropout_p, is_causal, scale)
         return self.with_padded(made.transpose(1, 2).flatten(2))
@@ -420,7 +420,7 @@ def _made(data: Tensor, layout: _Layout) -> PackedSequence:
         order = tl.tensor(layout.order, device=data.device)
         back = tl.tensor(np.argsort(layout.order), device=data.device)
     made = PackedSequence.__new__(PackedSequence)
-    made._set(data, tl.tensor(layout.sizes), order, back, layout)
+    made._set(data, tl.tensor(layout.sizes, device="cpu"), order, back, layout)
     return made
 
 

@@ -6,11 +6,13 @@ operand's shape where C does not (another device or dtype, or create_graph, wher
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from tensorlib import dtypes
-from tensorlib.backends import FOREIGN
+from tensorlib.backends import FOREIGN, backend
 from tensorlib.errors import GradError, ShapeError
 from tensorlib.lines import describe, inherited
 from tensorlib.native import OBJECTS, ffi, lib
@@ -29,6 +31,52 @@ _hooked_leaves = 0  # how many tensors ever got leaf hooks: without any, runs ne
 def note_leaf_hooks() -> None:
     global _hooked_leaves
     _hooked_leaves += 1
+
+
+class _UnderWay(threading.local):
+    """The calls of `backward` that this thread is in, and what is to be called when the outermost one ends."""
+
+    depth = 0
+    callbacks: tuple[Callable[[BaseException | None], object], ...] = ()
+    retain = False  # whether what nodes keep is asked for again
+
+
+_under_way = _UnderWay()
+
+
+def backward_depth() -> int:
+    """How many calls of `backward` this thread is in: 0 outside, and, in a hook, 2 where a rule of a custom `Function` called `backward` itself.
+
+    >>> tl.autograd.backward_depth()
+    0
+    """
+    return _under_way.depth
+
+
+def on_backward_end(callback: Callable[[BaseException | None], object]) -> None:
+    """Have ``callback(error)`` called once when the backward ends that a hook calls this from: by then every gradient is in its `.grad`.
+
+    `error` is None, or what ended backward. Of calls of backward in each other, the outermost counts. What a callback raises, that backward raises.
+
+    Raises:
+        GradError: outside of `backward`, also under `autograd.grad`, which gives no leaf a gradient.
+
+    >>> x = tl.ones(2, requires_grad=True)
+    >>> y = x * 3
+    >>> handle = y.register_hook(lambda g: tl.autograd.on_backward_end(lambda error: print(x.grad)))
+    >>> y.sum().backward()
+    tensor([3., 3.])
+    """
+    if not _under_way.depth:
+        raise GradError("on_backward_end: no backward is under way in this thread.", hint="call it from a hook")
+    _under_way.callbacks += (callback,)
+
+
+def _ended(error: BaseException | None) -> None:
+    callbacks, _under_way.callbacks = _under_way.callbacks, ()
+    with ExitStack() as stack:  # which calls all of them, whatever they raise
+        for callback in reversed(callbacks):
+            stack.callback(callback, error)
 
 
 def backward(
@@ -64,13 +112,21 @@ def backward(
     _check_inputs("backward", wanted or [])
     seed = _seed(self, gradient, "backward")
     retain = create_graph if retain_graph is None else retain_graph
-    if wanted is None:
-        _run([self], [seed], retain, create_graph, None)
-        return
-    for t, g in zip(wanted, _run([self], [seed], retain, create_graph, wanted), strict=True):
-        if g is not None:
-            accumulate(t, g, create_graph=create_graph)
-            _run_accumulated(t)
+    error: BaseException | None = None
+    _under_way.depth += 1
+    try:
+        found = _run([self], [seed], retain, create_graph, wanted)
+        for t, g in zip(wanted or (), found, strict=True):
+            if g is not None:
+                accumulate(t, g, create_graph=create_graph)
+                _run_accumulated(t)
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        _under_way.depth -= 1
+        if _under_way.callbacks and not _under_way.depth:
+            _ended(error)
 
 
 def grad(
@@ -177,6 +233,7 @@ def _run(
     roots: list[Tensor], seeds: list[Tensor], retain: bool, create_graph: bool, inputs: list[Tensor] | None
 ) -> list[Tensor | None]:
     run = checked(lib.tl_run_new(retain, create_graph), "backward", ())
+    retained, _under_way.retain = _under_way.retain, retain or create_graph
     grad_mode = lib.tl_set_grad_enabled(create_graph)
     autocast = lib.tl_set_autocast(0)  # gradients run in the dtypes of the operations they belong to
     try:
@@ -192,6 +249,7 @@ def _run(
     finally:
         lib.tl_set_grad_enabled(grad_mode)
         lib.tl_set_autocast(autocast)
+        _under_way.retain = retained
         lib.tl_run_free(run)
 
 
@@ -304,6 +362,8 @@ def _rule_gradients(run: int, node: int, op: Op) -> list[Tensor | None]:
     if op.variadic:
         assert op.vjp is not None and op.vjp[0] is not None
         return list(op.vjp[0](**{name: values[name] for name in op.needs[0]}))
+    if not lib.tl_is_grad_enabled() and (made := _lane(run, op, values)) is not None:
+        return made
     if op.replays:
         return _replayed(run, op, values)
     grads: list[Tensor | None] = [None] * n
@@ -311,6 +371,41 @@ def _rule_gradients(run: int, node: int, op: Op) -> list[Tensor | None]:
         if i < n and rule is not None and lib.tl_run_wants(run, i):
             grads[i] = rule(**{name: values[name] for name in op.needs[i]})
     return grads
+
+
+def _lane(run: int, op: Op, values: _Values) -> list[Tensor | None] | None:
+    """First-order gradients on a GPU, where a lane serves: tensorlib/gpu."""
+    handles = (lib.tl_run_grad(run, j) for j in range(lib.tl_node_outputs(values.node)))
+    g = wrap_gradient(next(handle for handle in handles if handle))
+    if not g.is_cuda:
+        return None
+    if (there := backend(g.device)).away():
+        with there.handle:
+            return _lane(run, op, values)
+    from tensorlib.gpu import GRADIENT_LANES
+
+    serve = GRADIENT_LANES.get(op.name)
+    if serve is None:
+        return None
+    wanted = tuple(bool(lib.tl_run_wants(run, i)) for i in range(lib.tl_node_inputs(values.node)))
+    names = serve.__code__.co_varnames[1 : serve.__code__.co_argcount]
+    made = serve(wanted, **{name: _lane_operand(values, name) for name in names})
+    return None if made is None else list(made)
+
+
+def _lane_operand(values: _Values, name: str) -> Any:
+    if name == "kept":
+        token = lib.tl_node_token(values.node)
+        if not token:
+            return None
+        extra = OBJECTS[token]
+        kept = extra.kept
+        if not _under_way.retain:
+            extra.kept = None
+        return kept
+    if name.startswith("g_"):
+        return _gradient(values.run, values.op.outputs.index(name[2:]))
+    return values[name]
 
 
 def _replayed(run: int, op: Op, values: _Values) -> list[Tensor | None]:
@@ -353,6 +448,8 @@ class _Values(dict[str, Any]):
         op, node = self.op, self.node
         if name == "g":
             return _gradient(self.run, 0)
+        if name == "values":  # a lane of many entries asks as it goes
+            return self
         if name.startswith("g_") and name[2:] in op.outputs:
             return self._output_gradient(op.outputs.index(name[2:]))
         if name in op.outputs:
@@ -389,6 +486,17 @@ class _Values(dict[str, Any]):
 # ---- leaves ----
 def accumulate(leaf: Tensor, g: Tensor, *, create_graph: bool = False) -> None:
     """leaf.grad += g, as backward does."""
+    if g.device.type != "cpu" and not create_graph:
+        with _adding:  # C has its own lock for what lies in main memory
+            _accumulate(leaf, g, create_graph)
+    else:
+        _accumulate(leaf, g, create_graph)
+
+
+_adding = threading.Lock()
+
+
+def _accumulate(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
     held = leaf.grad
     if not create_graph and (g.is_sparse or (held is not None and held.is_sparse)):
         accumulate_rows(leaf, g)
@@ -396,8 +504,10 @@ def accumulate(leaf: Tensor, g: Tensor, *, create_graph: bool = False) -> None:
     if held is None and not create_graph and g.requires_grad:
         g = g.detach()
     if held is None:
-        if create_graph or g.device.type != "cpu":
+        if create_graph:
             leaf.grad = g
+        elif g.device.type != "cpu":
+            leaf.grad = g if lib.tl_is_sole(g._array) else g.clone()
         else:
             _done(lib.tl_accumulate_grad_copy(leaf._array, g._array))
     elif create_graph:

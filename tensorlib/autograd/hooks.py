@@ -5,8 +5,9 @@ from __future__ import annotations
 import weakref
 
 from tensorlib.errors import GradError
-from tensorlib.native import OBJECTS, lib
-from tensorlib.tensor import Tensor
+from tensorlib.native import OBJECTS, ffi, lib
+from tensorlib.status import DECLINE, raise_status
+from tensorlib.tensor import Tensor, wrap
 
 from .engine import note_leaf_hooks
 from .node import Hook, RemovableHandle, hooks_of
@@ -47,6 +48,56 @@ def register_post_accumulate_grad_hook(self: Tensor, hook: Hook) -> RemovableHan
         raise GradError("register_post_accumulate_grad_hook: only leaves that require a gradient accumulate one.")
     note_leaf_hooks()
     return RemovableHandle(hooks_of(self).accumulated, hook)
+
+
+def set_grad_place(leaf: Tensor, memory: Tensor | None, *, put_off: bool = False) -> None:
+    """From now on the gradient of `leaf` lies in `memory` whenever it is new, so that gradients of many leaves can lie side by side.
+
+    Backward writes the product of a linear layer's weight there directly, and copies other gradients. `leaf.grad` is then a view of it. Only
+    where the view of an earlier backward is still held elsewhere is the gradient memory of its own: ask `leaf.grad.data_ptr()`.
+
+    Args:
+        memory: contiguous, of the leaf's shape and dtype, float32 or float64, writable; None: anywhere again.
+        put_off: a linear layer's weight may have its gradient as the two factors of the product, where these are much smaller: it is
+            multiplied when somebody asks for `leaf.grad` or more is added to it, with the same bits, unless `take_grad_factors` came first.
+
+    Raises:
+        GradError: if `memory` can not hold the gradient, or `leaf` is none that has one.
+
+    >>> w, buffer = tl.ones(2, requires_grad=True), tl.zeros(5)
+    >>> tl.autograd.set_grad_place(w, buffer[1:3])
+    >>> (w * 3).sum().backward()
+    >>> buffer.tolist()
+    [0.0, 3.0, 3.0, 0.0, 0.0]
+    """
+    if not leaf.is_leaf or (memory is not None and not leaf.requires_grad):
+        raise GradError("set_grad_place: only leaves that require a gradient have one.")
+    if not lib.tl_set_grad_place(leaf._array, 0 if memory is None else memory._array, put_off):
+        if lib.tl_status() != DECLINE:
+            raise_status("set_grad_place")
+        of = f"{tuple(memory.shape)} of {memory.dtype}" if memory is not None else "None"
+        raise GradError(
+            f"set_grad_place: got memory {of} for a leaf {tuple(leaf.shape)} of {leaf.dtype}; expected the same of both, float32 or float64, "
+            "contiguous and writable, on the CPU."
+        )
+
+
+def take_grad_factors(leaf: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The factors (g, x) of a gradient ``g.mT @ x`` that `set_grad_place` had put off; `leaf.grad` is None then. None where there is no such.
+
+    Shapes:
+        leaf: (M, N)  ->  (K, M), (K, N), K the rows that the layer saw
+
+    >>> w, x = tl.ones(128, 128, requires_grad=True), tl.full((2, 128), 3.0)
+    >>> tl.autograd.set_grad_place(w, tl.zeros(128, 128), put_off=True)
+    >>> tl.nn.functional.linear(x, w).sum().backward()
+    >>> g, x = tl.autograd.take_grad_factors(w)
+    >>> (g.mT @ x)[0, 0].item(), w.grad
+    (6.0, None)
+    """
+    x = ffi.new("uintptr_t *")
+    g = lib.tl_take_factors(leaf._array, x)
+    return (wrap(g), wrap(x[0])) if g else None
 
 
 def retain_grad(self: Tensor) -> None:

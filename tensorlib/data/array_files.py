@@ -18,7 +18,7 @@ import numpy as np
 
 from tensorlib.dtypes import from_numpy_dtype
 from tensorlib.errors import DTypeError, FileFormatError
-from tensorlib.ops.creation import as_tensor
+from tensorlib.ops.creation import from_numpy
 from tensorlib.tensor import Tensor
 
 __all__ = ["read_cifar10", "read_cifar100", "read_idx", "read_npy", "read_npz"]
@@ -104,11 +104,11 @@ def read_idx(path: PathOf) -> Tensor:
         dtype = np.dtype(_IDX_TYPES[magic[2]])
         data = stream.take(math.prod(shape) * dtype.itemsize, f"the elements of shape {shape}")
         stream.end()
-    return _as_tensor(data.view(dtype).reshape(shape))
+    return _tensor_of(data.view(dtype).reshape(shape))
 
 
-def _as_tensor(array: Array) -> Tensor:
-    return as_tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+def _tensor_of(array: Array) -> Tensor:
+    return from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 # ---- CIFAR ----
@@ -175,7 +175,7 @@ def _cifar(what: str, paths: PathOf | Sequence[PathOf], classes: tuple[int, ...]
         found.append(records)
     images = np.concatenate([r[:, head:].reshape(-1, 3, 32, 32) for r in found])
     labels = [np.concatenate([r[:, k] for r in found]).astype(np.int64) for k in range(head)]
-    return tuple(as_tensor(a) for a in (images, *labels))
+    return tuple(from_numpy(a) for a in (images, *labels))
 
 
 # ---- NumPy ----
@@ -246,7 +246,7 @@ def _npy_array(stream: Stream) -> Tensor:
         stream.fail(str(error))
     data = stream.take(layout.size, f"the elements of shape {layout.shape}").view(layout.dtype)
     stream.end()
-    return _as_tensor(
+    return _tensor_of(
         data.reshape(layout.shape, order="F" if layout.fortran else "C").astype(widened(layout.dtype), copy=False)
     )
 

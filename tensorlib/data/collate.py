@@ -1,4 +1,4 @@
-"""Examples put together to a batch."""
+"""Examples put together to a batch: in main memory, whatever the default device, unless they are tensors that live elsewhere."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib.device import CPU
 from tensorlib.dtypes import float64, from_numpy_dtype
 from tensorlib.errors import ShapeError
 from tensorlib.ops.creation import as_tensor, empty, tensor
@@ -56,7 +57,7 @@ def _stacked(values: list[Any], path: _Path) -> Any:
     if isinstance(first, _NUMBERS):
         known = np.array(values)
         weak = isinstance(first, int) and known.dtype.kind not in "biu"  # such as [1, 0.5]: of the default dtype
-        return tensor(values if weak else known, dtype=float64 if isinstance(first, float) else None)
+        return tensor(values if weak else known, dtype=float64 if isinstance(first, float) else None, device=CPU)
     if isinstance(first, (str, bytes)):
         return values
     if isinstance(first, Mapping):
@@ -79,7 +80,7 @@ def _stacked_arrays(values: list[Any], path: _Path) -> Tensor:
     else:
         made = _joined(values, first.shape, first.dtype)
     if made is None:
-        tensors = [as_tensor(v) for v in values]
+        tensors = [as_tensor(v, device=None if isinstance(v, Tensor) else CPU) for v in values]
         _check_shapes(tensors, 0, path, "default_collate")
         made = stack_tensors(tensors)
     return made
@@ -92,7 +93,7 @@ def _joined(arrays: list[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> 
     for a in arrays:
         if type(a) is not np.ndarray or a.shape != shape or a.dtype != dtype:
             return None
-    made = empty(len(arrays), *shape, dtype=from_numpy_dtype(dtype))
+    made = empty(len(arrays), *shape, dtype=from_numpy_dtype(dtype), device=CPU)
     np.concatenate(arrays, out=made.numpy().reshape(-1, *shape[1:]))
     return made
 
@@ -104,12 +105,23 @@ def default_convert(data: Any) -> Any:
     {'x': tensor([0, 1]), 'name': 'a'}
     """
     if isinstance(data, (np.ndarray, np.generic)):
-        return as_tensor(data)
+        return as_tensor(data, device=CPU)
     if isinstance(data, Mapping):
         return {name: default_convert(v) for name, v in data.items()}
     if isinstance(data, tuple) and hasattr(data, "_fields"):
         return type(data)(*map(default_convert, data))
     return [default_convert(v) for v in data] if isinstance(data, (tuple, list)) else data
+
+
+def pinned(data: Any) -> Any:
+    """The same with every tensor in pinned memory; what has a method `pin_memory` does it itself."""
+    if hasattr(data, "pin_memory"):
+        return data.pin_memory()
+    if isinstance(data, Mapping):
+        return type(data)({key: pinned(value) for key, value in data.items()})  # type: ignore[call-arg]
+    if isinstance(data, tuple) and hasattr(data, "_fields"):
+        return type(data)(*(pinned(value) for value in data))
+    return type(data)(pinned(value) for value in data) if isinstance(data, (list, tuple)) else data
 
 
 def ragged_collate(examples: Sequence[Any], pack: _Pack | None = None, stack: Collection[int | str] = ()) -> Any:
@@ -156,11 +168,11 @@ def _together(values: list[Any], path: _Path, pack: _Pack | None, stacked: froze
     if kind in _RECORDS:
         return _fields(values, path, pack, stacked)
     if kind is _NUMBERS:
-        return tensor(values)
+        return tensor(values, device=CPU)
     if kind is _ARRAYS:
-        made = [v if isinstance(v, Tensor) else tensor(v) for v in values]
+        made = [v if isinstance(v, Tensor) else tensor(v, device=CPU) for v in values]
     elif kind is _LISTS and _hold_numbers(values):
-        made = list(split(tensor(list(chain.from_iterable(values))), [len(v) for v in values]))
+        made = list(split(tensor(list(chain.from_iterable(values)), device=CPU), [len(v) for v in values]))
     else:
         return values
     whole = made[0].ndim == 0 or (bool(path) and path[0] in stacked)

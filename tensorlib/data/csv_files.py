@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from tensorlib.data.array_files import PathOf
+from tensorlib.device import CPU
 from tensorlib.dtypes import as_dtype, default_dtype, int64
 from tensorlib.errors import FileFormatError
 from tensorlib.ops.creation import tensor
@@ -120,7 +121,7 @@ class _Table:
         if absent and fill is None:
             self._fail(min(absent), name, f"there is no value, and no filling_values for {kind.name}")
         values = [fill if i in absent else self._parsed(i, name, word, parse, kind) for i, word in enumerate(words)]
-        return tensor(values, dtype=kind)
+        return tensor(values, dtype=kind, device=CPU)
 
     def _parsed(self, i: int, name: Any, word: str, parse: Callable[[str], Any], kind: Any) -> Any:
         try:

@@ -15,7 +15,7 @@ from itertools import count, cycle
 from queue import Empty
 from typing import Any
 
-from tensorlib.data.collate import default_collate, default_convert
+from tensorlib.data.collate import default_collate, default_convert, pinned
 from tensorlib.data.dataset import IterableDataset
 from tensorlib.data.fetching import END, Job, Source
 from tensorlib.data.sampler import BatchSampler, RandomSampler, SequentialSampler
@@ -43,7 +43,8 @@ class DataLoader:
         generator: where the orders and all other randomness come from; None: one seeded by the default generator.
         prefetch_factor: batches fetched ahead for each worker, 2 where None.
         persistent_workers: keep workers from pass to pass.
-        pin_memory, pin_memory_device, in_order: taken as PyTorch takes them; batches come in order in any case.
+        pin_memory: batches are handed out in pinned memory, from which ``.to("cuda", non_blocking=True)`` does not wait. Without a GPU: as they are.
+        pin_memory_device, in_order: taken as PyTorch takes them; batches come in order in any case.
 
     **Randomness.** While an example is fetched, the thread's default generator is one named by the pass and the example's index, so `tl.rand`
     in a dataset or transform gives an example the same augmentation with any number of workers. `tl.data.sample_rng()` is a NumPy generator
@@ -259,6 +260,7 @@ class _Pass:
             loader._set_order_state(state["order"])
         self.progress = _Progress(loader._order_state())
         self._loader = loader  # its workers live as long as it does
+        self._pins = loader.pin_memory and _has_gpu()
         skipped = 0 if state is None else int(state["batches"])
         self._crew, self._persistent = loader._crew_for_a_pass(), loader.persistent_workers
         self._source = loader._sources()[0]
@@ -297,7 +299,7 @@ class _Pass:
             self.close()
             raise StopIteration
         self.progress.delivered += 1
-        return made
+        return pinned(made) if self._pins else made
 
     def _job(self) -> Job | None:
         """The next job; None where the order has ended."""
@@ -356,6 +358,12 @@ class _Pass:
             self._crew.close()
 
     __del__ = close
+
+
+def _has_gpu() -> bool:
+    from tensorlib.cuda import is_available
+
+    return is_available()
 
 
 def _with_cause(error: BaseException) -> BaseException:

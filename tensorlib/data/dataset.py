@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib.device import CPU
 from tensorlib.dtypes import int64
 from tensorlib.errors import IndexRangeError, ShapeError
-from tensorlib.ops.creation import as_tensor
+from tensorlib.ops.creation import from_numpy
 from tensorlib.random import Generator, randperm
 from tensorlib.tensor import Tensor
 
@@ -87,7 +88,7 @@ class TensorDataset(Dataset):
 
     def batch(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, ...]:
         """The rows `indices` of each tensor."""
-        rows = as_tensor(indices if isinstance(indices, Tensor) else np.asarray(indices, np.int64), dtype=int64)
+        rows = indices.to(int64) if isinstance(indices, Tensor) else from_numpy(np.asarray(indices, np.int64))
         return tuple(t[rows] for t in self.tensors)
 
     def __len__(self) -> int:
@@ -216,5 +217,5 @@ def random_split(dataset: Any, lengths: Sequence[float], generator: Generator | 
         raise ValueError(
             f"random_split: lengths {list(lengths)} sum to {sum(lengths)}; expected {n}, the dataset's, or fractions that sum to 1."
         )
-    order = randperm(n, generator=generator).tolist()
+    order = randperm(n, generator=generator, device=CPU).tolist()
     return [Subset(dataset, order[end - size : end]) for size, end in zip(sizes, accumulate(sizes), strict=True)]

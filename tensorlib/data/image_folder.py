@@ -11,6 +11,7 @@ import numpy as np
 
 from tensorlib.data.array_files import PathOf
 from tensorlib.data.dataset import Dataset
+from tensorlib.device import CPU
 from tensorlib.errors import FileFormatError
 from tensorlib.ops.creation import tensor
 from tensorlib.tensor import Tensor
@@ -27,7 +28,9 @@ def pil_to_tensor(image: Any) -> Tensor:
     (3, 2, 4)
     """
     pixels = np.asarray(image)
-    return tensor(np.ascontiguousarray(np.moveaxis(pixels if pixels.ndim == 3 else pixels[:, :, None], 2, 0)))
+    return tensor(
+        np.ascontiguousarray(np.moveaxis(pixels if pixels.ndim == 3 else pixels[:, :, None], 2, 0)), device=CPU
+    )
 
 
 def _load_image(path: str) -> Any:

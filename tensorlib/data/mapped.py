@@ -16,7 +16,7 @@ from tensorlib.data.array_files import Array, Layout, PathOf, npy_layout, opened
 from tensorlib.data.dataset import Dataset
 from tensorlib.dtypes import as_dtype, from_numpy_dtype
 from tensorlib.errors import DTypeError, FileFormatError, IndexRangeError
-from tensorlib.ops.creation import as_tensor
+from tensorlib.ops.creation import from_numpy
 from tensorlib.tensor import Tensor
 
 __all__ = ["MappedArray", "TextLines"]
@@ -49,7 +49,7 @@ class _Mapping:
 
 def _positions(what: str, indices: Any, n: int) -> Array:
     """Indices as NumPy's, from 0."""
-    rows = np.asarray(indices.numpy() if isinstance(indices, Tensor) else indices)
+    rows = np.asarray(indices.cpu().numpy() if isinstance(indices, Tensor) else indices)
     if rows.size and rows.dtype.kind not in "iu":
         raise TypeError(f"{what}: indices must be integers, got {rows.dtype}.")
     wrong = np.flatnonzero((rows < -n) | (rows >= n))
@@ -145,7 +145,7 @@ class MappedArray(Dataset):
         found = np.empty((len(rows), self._row), np.uint8)
         found[order] = table.take(rows[order], axis=0)  # both let other threads run, also while the system reads
         numbers = found.reshape(-1).view(self._elements).reshape(len(rows), *self.shape[1:])
-        return as_tensor(numbers.astype(self.dtype.np, copy=False))
+        return from_numpy(numbers.astype(self.dtype.np, copy=False))
 
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
         return list(self.batch(indices))

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tensorlib.device import CPU
+from tensorlib.dtypes import float64
 from tensorlib.ops.creation import arange, as_tensor
 from tensorlib.ops.joins import cat
 from tensorlib.random import Generator, initial_seed, multinomial, randint, randperm
@@ -49,7 +51,7 @@ class SequentialSampler(Sampler):
         return iter(range(len(self.data_source)))
 
     def _order(self) -> Tensor:
-        return arange(len(self.data_source))
+        return arange(len(self.data_source), device=CPU)
 
     def __len__(self) -> int:
         return len(self.data_source)
@@ -89,8 +91,10 @@ class RandomSampler(Sampler):
     def _order(self) -> Tensor:
         n = len(self.data_source)
         if self.replacement and n:
-            return randint(0, n, (self.num_samples,), generator=self.generator)
-        orders = [randperm(n, generator=self.generator) for _ in range(-(-self.num_samples // n) if n else 1)]
+            return randint(0, n, (self.num_samples,), generator=self.generator, device=CPU)
+        orders = [
+            randperm(n, generator=self.generator, device=CPU) for _ in range(-(-self.num_samples // n) if n else 1)
+        ]
         return (orders[0] if len(orders) == 1 else cat(orders))[: self.num_samples]
 
     def __len__(self) -> int:
@@ -108,7 +112,7 @@ class SubsetRandomSampler(Sampler):
         self.indices, self.generator = indices, generator
 
     def __iter__(self) -> Iterator[int]:
-        return (self.indices[i] for i in randperm(len(self.indices), generator=self.generator).tolist())
+        return (self.indices[i] for i in randperm(len(self.indices), generator=self.generator, device=CPU).tolist())
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -131,7 +135,7 @@ class WeightedRandomSampler(Sampler):
             raise ValueError(
                 f"WeightedRandomSampler: num_samples must be an integer of at least 1, got {num_samples!r}."
             )
-        self.weights = as_tensor(weights).double()
+        self.weights = as_tensor(weights).to(CPU, float64)
         known = self.weights.numpy()
         if known.ndim != 1 or not np.isfinite(known).all() or (known < 0).any() or not known.any():
             raise ValueError(
@@ -263,11 +267,15 @@ class BucketBatchSampler(Sampler):
 
     def _batches(self, generator: Generator) -> list[_Indices]:
         n = len(self.lengths)
-        order = randperm(n, generator=generator).numpy() if self.shuffle else np.arange(n)
+        order = randperm(n, generator=generator, device=CPU).numpy() if self.shuffle else np.arange(n)
         if self.drop_last and self.batch_size is not None:
             order = order[: n - n % self.batch_size]
         batches = [batch for part in self._windows(order) for batch in self._cut(part)]
-        return [batches[i] for i in randperm(len(batches), generator=generator).tolist()] if self.shuffle else batches
+        return (
+            [batches[i] for i in randperm(len(batches), generator=generator, device=CPU).tolist()]
+            if self.shuffle
+            else batches
+        )
 
     def _windows(self, order: _Indices) -> Iterator[_Indices]:
         """The order in parts, each by rising length."""
@@ -296,7 +304,7 @@ class BucketBatchSampler(Sampler):
 
 
 def _checked(lengths: Sequence[int] | Tensor | np.ndarray[Any, Any], longest: int | None) -> _Indices:
-    known = lengths.numpy() if isinstance(lengths, Tensor) else np.asarray(lengths)
+    known = lengths.cpu().numpy() if isinstance(lengths, Tensor) else np.asarray(lengths)
     if known.ndim != 1 or (known.size and known.dtype.kind not in "iu"):
         raise ValueError(
             f"BucketBatchSampler: lengths must be integers, one for each example, got {known.dtype} of shape {known.shape}."

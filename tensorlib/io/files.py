@@ -15,7 +15,7 @@ import numpy as np
 
 from tensorlib import dtypes
 from tensorlib.backends import view_bytes
-from tensorlib.device import Device
+from tensorlib.device import CPU, Device
 from tensorlib.errors import CheckpointError
 from tensorlib.io import structure, torch_files
 from tensorlib.io.safetensors import OF_FILE, Entry, header_length, in_file_order, lay_out, make_header, parse_header
@@ -183,10 +183,10 @@ def read(
             tensors = _map(file, 8 + int.from_bytes(first, "little"), entries)
         else:
             tensors = _read_tensors(file, entries, sums)
-        if device is not None:
-            tensors = {key: t.to(device) if isinstance(t, Tensor) else t for key, t in tensors.items()}
         text = metadata.get(STRUCTURE)
-        return tensors if text is None else structure.load(text, tensors)
+        if text is not None:
+            return structure.load(text, tensors, device)
+        return {k: t.to(device) if device is not None and isinstance(t, Tensor) else t for k, t in tensors.items()}
 
 
 @contextmanager
@@ -241,7 +241,7 @@ def _read_tensors(file: Any, entries: list[Entry], sums: list[int] | None) -> di
             made = np.empty(entry.shape, OF_FILE[entry.dtype])
             content = made.reshape(-1).view(np.uint8)
         else:
-            made = empty(entry.shape, dtype=ours)
+            made = empty(entry.shape, dtype=ours, device=CPU)
             content = view_bytes(made._array, lib.tl_peek(made._array), made.nbytes)
         _fill(file, content.data, repr(entry.name))
         if sums is not None and _checksum(content) != sums[i]:

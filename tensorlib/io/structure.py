@@ -25,6 +25,7 @@ import numpy as np
 
 from tensorlib import dtypes
 from tensorlib.backends import view_bytes
+from tensorlib.device import Device
 from tensorlib.errors import CheckpointError
 from tensorlib.io import safetensors
 from tensorlib.native import lib
@@ -234,8 +235,8 @@ def _cost(text: str) -> int:
     return len(text) + 64 * (text.count("[") + text.count("{")) + 32 * text.count(",")
 
 
-def load(text: str, tensors: Mapping[str, Any]) -> Any:
-    """What `dump` wrote, with the tensors in their places.
+def load(text: str, tensors: Mapping[str, Any], device: Device | str | None = None) -> Any:
+    """What `dump` wrote, with the tensors in their places, moved to the device.
 
     Raises:
         CheckpointError: where it says anything that `flatten` does not make.
@@ -248,7 +249,7 @@ def load(text: str, tensors: Mapping[str, Any]) -> Any:
             raise _wrong("a head", document)
         if document["version"] != VERSION:
             raise CheckpointError(f"the structure has version {document['version']!r}, this library reads {VERSION}.")
-        return _Decoder(tensors).value(document["content"], 0)
+        return _Decoder(tensors, device).value(document["content"], 0)
     except RecursionError:
         raise CheckpointError("the structure is nested too deeply.") from None
     except CheckpointError:
@@ -275,8 +276,9 @@ def _wrong(what: str, node: Any) -> CheckpointError:
 class _Decoder:
     """Builds what a structure describes; every part of it is checked before it is used."""
 
-    def __init__(self, tensors: Mapping[str, Any]) -> None:
-        self.tensors = tensors
+    def __init__(self, tensors: Mapping[str, Any], device: Device | str | None) -> None:
+        self.tensors, self.device = tensors, device
+        self.moved: dict[tuple[str, bool], Tensor] = {}  # once, so that views of one memory stay such
 
     def value(self, node: Any, depth: int) -> Any:
         kind = type(node)
@@ -336,6 +338,11 @@ class _Decoder:
             raise _wrong("a tensor", node)
         if "dtype" in node:
             found = from_numpy(_as_complex(found.numpy(), node))
+        if self.device is not None:
+            key = name, "dtype" in node
+            if key not in self.moved:
+                self.moved[key] = found.to(self.device)
+            found = self.moved[key]
         return found if "view" not in node else _view(found, node)
 
     def _array(self, name: Any, node: dict[str, Any], depth: int) -> Any:

@@ -22,7 +22,7 @@ import numpy as np
 
 from tensorlib import dtypes
 from tensorlib.backends import ADOPTED, view_bytes
-from tensorlib.device import Device
+from tensorlib.device import CPU, Device
 from tensorlib.dtypes import DType
 from tensorlib.errors import CheckpointError
 from tensorlib.io.opcodes import Maker, run
@@ -336,7 +336,7 @@ class _Storages:
             begin = self.archive.begin + self.archive.locate(name)
             content = self.map[begin : begin + nbytes]
             return None if dtype is None else tensor_over(content, dtype, (numel,)), content
-        made = None if dtype is None else empty(numel, dtype=dtype)
+        made = None if dtype is None else empty(numel, dtype=dtype, device=CPU)
         content = (
             np.empty(nbytes, np.uint8) if made is None else view_bytes(made._array, lib.tl_peek(made._array), nbytes)
         )
@@ -366,7 +366,7 @@ class _Storages:
 def tensor_over(content: Array, dtype: DType, shape: Sequence[int]) -> Tensor:
     """A tensor over an array's bytes; over a copy where a file has them at an odd address."""
     if not content.size:
-        return empty(shape, dtype=dtype)
+        return empty(shape, dtype=dtype, device=CPU)
     if content.ctypes.data % dtype.itemsize:
         content = content.copy()
     handle = lib.tl_adopt(

@@ -11,7 +11,7 @@ from tensorlib.ops.declare import composite, elementwise
 from tensorlib.ops.elementwise import abs, numeric, square, where
 from tensorlib.ops.selection import clamp
 from tensorlib.ops.table import BATCH, Sample, sample, unary
-from tensorlib.ops.transcendental import erf, exp, expm1, log, log1p, tanh
+from tensorlib.ops.transcendental import erf, exp, log, log1p, tanh
 
 if TYPE_CHECKING:
     from tensorlib.tensor import Tensor
@@ -59,7 +59,7 @@ sigmoid = _activation(
 logsigmoid = _activation(
     "logsigmoid",
     lambda xp, x: -_log1pexp(xp, -x),
-    lambda out, g: -g * expm1(out),  # 1 - sigmoid(x) = -(exp(out) - 1)
+    lambda x, g: g * sigmoid(-x),
     """``log(sigmoid(x))`` without underflow.
 
     >>> round(tl.logsigmoid(tl.tensor(0.0)).item(), 4)  # -log(2)
@@ -79,8 +79,7 @@ silu = _activation(
 softsign = _activation(
     "softsign",
     lambda xp, x: x / (1 + xp.abs(x)),
-    # d out/dx = 1/(1+|x|)^2 = (1-|out|)^2: written in `out`, so `x` is not kept alive.
-    lambda out: square(1 - abs(out)),
+    lambda x, g: g / square(1 + abs(x)),  # as its kernel: (1 - |out|)^2 would spare x, and cancel in the tails
     """``x / (1 + |x|)``: a bounded activation with slow tails.
 
     >>> tl.softsign(tl.tensor([-1.0, 0.0, 3.0])).tolist()

@@ -155,7 +155,8 @@ def _probabilities(scores: Tensor) -> Tensor:
     return e / total.masked_fill(total == 0, 1.0)
 
 
-def _attention_plain(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, **how: Any) -> Tensor:
+def definition(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, **how: Any) -> Tensor:
+    """All of it in plain operations; takes the entry's operands and attributes."""
     return _Steps(query, key, value, attn_mask, **how).out()
 
 
@@ -217,7 +218,7 @@ _attention = structured(
         _rule(lambda s, g: s.folded(s.drop(s.probabilities).mT @ g, s.heads[1])),
         _rule(lambda s, g: s.score_gradient(g)),
     ),
-    composite=_attention_plain,
+    composite=definition,
     native=lambda line, query, key, value, attn_mask, dropout_p=0.0, is_causal=False, scale=1.0, enable_gqa=False, seed=0, counter=0: (
         lib.tl_attend(
             query._array, key._array, value._array, handle(attn_mask), scale, is_causal, enable_gqa, dropout_p, seed, counter, line
@@ -343,7 +344,7 @@ def _check(
         raise ShapeError(f"{_NAME}: key of shape {key.shape} and value of shape {value.shape} differ in dimension -2.")
     if not 0 <= dropout_p <= 1:
         raise ValueError(f"{_NAME}: dropout_p must be a probability in [0, 1], got {dropout_p}.")
-    leading = _leading(query, key, value, enable_gqa)
+    leading = leading_dimensions(query, key, value, enable_gqa)
     if attn_mask is not None:
         if attn_mask.dtype is not bool_ and attn_mask.dtype is not query.dtype:
             raise DTypeError(f"{_NAME}: attn_mask is {attn_mask.dtype.name}, expected bool or {query.dtype.name}.")
@@ -359,7 +360,8 @@ def _check(
     return leading
 
 
-def _leading(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> tuple[int, ...]:
+def leading_dimensions(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> tuple[int, ...]:
+    """Of the scores; raises where they do not broadcast."""
     shapes = [t.shape[:-2] for t in (query, key, value)]
     if enable_gqa:
         if min(t.ndim for t in (query, key, value)) < 3:

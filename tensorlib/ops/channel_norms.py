@@ -14,6 +14,7 @@ from tensorlib.ops import rules
 from tensorlib.ops.declare import composite, structured
 from tensorlib.ops.fused import SLOW, caller, handle
 from tensorlib.ops.norms import Axes, affine, input_grad, normalized, normalized_ref
+from tensorlib.ops.recording import record
 from tensorlib.ops.table import BATCH, Draw, error, sample
 from tensorlib.tensor import wrap
 
@@ -290,6 +291,10 @@ def batch_norm(
         raise ShapeError(
             f"batch_norm: expected more than one value a channel in training, got an input of shape {input.shape}."
         )
+    if input.is_cuda and input.numel():
+        made = _batch_norm_on_gpu(input, running_mean, running_var, weight, bias, momentum, eps, line)
+        if made is not None:
+            return made
     out = _channel_norm(input, weight, bias, groups=0, eps=eps)
     if input.numel():
         seen, axes = input.detach(), (0, *range(2, input.ndim))
@@ -297,6 +302,25 @@ def batch_norm(
             _move(running_mean, seen.mean(axes), momentum)
         if running_var is not None:
             _move(running_var, seen.var(axes), momentum)
+    return out
+
+
+def _batch_norm_on_gpu(
+    input: Tensor, mean: Tensor | None, var: Tensor | None, weight: Tensor | None, bias: Tensor | None, momentum: float, eps: float, line: int
+) -> Tensor | None:  # fmt: skip
+    """In training, with running statistics moved by the kernel that knows the batch's."""
+    from tensorlib.gpu.norms import batch_norm as serve
+
+    recording = lib.tl_set_grad_enabled(False)
+    try:
+        out = serve(input, mean, var, weight, bias, momentum, eps)
+    finally:
+        lib.tl_set_grad_enabled(recording)
+    if out is not None:
+        for running in (mean, var):
+            if running is not None:
+                lib.tl_written(running._array, line)
+        record(_channel_norm.op, (input, weight, bias), (out,), {"groups": 0, "eps": eps}, line)
     return out
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from tensorlib import dtypes
 from tensorlib.backends import NATIVE, adopt_numpy, backend
-from tensorlib.device import CPU, Device, device as as_device
+from tensorlib.backends.interchange import adopted, is_on_gpu
+from tensorlib.device import CPU, Device, placed
 from tensorlib.dtypes import DType, as_dtype
 from tensorlib.errors import DTypeError, MemoryLimitError, ShapeError
 from tensorlib.native import lib
@@ -106,8 +108,10 @@ def tensor(data: Any, *, dtype: Any = None, device: Device | str | None = None, 
     if isinstance(data, Tensor):
         made = data.detach().clone().to(kind or data.dtype)
         made = made if device is None else made.to(device)
+    elif is_on_gpu(data):
+        made = as_tensor(data).clone().to(device=device, dtype=kind)
     else:
-        made = _from_array(_array_of(data, kind), kind, CPU if device is None else as_device(device), copy=True)
+        made = _from_array(_array_of(data, kind), kind, placed(device), copy=True)
     return made.requires_grad_(True) if requires_grad else made
 
 
@@ -126,7 +130,7 @@ def _from_array(array: np.ndarray[Any, Any], dtype: DType | None, where: Device,
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Device | str | None = None) -> Tensor:
-    """The data as a tensor, sharing memory with a tensor or NumPy array where dtype and device allow.
+    """The data as a tensor, sharing memory with a tensor, a NumPy array, or an array of another library on a GPU where dtype and device allow.
 
     >>> a = np.zeros(2, np.float32)
     >>> tl.as_tensor(a).add_(1) is not None and a.tolist()
@@ -136,9 +140,9 @@ def as_tensor(data: Any, dtype: Any = None, device: Device | str | None = None) 
     if isinstance(data, Tensor):
         moved = data if device is None else data.to(device)
         return moved if kind is None else moved.to(kind)
-    return _from_array(
-        _array_of(data, kind), kind, CPU if device is None else as_device(device), copy=not isinstance(data, np.ndarray)
-    )
+    if is_on_gpu(data):
+        return wrap(adopted(data)).to(device=device, dtype=kind)
+    return _from_array(_array_of(data, kind), kind, placed(device), copy=not isinstance(data, np.ndarray))
 
 
 def asarray(
@@ -156,7 +160,10 @@ def asarray(
     [0.0, 0.0]
     """
     made = as_tensor(obj, dtype, device)
-    held = np.may_share_memory(made._read(), obj) if isinstance(obj, np.ndarray) else made is obj
+    if isinstance(obj, np.ndarray):
+        held = np.may_share_memory(made._read(), obj)
+    else:
+        held = made is obj or (is_on_gpu(obj) and made.data_ptr() == as_tensor(obj).data_ptr())
     if copy is False and not held:
         raise ShapeError(f"asarray: this {type(obj).__name__} can not become such a tensor without a copy.")
     if copy and held:
@@ -183,6 +190,8 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
     """
     if isinstance(ext_tensor, Tensor):
         return ext_tensor
+    if hasattr(ext_tensor, "__dlpack__") and is_on_gpu(ext_tensor):
+        return wrap(adopted(ext_tensor))
     if not hasattr(ext_tensor, "__dlpack__"):
         raise TypeError(f"from_dlpack: got a {type(ext_tensor).__name__}, expected an object with __dlpack__.")
     return wrap(adopt_numpy(np.from_dlpack(ext_tensor)))
@@ -221,19 +230,29 @@ def check_room(name: str, dims: Sequence[int], dtype: DType) -> None:
         wrap(checked(lib.tl_new(dtype.number, len(dims), dims), name, dims))
 
 
+@contextmanager
+def _room_for(name: str, dims: list[int]) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, ValueError):  # the latter is NumPy's
+        raise MemoryLimitError(f"{name}: shape {tuple(dims)} can not be allocated.") from None
+
+
 def _filled(
     name: str, dims: list[int], value: Any, dtype: Any, where: Device | str | None, requires_grad: bool
 ) -> Tensor:
     kind = dtypes.default_dtype() if dtype is None else as_dtype(dtype)
-    place = CPU if where is None else as_device(where)
-    if place.type != "cpu" or kind.is_complex or (isinstance(value, int) and not -(2**53) <= value <= 2**53):
-        carried = dtypes.float32 if kind is dtypes.bfloat16 else kind
+    place = placed(where)
+    if place.type != "cpu":
+        number = _filled(name, [], value, kind, CPU, False)
+        with _room_for(name, dims):
+            made = wrap(backend(place).filled(tuple(dims), number._read()[()], kind))
+    elif kind.is_complex or (isinstance(value, int) and not -(2**53) <= value <= 2**53):
         try:
-            made = _from_array(np.full(dims, value, carried.np), kind, place, copy=True)
+            with _room_for(name, dims):
+                made = _from_array(np.full(dims, value, kind.np or np.float32), kind, place, copy=True)
         except OverflowError:
             raise DTypeError(f"{name}: {value} does not fit into {kind.name}.") from None
-        except (MemoryError, ValueError):
-            raise MemoryLimitError(f"{name}: shape {tuple(dims)} can not be allocated.") from None
     else:
         made = wrap(checked(lib.tl_new_filled(kind.number, len(dims), dims, value), name, dims))
     return made.requires_grad_(True) if requires_grad else made
@@ -270,10 +289,13 @@ def empty(
     (2, 3)
     """
     dims = given_shape("empty", shape, size)
-    if device is not None and as_device(device).type != "cpu":
-        return _filled("empty", dims, 0, dtype, device, requires_grad)
     kind = dtypes.default_dtype() if dtype is None else as_dtype(dtype)
-    made = wrap(checked(lib.tl_new(kind.number, len(dims), dims), "empty", dims))
+    place = placed(device)
+    if place.type == "cpu":
+        made = wrap(checked(lib.tl_new(kind.number, len(dims), dims), "empty", dims))
+    else:
+        with _room_for("empty", dims):
+            made = wrap(backend(place).empty(tuple(dims), kind))
     return made.requires_grad_(True) if requires_grad else made
 
 
@@ -423,7 +445,7 @@ def arange(
     carried = dtypes.float32 if kind is dtypes.bfloat16 else kind
     try:
         values = first + step * np.arange(n, dtype=np.int64 if whole else np.float64)
-        made = _from_array(values.astype(carried.np), kind, CPU if device is None else as_device(device), copy=False)
+        made = _from_array(values.astype(carried.np), kind, placed(device), copy=False)
     except MemoryError:
         raise MemoryLimitError(f"arange: {n} elements can not be allocated.") from None
     except OverflowError:
@@ -453,7 +475,7 @@ def linspace(
     except (MemoryError, OverflowError):
         raise MemoryLimitError(f"linspace: {steps} elements can not be allocated.") from None
     carried = dtypes.float32 if kind is dtypes.bfloat16 else kind
-    made = _from_array(values.astype(carried.np), kind, CPU if device is None else as_device(device), copy=False)
+    made = _from_array(values.astype(carried.np), kind, placed(device), copy=False)
     return made.requires_grad_(True) if requires_grad else made
 
 

@@ -107,5 +107,5 @@ def crf_total(
         shape = (x.shape[1],) * ndim
         if not isinstance(t, Tensor) or t.shape != shape or t.dtype is not x.dtype:
             raise ShapeError(f"crf_total: {name} must be {x.dtype.name} of shape {shape}, got {said(t)}.")
-    total: Tensor = _crf_total(x, batch_sizes, start, end, transitions, batch=batch)
+    total: Tensor = _crf_total(x, batch_sizes.to(x.device), start, end, transitions, batch=batch)
     return total

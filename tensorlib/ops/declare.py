@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tensorlib import dtypes
-from tensorlib.backends import NATIVE, backend
-from tensorlib.device import Device
+from tensorlib.backends import FOREIGN, NATIVE, backend
+from tensorlib.device import CPU, Device
 from tensorlib.dtypes import PROMOTION, DType, result_category
 from tensorlib.errors import DeviceError, DTypeError, ShapeError, TensorlibError
 from tensorlib.lines import KNOWN, here
-from tensorlib.native import ffi, lib
+from tensorlib.native import OBJECTS, ffi, lib
 from tensorlib.ops import rules
 from tensorlib.ops.recording import record
 from tensorlib.ops.rows import RowMethods, run_by_rows
@@ -103,12 +103,19 @@ def _ternary_scalars(number: int, operands: tuple[Any, ...], line: int) -> int:
     tensors = []
     for x in operands:
         if type(x) is float or (type(x) is int and -EXACT <= x <= EXACT):
-            x = wrap(checked(lib.tl_new_filled(dtype.number, 0, NULL, x), "scalar", ()))
+            x = _number(x, dtype)
         elif not isinstance(x, Tensor):
             return 0
         tensors.append(x)
     a, b, c = tensors
     return int(_ternary(number, a._array, b._array, c._array, line))
+
+
+def _number(x: float, dtype: DType) -> Tensor:
+    """A real number that a double holds exactly, as an operand: in main memory, wherever the others are."""
+    made = wrap(checked(lib.tl_new_filled(dtype.number, 0, NULL, x), "scalar", ()))
+    lib.tl_mark_number(made._array)
+    return made
 
 
 _FAST = {1: _fast_unary, 2: _fast_binary, 3: _fast_ternary}
@@ -201,15 +208,22 @@ def _assign_elsewhere(x: Tensor, result: Tensor, name: str, line: int) -> None:
     if x.device != result.device:
         raise DeviceError(f"{name}: the tensor is on {x.device}, the value on {result.device}.")
     there = backend(x.device)
-    target = there.view(x._array, x.dtype)
-    before = (
-        wrap(there.adopt(target, x.dtype)) if result.requires_grad else result
-    )  # for a gradient that reads x as it was
+    # For a gradient that reads x as it was.
+    before = wrap(there.adopt(there.view(x._array, x.dtype), x.dtype)) if result.requires_grad else result
     if not lib.tl_assigning(x._array, result._array, before._array):
         raise_status(name, x.shape)
-    target[...] = there.view(result._array, result.dtype)
+    there.write(x._array, x.dtype, there.view(result._array, result.dtype))
     lib.tl_written(x._array, line)
     lib.tl_rewrite_history(x._array, result._array, line)
+
+
+def fill_elsewhere(x: Tensor, number: Tensor, line: int) -> None:
+    """x := a number of its dtype in main memory, on a device of an array module."""
+    if not lib.tl_assigning(x._array, 0, 0):
+        raise_status("fill_", x.shape)
+    backend(x.device).write(x._array, x.dtype, number._read()[()])
+    lib.tl_written(x._array, line)
+    lib.tl_rewrite_history(x._array, 0, line)
 
 
 # ---- the slow path ----
@@ -271,15 +285,21 @@ def _operand(op: Op, name: str, x: Any) -> Any:
 
 
 def _one_device(op: Op, tensors: Sequence[Tensor]) -> Device:
-    where = tensors[0].device
+    """Where it runs. A number in a tensor of no dimensions may stay in main memory, as a Python number does."""
+    where = next((t.device for t in tensors if t.ndim or t.device != CPU), CPU)
     for t in tensors:
         if t.is_sparse:
             raise DTypeError(
                 f"{op.name}: got a row-sparse tensor of shape {t.shape}, expected a dense one.", hint="to_dense() it"
             )
-        if t.device != where:
+        if t.device != where and (t.ndim or t.device != CPU or t.requires_grad):
             raise DeviceError(f"{op.name}: operands are on {where} and {t.device}.", hint="move one with .to(device)")
     return where
+
+
+def _placed(op: Op, operands: Sequence[Any]) -> list[Tensor]:
+    """Those of the operands that say where it runs."""
+    return [x for name, x in zip(op.inputs, operands, strict=True) if isinstance(x, Tensor) and name not in op.host]
 
 
 def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -> Any:
@@ -287,6 +307,8 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
     line = line or here(_frame(1))
     if lib.tl_status() not in (OK, DECLINE):
         _raise_if_final(op, inputs)
+    if op.kind == "elementwise" and (made := _on_one_gpu(op, inputs, attrs, line)) is not None:
+        return made
     ragged = next((x for x in inputs if isinstance(x, RowMethods)), None)
     if ragged is not None:
         return run_by_rows(op, ragged, inputs, attrs)
@@ -308,7 +330,7 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
 
         tensors = [tensor(x) for x in operands if x is not None]
         operands = [*tensors]
-    where = _one_device(op, tensors)
+    where = _one_device(op, tensors if not op.host else _placed(op, operands))
     common = common_dtype([x for x in operands if x is not None])
     compute, result = op.dtype(common)
     if op.kind == "elementwise":
@@ -318,15 +340,43 @@ def run(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int = 0) -
             x,
             dtypes.bool_ if name == "condition" else compute or common,
             keep_dtype=compute is None,
-            where=where,
             line=line,
         )
         for name, x in zip(names, operands, strict=False)
     ]
-    handle = retry(op, operands, line) if where.type == "cpu" else 0
-    if handle:
+    if where != CPU:
+        if op.kind != "elementwise":  # whose lanes take numbers as they are
+            operands = [
+                x if x is None or x.device == where or name in op.host else x.to(where)
+                for name, x in zip(names, operands, strict=False)
+            ]
+    elif handle := retry(op, operands, line):
         return wrap(handle)
     return _reference(op, operands, attrs, result, where, line)
+
+
+def _on_one_gpu(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int) -> Any:
+    """An elementwise operation on floats of one dtype and GPU, and Python's numbers: nothing is to be promoted. None: not that."""
+    where, dtype = None, -1
+    for x in inputs:
+        if isinstance(x, Tensor):
+            handle = x._array
+            if lib.tl_storage_kind(handle) != FOREIGN:
+                return None
+            found = OBJECTS[lib.tl_storage_token(handle)][0]
+            if where is None:
+                where, dtype = found, lib.tl_dtype_of(handle)
+            elif where is not found or dtype != lib.tl_dtype_of(handle):
+                return None
+        elif type(x) is not float and (type(x) is not int or not -EXACT <= x <= EXACT):
+            return None
+    if where is None or where.type != "cuda" or not dtypes.ALL[dtype].is_floating_point or backend(where).away():
+        return None
+    operands = [x if isinstance(x, Tensor) else _number(x, dtypes.ALL[dtype]) for x in inputs]
+    try:
+        return _lane(op, operands, attrs, line)
+    except ValueError:  # shapes that do not broadcast: `run` words it
+        return None
 
 
 def _raise_if_final(op: Op, inputs: tuple[Any, ...]) -> None:
@@ -348,14 +398,16 @@ def _check_broadcast(op: Op, tensors: Sequence[Tensor]) -> None:
         ) from None
 
 
-def _converted(x: Any, dtype: DType, *, keep_dtype: bool, where: Device, line: int) -> Any:
+def _converted(x: Any, dtype: DType, *, keep_dtype: bool, line: int) -> Any:
     if x is None:
         return None
     if isinstance(x, Tensor):
         return x if keep_dtype or x.dtype is dtype else to_dtype(x, dtype, line)
     from tensorlib.ops.creation import full
 
-    return full((), x, dtype=dtype, device=where)
+    made = full((), x, dtype=dtype, device=CPU)
+    lib.tl_mark_number(made._array)
+    return made
 
 
 def retry(op: Op, operands: Sequence[Any], line: int) -> int:
@@ -374,6 +426,13 @@ def _reference(
     op: Op, operands: Sequence[Any], attrs: dict[str, Any], result: DType | None, where: Device, line: int
 ) -> Any:
     result = attrs.get("dtype", result)  # a cast's own
+    if where.type == "cuda":
+        if (there := backend(where)).away():
+            with there.handle:
+                return _reference(op, operands, attrs, result, where, line)
+        made = _lane(op, operands, attrs, line)
+        if made is not None:
+            return made
     half = next((x.dtype for x in operands if x is not None and x.dtype in HALVES), None)
     if half is not None and where.type == "cpu":
         from tensorlib.ops.precision import widened_kernel
@@ -381,8 +440,8 @@ def _reference(
         made = widened_kernel(op, operands, attrs, result, half, line)
         if made is not None:
             return made
-    there = NATIVE if where.type == "cpu" else backend(where)
-    arrays = [None if x is None else _widened(there.view(x._array, x.dtype)) for x in operands]
+    there = backend(where)
+    arrays = [None if x is None else _widened(_array_on(where, there, x)) for x in operands]
     try:
         with np.errstate(all="ignore"):
             made = op.ref(there.xp, arrays, **attrs) if op.variadic else op.ref(there.xp, *arrays, **attrs)
@@ -403,6 +462,37 @@ def _reference(
         outs = [wrap(there.adopt(a, _result_dtype(a, result, half))) for a in (made if several else (made,))]
     record(op, operands, outs, attrs, line)
     return tuple(outs) if several else outs[0]
+
+
+def _lane(op: Op, operands: Sequence[Any], attrs: dict[str, Any], line: int) -> Any:
+    """On a GPU, where it serves: tensorlib/gpu."""
+    from tensorlib.gpu import CALL, LANES, Kept
+
+    serve = LANES.get(op.name)
+    if serve is None:
+        return None
+    recording = lib.tl_set_grad_enabled(False)
+    outer, CALL.recorded = CALL.recorded, recording and any(isinstance(x, Tensor) and x.requires_grad for x in operands)
+    try:
+        made = serve(operands, **attrs) if op.variadic else serve(*operands, **attrs)
+    finally:
+        CALL.recorded = outer
+        lib.tl_set_grad_enabled(recording)
+    kept = None
+    if isinstance(made, Kept):
+        made, kept = made.outs, made.kept
+    if made is not None:
+        record(op, operands, made if isinstance(made, tuple) else (made,), attrs, line, kept)
+    return made
+
+
+def _array_on(where: Device, there: Any, x: Tensor) -> Any:
+    if x.device == where:
+        return there.view(x._array, x.dtype)
+    here = NATIVE.view(x._array, x.dtype)
+    return (
+        here if x.ndim else there.xp.full((), here[()])
+    )  # a `host` input; a number, which becomes an argument of a launch
 
 
 HALVES = (dtypes.float16, dtypes.bfloat16)
@@ -539,16 +629,18 @@ def structured(
     autocast: str = "",
     rowwise: Any = (),
     replays: bool = False,
+    host: tuple[str, ...] = (),
 ) -> Structured:
     """Declare a structured operation; the public wrapper beside it owns the signature, the docstring and the errors.
 
-    `replays`: it has no rules of its own, its gradients are those of its composite.
+    `replays`: it has no rules of its own, its gradients are those of its composite. `host`: inputs that stay in main memory.
     """
     if replays:
         vjp = (composite,) * len(inputs)
     op = Op(name, inputs, ref, attrs, outputs, variadic, dtype, vjp, samples, errors, private, "structured", doc)
     op.native, op.kernel, op.composite, op.decode = native, kernel, composite, decode
     op.nondeterministic, op.autocast, op.rowwise, op.replays = nondeterministic, autocast, rowwise, replays
+    op.host = host
     op.module = _frame(1).f_globals["__name__"]
     op.call = made = Structured(register(op))
     return made

@@ -97,7 +97,7 @@ _div = elementwise(
     inputs=("x", "y"),
     dtype=rules.floating,
     ref=lambda xp, x, y: xp.true_divide(x, y),
-    partials=(lambda y, g: g / y, lambda y, out, g: -g * out / y),
+    partials=(lambda y, g: g / y, lambda x, y, g: -g * (x / y) / y),
     samples=binary(low=(-2.0, 0.5), special=_SPECIAL),
 )
 

@@ -15,6 +15,7 @@ from tensorlib.errors import DTypeError, IndexRangeError, ShapeError
 from tensorlib.native import lib
 from tensorlib.ops import elementwise, rules
 from tensorlib.ops.declare import structured, to_dtype
+from tensorlib.ops.places import accumulate_at
 from tensorlib.ops.shape import normalize_dim
 from tensorlib.ops.table import BATCH, Draw, Sample, error, sample
 
@@ -250,7 +251,7 @@ _scatter_add = structured(
     inputs=("x", "index", "src"),
     attrs=("dim",),
     dtype=rules.as_is,
-    ref=_scatter_ref("scatter_add", lambda xp, out, where, src: xp.add.at(out, where, src)),
+    ref=_scatter_ref("scatter_add", lambda xp, *to: accumulate_at(xp, "add", *to)),
     vjp=(lambda g: g, None, lambda g, index, *, dim: _gather(g, index, dim=dim)),
     native=lambda line, x, index, src, dim: lib.tl_scatter_add(x._array, dim, index._array, src._array, line),
     decode=decode_dim,
@@ -359,7 +360,7 @@ _scatter_prod = structured(
     inputs=("x", "index", "src"),
     attrs=("dim",),
     dtype=rules.as_is,
-    ref=_scatter_ref("scatter_reduce", lambda xp, out, where, src: xp.multiply.at(out, where, src)),
+    ref=_scatter_ref("scatter_reduce", lambda xp, *to: accumulate_at(xp, "multiply", *to)),
     vjp=(
         lambda g, x, index, src, *, dim: g * _scatter_prod(ops.creation.ones_like(x), index, src, dim=dim),
         None,
@@ -391,7 +392,7 @@ def _scatter_extreme(name: str) -> Any:
         inputs=("x", "index", "src"),
         attrs=("dim",),
         dtype=rules.as_is,
-        ref=_scatter_ref("scatter_reduce", lambda xp, out, where, src: getattr(xp, name).at(out, where, src)),
+        ref=_scatter_ref("scatter_reduce", lambda xp, *to: accumulate_at(xp, name, *to)),
         vjp=(x_grad, None, src_grad),
         samples=lambda: _along_samples(src=True),
         private=True,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tensorlib import ops
+from tensorlib.device import CPU
 from tensorlib.dtypes import int64
 from tensorlib.errors import IndexRangeError, ShapeError
 from tensorlib.lines import KNOWN, here
@@ -285,9 +286,11 @@ def _item(i: Any, x: Tensor) -> Any:
     if isinstance(i, Tensor):
         if i.dtype.category > 1:
             raise IndexRangeError(f"indexing: an index tensor has dtype {i.dtype.name}; expected integers or bool.")
-        if i.dtype.category == 0:
-            return i
-        return int(i.item()) if i.ndim == 0 else to_dtype(i, int64)
+        if i.dtype.category == 1 and i.ndim == 0:
+            return int(i.item())
+        if x.device is not CPU and i.device is CPU:
+            i = i.to(x.device)
+        return i if i.dtype.category == 0 else to_dtype(i, int64)
     try:
         return operator.index(i)
     except TypeError:

@@ -14,6 +14,7 @@ from tensorlib.native import lib
 from tensorlib.ops import elementwise, rules
 from tensorlib.ops.declare import composite, structured, to_dtype
 from tensorlib.ops.gather import as_positions, decode_dim, last_writer, range_error, same_dtype, zeros_for
+from tensorlib.ops.places import accumulate_at
 from tensorlib.ops.shape import normalize_dim
 from tensorlib.ops.table import BATCH, Draw, Sample, error, sample
 
@@ -153,7 +154,7 @@ def _index_write_ref(xp: Any, x: Any, index: Any, value: Any, *, dim: int, ndims
     out = x.copy()
     where = _block(xp, "indexing", index, x.shape, dim, ndims)
     if accumulate:
-        xp.add.at(out, where, value)
+        accumulate_at(xp, "add", out, where, value)
     else:
         out[where] = value
     return out

@@ -1,7 +1,7 @@
 """Mixed precision: inside `autocast`, matrix products, convolutions and attention run on bfloat16 operands, sums and parameters stay float32.
 
 An entry of the table says what becomes of it (`Op.autocast`); everything else runs in the dtypes of its operands. C knows
-one flag, by which its fast paths decline; the slow path in ops/declare.py then converts the operands by recorded casts, so that gradients
+a flag, by which its fast paths decline; the slow path in ops/declare.py then converts the operands by recorded casts, so that gradients
 arrive in float32 at the parameters. matmul and linear read bfloat16 (half.inc.c), the other kernels float32 whose values were rounded to it:
 products of two such are exact.
 """
@@ -27,12 +27,15 @@ __all__ = ["autocast", "get_autocast_dtype", "is_autocast_enabled"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_BITS = {"cpu": 0, "cuda": 8}  # where C's flag holds the dtype of operations on such a device
+
+
 class _State(threading.local):
     """Of one thread: how many contexts it is in, and the parameters that were converted inside the outermost."""
 
     def __init__(self) -> None:
         self.depth = 0
-        self.dtype = dtypes.bfloat16
+        self.dtypes = {"cpu": dtypes.bfloat16, "cuda": dtypes.float16}
         self.caching = True
         self.converted: dict[tuple[int, str, str], tuple[Tensor, int, Tensor]] = {}
 
@@ -54,18 +57,25 @@ def _rounded(x: Tensor, low: DType, kept: DType, line: int) -> Tensor:
     return made
 
 
+def _wanted(device_type: str) -> DType | None:
+    """The dtype that operations on such a device are run in now; None: that of their operands."""
+    number = lib.tl_autocast_dtype() >> _BITS[device_type] & 0xFF if device_type in _BITS else 0
+    return dtypes.ALL[number] if number else None
+
+
 def autocasted(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int) -> Any:
     """The operation as tl.autocast has it, or None where its operands are not of the dtypes that it converts. Casts are recorded."""
     floats = [x for x in inputs if isinstance(x, Tensor) and x.dtype.is_floating_point]
-    if not floats or any(x.dtype is dtypes.float64 or x.device.type != "cpu" for x in floats):
+    if not floats or any(x.dtype is dtypes.float64 for x in floats):
         return None
+    where = floats[0].device.type
+    low = _wanted(where)
     lowers = op.autocast != "float32"
-    if not lowers and all(x.dtype is dtypes.float32 for x in floats):
+    if low is None or (not lowers and all(x.dtype is dtypes.float32 for x in floats)):
         return None
-    dtype = lib.tl_set_autocast(0)
+    flags = lib.tl_set_autocast(0)
     try:
-        low = dtypes.ALL[dtype]
-        kept = low if op.autocast == "half" else dtypes.float32
+        kept = low if lowers and (op.autocast == "half" or where == "cuda") else dtypes.float32
         operands = tuple(
             x
             if not (isinstance(x, Tensor) and x.dtype.is_floating_point)
@@ -78,7 +88,7 @@ def autocasted(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], line: int
         out = wrap(handle) if handle else run(op, operands, attrs, line)
         return to_dtype(out, low, line) if lowers else out
     finally:
-        lib.tl_set_autocast(dtype)
+        lib.tl_set_autocast(flags)
 
 
 def widened_kernel(
@@ -105,14 +115,16 @@ def widened_kernel(
 
 
 def _check_device(name: str, device_type: str) -> None:
-    if device_type not in ("cpu", "cuda"):
+    if device_type not in _BITS:
         raise ValueError(f"{name}: device_type must be 'cpu' or 'cuda', got {device_type!r}.")
 
 
 class autocast:
-    """Run matrix products, convolutions and attention in bfloat16 inside a ``with`` block or a decorated function; as `torch.autocast`.
+    """Run matrix products, convolutions and attention in 16 bits inside a ``with`` block or a decorated function; as `torch.autocast`.
 
-    In bfloat16: matmul, linear, bmm, addmm, baddbmm, einsum, convolutions and scaled_dot_product_attention, on float32, bfloat16 and float16
+    `dtype` is bfloat16 on the CPU and float16 on "cuda" unless given. Operations on the other kind of device are not touched.
+
+    In that dtype: matmul, linear, bmm, addmm, baddbmm, einsum, convolutions and scaled_dot_product_attention, on float32, bfloat16 and float16
     operands; sums run in float32, the result is rounded. In float32: losses. Everything else runs in the dtypes of its operands; float64 stays.
     Parameters stay float32 and so do their gradients. A parameter is converted once for the outermost block, unless it changes.
 
@@ -136,27 +148,26 @@ class autocast:
         cache_enabled: bool = True,
     ) -> None:
         _check_device("autocast", device_type)
-        self.device, self.dtype = device_type, dtype or dtypes.bfloat16
+        self.device, self.dtype = device_type, dtype or _STATE.dtypes[device_type]
         self.enabled, self.cache_enabled = bool(enabled), bool(cache_enabled)
         if self.dtype not in HALVES:
             raise ValueError(f"autocast: dtype must be bfloat16 or float16, got {self.dtype.name}.")
         self._before: list[tuple[int, DType, bool]] = []
 
     def __enter__(self) -> autocast:  # noqa: PYI034
-        if self.device == "cpu":
-            flag = lib.tl_set_autocast(self.dtype.number if self.enabled else 0)
-            self._before.append((flag, _STATE.dtype, _STATE.caching))
-            _STATE.dtype, _STATE.caching = self.dtype, self.cache_enabled
-            _STATE.depth += 1
+        flags, bits = lib.tl_autocast_dtype(), _BITS[self.device]
+        lib.tl_set_autocast((flags & ~(0xFF << bits)) | (self.dtype.number if self.enabled else 0) << bits)
+        self._before.append((flags, _STATE.dtypes[self.device], _STATE.caching))
+        _STATE.dtypes[self.device], _STATE.caching = self.dtype, self.cache_enabled
+        _STATE.depth += 1
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.device == "cpu":
-            flag, _STATE.dtype, _STATE.caching = self._before.pop()
-            lib.tl_set_autocast(flag)
-            _STATE.depth -= 1
-            if _STATE.depth == 0:
-                _STATE.converted.clear()
+        flags, _STATE.dtypes[self.device], _STATE.caching = self._before.pop()
+        lib.tl_set_autocast(flags)
+        _STATE.depth -= 1
+        if _STATE.depth == 0:
+            _STATE.converted.clear()
 
     def __call__(self, function: F) -> F:
         @functools.wraps(function)
@@ -175,7 +186,7 @@ def is_autocast_enabled(device_type: str = "cpu") -> bool:
     True
     """
     _check_device("is_autocast_enabled", device_type)
-    return device_type == "cpu" and lib.tl_autocast_dtype() != 0
+    return _wanted(device_type) is not None
 
 
 def get_autocast_dtype(device_type: str = "cpu") -> DType:
@@ -185,4 +196,4 @@ def get_autocast_dtype(device_type: str = "cpu") -> DType:
     tensorlib.bfloat16
     """
     _check_device("get_autocast_dtype", device_type)
-    return _STATE.dtype if device_type == "cpu" else dtypes.float16
+    return _STATE.dtypes[device_type]

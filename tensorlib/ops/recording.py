@@ -13,15 +13,17 @@ from tensorlib.tensor import Tensor
 
 
 class Recorded:
-    """What a Python-recorded node keeps beside tensors: its attributes."""
+    """What a Python-recorded node keeps beside tensors: its attributes, and what a lane wants back for the gradient (tensorlib/gpu)."""
 
-    __slots__ = ("attrs",)
+    __slots__ = ("attrs", "kept")
 
-    def __init__(self, attrs: dict[str, Any]) -> None:
-        self.attrs = attrs
+    def __init__(self, attrs: dict[str, Any], kept: Any) -> None:
+        self.attrs, self.kept = attrs, kept
 
 
-def record(op: Op, operands: Sequence[Any], outs: Sequence[Tensor], attrs: dict[str, Any], line: int) -> None:
+def record(
+    op: Op, operands: Sequence[Any], outs: Sequence[Tensor], attrs: dict[str, Any], line: int, kept: Any = None
+) -> None:
     """Put a node on the tape where one is due; its rule is the entry's."""
     if op.vjp is None or not lib.tl_is_grad_enabled():
         return
@@ -41,7 +43,9 @@ def record(op: Op, operands: Sequence[Any], outs: Sequence[Tensor], attrs: dict[
         for i, mask in enumerate(op.masks):
             if tracked[i]:
                 needs |= mask
-    record_node(op.name, op.number, operands, outs, needs, Recorded(attrs) if attrs else None, line)
+    record_node(
+        op.name, op.number, operands, outs, needs, Recorded(attrs, kept) if attrs or kept is not None else None, line
+    )
 
 
 def record_node(

@@ -157,6 +157,7 @@ def _declare(name: str, states: tuple[str, ...], attrs: tuple[str, ...], kind: C
         ref=lambda xp, *operands, batch, **how: of(Plain(xp), operands, batch, **how),
         composite=lambda *operands, batch, **how: of(Plain(None), operands, batch, **how),
         replays=True,
+        host=("batch_sizes",),
         native=lambda line, *operands, batch, **how: _native(line, kind(**how), operands, batch),
         decode=lambda node: {
             "batch": lib.tl_node_int(node, 1),
@@ -312,7 +313,7 @@ def _call(
         pass
     _check(name, kind, x, sizes, weights, states, batch)
     entry, how = (_lstm, {}) if kind == LSTM else (_recurrent, {"kind": kind})
-    return entry(x, sizes.to(x.device), *states, *given, batch=batch, **how)
+    return entry(x, sizes.cpu(), *states, *given, batch=batch, **how)
 
 
 def _check(

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from tensorlib import dtypes
+from tensorlib.device import CPU
 from tensorlib.dtypes import DType
 from tensorlib.errors import GradError, IndexRangeError, ShapeError
 from tensorlib.lines import KNOWN, here
 from tensorlib.native import lib
 from tensorlib.ops import views
-from tensorlib.ops.declare import assign_, run
+from tensorlib.ops.declare import assign_, fill_elsewhere, run
 from tensorlib.ops.table import TABLE
 from tensorlib.status import DECLINE, raise_status
 from tensorlib.tensor import Tensor, wrap
@@ -139,13 +139,10 @@ def view(self: Tensor, *shape: Any) -> Tensor:
 
 
 def _reinterpret(x: Tensor, dtype: DType) -> Tensor:
-    if dtype.itemsize != x.itemsize or (dtypes.bfloat16 in (dtype, x.dtype) and dtype is not x.dtype):
-        raise ShapeError(
-            f"view: {x.dtype.name} as {dtype.name}: only dtypes of the same size, and NumPy's, can share bytes."
-        )
-    from tensorlib.ops.creation import from_numpy
-
-    return from_numpy(x.detach().contiguous().numpy().view(dtype.np))
+    handle = lib.tl_reinterpret(x._array, dtype.number)
+    if not handle and lib.tl_status() == DECLINE and dtype.itemsize != x.itemsize:
+        raise ShapeError(f"view: {x.dtype.name} as {dtype.name}: only dtypes of the same size can share bytes.")
+    return _made(handle, "view", x, f"view: tensors on {x.device} can not be read as another dtype.")
 
 
 def view_as(self: Tensor, other: Tensor) -> Tensor:
@@ -496,20 +493,31 @@ def copy_(self: Tensor, other: Any, non_blocking: bool = False) -> Tensor:
         fits = False
     if not fits:
         raise ShapeError(f"copy_: shape {other.shape} does not broadcast to {self.shape}.")
-    value = other.to(self.device) if other.device != self.device else other
+    if other.device == self.device:
+        value = other
+    else:
+        from tensorlib.ops.conversion import copied_across
+
+        if copied_across(self, other, non_blocking, line):
+            return self
+        value = other.to(self.device)
     return assign_(self, expand(to(value, self.dtype), *self.shape), "copy_", line)
 
 
 def fill_(self: Tensor, value: Any) -> Tensor:
     """Overwrite every element with one value."""
+    from tensorlib.ops.creation import full
+
     line = here(_frame(1))
     if isinstance(value, Tensor):
         if value.ndim:
             raise ShapeError(f"fill_: the value has shape {value.shape}, expected a number or a 0-d tensor.")
         return copy_(self, value)
-    if isinstance(value, complex) or (isinstance(value, int) and abs(value) > 2**53) or self.device.type != "cpu":
+    if isinstance(value, complex) or (isinstance(value, int) and abs(value) > 2**53):
         return copy_(self, np.asarray(value))
-    if not lib.tl_fill(self._array, value, line):
+    if self.device.type != "cpu":
+        fill_elsewhere(self, full((), value, dtype=self.dtype, device=CPU), line)
+    elif not lib.tl_fill(self._array, value, line):
         raise_status("fill_", self.shape)
     return self
 

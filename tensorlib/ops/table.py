@@ -66,6 +66,7 @@ class Op:
     replays: bool = (
         False  # its gradients of every order are those of its composite, run again: tensorlib/autograd/engine.py
     )
+    host: tuple[str, ...] = ()  # inputs that stay in main memory whatever device the others are on
     needs: tuple[tuple[str, ...], ...] = field(default=())  # parameter names of each rule
     masks: tuple[int, ...] = field(default=())  # the same as bits, for C
 

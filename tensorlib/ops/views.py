@@ -14,6 +14,7 @@ from tensorlib.lines import describe
 from tensorlib.native import lib
 from tensorlib.ops import rules
 from tensorlib.ops.declare import structured, to_dtype
+from tensorlib.ops.places import accumulate_at
 from tensorlib.ops.table import BATCH, sample
 from tensorlib.tensor import wrap
 
@@ -127,7 +128,7 @@ def _strided_embed_ref(xp: Any, g: Any, *, shape: Any, size: Any, stride: Any, o
     places = xp.zeros(size, np.int64) + offset
     for d, (n, s) in enumerate(zip(size, stride, strict=True)):
         places = places + (xp.arange(n) * s).reshape((n,) + (1,) * (len(size) - d - 1))
-    xp.add.at(out, places.reshape(-1), g.reshape(-1))
+    accumulate_at(xp, "add", out, places.reshape(-1), g.reshape(-1))
     return out.reshape(shape)
 
 

@@ -308,3 +308,96 @@ def test_backward_into_the_same_leaf_from_its_own_hook(x: tl.Tensor) -> None:
     x.register_hook(again)
     x.sum().backward()
     assert x.grad.tolist() == [31, 31]
+
+
+# ---- when backward ends ----
+def test_callbacks_are_called_once_when_all_gradients_are_there() -> None:
+    x, w = tl.ones(2, requires_grad=True), tl.ones(2, requires_grad=True)
+    log: list[Any] = []
+    y = x * w
+    y.register_hook(lambda g: tl.autograd.on_backward_end(lambda error: log.append((error, x.grad, w.grad))))
+    y.sum().backward(retain_graph=True)
+    assert len(log) == 1
+    error, *grads = log[0]
+    assert error is None and [g.tolist() for g in grads] == [[1, 1]] * 2
+    handle = y.register_hook(lambda g: tl.autograd.on_backward_end(lambda error: log.append("second")))
+    handle.remove()
+    y.sum().backward()
+    assert len(log) == 2
+
+
+def test_callbacks_follow_gradients_of_chosen_inputs_too() -> None:
+    x, log = tl.ones(2, requires_grad=True), []
+    x.register_post_accumulate_grad_hook(
+        lambda leaf: tl.autograd.on_backward_end(lambda error: log.append(leaf.grad.tolist()))
+    )
+    (x * 2).sum().backward(inputs=[x])
+    assert log == [[2, 2]]
+
+
+def test_callbacks_are_told_what_ended_backward() -> None:
+    x, log = tl.ones(2, requires_grad=True), []
+
+    def fail(g: tl.Tensor) -> None:
+        tl.autograd.on_backward_end(log.append)
+        raise ArithmeticError("no")
+
+    x.register_hook(fail)
+    with pytest.raises(ArithmeticError) as raised:
+        (x * 2).sum().backward()
+    assert log == [raised.value]
+    assert tl.autograd.backward_depth() == 0
+
+
+def test_what_a_callback_raises_backward_raises_after_the_others() -> None:
+    x, log = tl.ones(2, requires_grad=True), []
+
+    def fail(error: BaseException | None) -> None:
+        raise ArithmeticError("no")
+
+    def queue(g: tl.Tensor) -> None:
+        tl.autograd.on_backward_end(fail)
+        tl.autograd.on_backward_end(log.append)
+
+    handle = x.register_hook(queue)
+    with pytest.raises(ArithmeticError, match="no"):
+        (x * 2).sum().backward()
+    assert log == [None]
+    handle.remove()
+    (x * 2).sum().backward()
+
+
+def test_of_backwards_in_each_other_the_outermost_counts() -> None:
+    w, log = tl.ones(2, requires_grad=True), []
+
+    def finished(leaf: tl.Tensor) -> None:
+        depth = tl.autograd.backward_depth()
+        tl.autograd.on_backward_end(lambda error: log.append((depth, leaf.grad.tolist())))
+
+    w.register_post_accumulate_grad_hook(finished)
+
+    class Inner(tl.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: tl.Tensor) -> tl.Tensor:
+            return x * 1
+
+        @staticmethod
+        def backward(ctx: Any, g: tl.Tensor) -> tl.Tensor:
+            with tl.enable_grad():
+                (w * 5).sum().backward()
+            assert log == []
+            return g
+
+    (Inner.apply(tl.ones(2, requires_grad=True) * 1) + w).sum().backward()
+    assert sorted(depth for depth, _ in log) == [1, 2]
+    assert [g for _, g in log] == [[6, 6]] * 2
+
+
+def test_there_is_no_end_without_a_backward() -> None:
+    with pytest.raises(tl.GradError, match="no backward is under way in this thread"):
+        tl.autograd.on_backward_end(lambda error: None)
+    x = tl.ones(2, requires_grad=True)
+    y = x * 2
+    y.register_hook(lambda g: tl.autograd.on_backward_end(lambda error: None))
+    with pytest.raises(tl.GradError, match="no backward is under way in this thread"):
+        tl.autograd.grad(y.sum(), x)

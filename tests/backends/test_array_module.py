@@ -91,6 +91,18 @@ def test_devices_do_not_mix() -> None:
     assert a.tolist() == [2, 2]
 
 
+def test_numbers_in_main_memory_join() -> None:
+    """As Python's numbers do: a tensor without dimensions may stay where it is."""
+    x, half = there([1.0, 2.0], requires_grad=True), tl.tensor(0.5)
+    y = tl.where(x > half, half * x, x / half)
+    assert y.device.type == THERE and y.tolist() == [0.5, 1]
+    y.sum().backward()
+    assert x.grad.tolist() == [0.5, 0.5]
+    for mix in (lambda: x * half.requires_grad_(), lambda: tl.ones(2) * there(2.0)):
+        with pytest.raises(tl.DeviceError, match=r"cpu.*reference|reference.*cpu"):
+            mix()
+
+
 def test_results_are_not_views_of_operands() -> None:
     """A reference may return its operand, or a view; the result is a tensor of its own all the same."""
     for device in (HERE, THERE):
@@ -111,3 +123,27 @@ def test_sizes_of_nothing() -> None:
     for shape in ((0,), (2, 0, 3)):
         x = there(np.zeros(shape, np.float32))
         assert (x + 1).shape == shape and x.sum().item() == 0 and x.reshape(-1).shape == (0,)
+
+
+def test_gradients_of_several_leaves_are_several() -> None:
+    """One gradient that arrives at two leaves, expanded, or given by the user is each leaf's own afterwards."""
+    a, b, g = (there([1.0, 2.0], requires_grad=True), there([3.0, 4.0], requires_grad=True), there([1.0, 1.0]))
+    (a + b).backward(g)
+    a.sum().backward()
+    a.grad.mul_(10)
+    assert (a.grad.tolist(), b.grad.tolist(), g.tolist()) == ([20, 20], [1, 1], [1, 1])
+    c = there([1.0, 2.0], requires_grad=True)
+    c.sum().backward()
+    c.sum().backward()
+    assert c.grad.tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("value", [300, -1, 2.5, True, 1e9], ids=str)
+@pytest.mark.parametrize("dtype", ALL, ids=lambda d: d.name)
+def test_filled_as_here(dtype: tl.DType, value: float) -> None:
+    """A number becomes the dtype's in one way, wherever it goes."""
+    for fill in (
+        lambda d: tl.full((2,), value, dtype=dtype, device=d),
+        lambda d: tl.zeros(2, dtype=dtype, device=d).fill_(value),
+    ):
+        assert same_bits(fill(THERE).cpu(), fill(HERE))

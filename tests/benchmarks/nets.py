@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,17 +13,22 @@ import numpy as np
 from tests.benchmarks.harness import Race, Run
 
 
-def step(model: Any, criterion: Any, optimizer: Any, x: Any, y: Any) -> Run:
-    """A run that returns the loss."""
+def training(model: Any, criterion: Any, optimizer: Any) -> Callable[..., Any]:
+    """A step, which takes a batch and returns the loss."""
 
-    def run() -> Any:
+    def step(x: Any, y: Any) -> Any:
         optimizer.zero_grad()
         loss = criterion(model(x), y)
         loss.backward()
         optimizer.step()
         return loss
 
-    return run
+    return step
+
+
+def step(model: Any, criterion: Any, optimizer: Any, x: Any, y: Any) -> Run:
+    """A run that returns the loss."""
+    return partial(training(model, criterion, optimizer), x, y)
 
 
 def mlp(lib: Any, *widths: int) -> Any:

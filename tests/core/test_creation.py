@@ -317,3 +317,16 @@ def test_fill_diagonal_refuses() -> None:
     for shape in ((3,), (2, 3, 2)):
         with pytest.raises(ValueError, match="fill_diagonal_: expected a matrix, or dimensions of one size"):
             tl.zeros(shape).fill_diagonal_(1)
+
+
+def test_default_device() -> None:
+    """What is given no device goes there; what shares memory stays, and a device given counts."""
+    tl.set_default_device("reference")
+    try:
+        assert tl.get_default_device() == "reference"
+        made = [tl.zeros(2), tl.rand(2), tl.arange(2), tl.tensor([1]), tl.nn.Linear(2, 2).weight, tl.full((2,), 3)]
+        assert {t.device.type for t in made} == {"reference"}
+        assert tl.zeros(2, device="cpu").device.type == tl.from_numpy(np.zeros(2)).device.type == "cpu"
+    finally:
+        tl.set_default_device(None)
+    assert tl.zeros(2).device.type == "cpu"

@@ -304,6 +304,8 @@ def test_what_scripts_ask_of_dtypes() -> None:
     )
     assert x.where(tl.tensor([True, False]), tl.inf).tolist() == [0, math.inf] and x[tl.newaxis].shape == (1, 2)
     tl.use_deterministic_algorithms(True)
+    assert tl.are_deterministic_algorithms_enabled()
+    tl.use_deterministic_algorithms(False)
     tl.cuda.manual_seed_all(0)
     assert tl.cuda.is_available() == (tl.cuda.device_count() > 0)
 

@@ -18,6 +18,7 @@ BUILT_IN = {
     "ShapeError": (ValueError, RuntimeError),
     "DTypeError": (TypeError, RuntimeError),
     "DeviceError": (RuntimeError,),
+    "CaptureError": (RuntimeError,),
     "CheckpointError": (ValueError, RuntimeError),
     "FileFormatError": (ValueError,),
     "GradError": (RuntimeError,),

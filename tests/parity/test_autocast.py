@@ -56,3 +56,23 @@ def test_dtypes_and_values(name: str) -> None:
     (ours, values), (theirs, expected) = results
     assert ours == theirs
     np.testing.assert_allclose(values, expected, rtol=3e-2, atol=3e-2)
+
+
+def trained_scaled(lib: Any, bad_steps: set[int]) -> tuple[list[float], list[float]]:
+    """Weights and factors of a few scaled steps, of which some have infinite gradients."""
+    w = lib.nn.Parameter(lib.ones(3))
+    optimizer = lib.optim.SGD([w], lr=0.25, momentum=0.5)
+    scaler, factors = lib.amp.GradScaler("cpu", init_scale=64.0, growth_interval=2), []
+    for step in range(8):
+        optimizer.zero_grad()
+        x = lib.tensor([1.0, 2.0, float("inf") if step in bad_steps else 3.0])
+        scaler.scale((w * x).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        factors.append(scaler.get_scale())
+    return w.tolist(), factors
+
+
+@pytest.mark.parametrize("bad_steps", [set(), {0}, {3, 4}, {7}], ids=str)
+def test_grad_scaler(bad_steps: set[int]) -> None:
+    assert trained_scaled(tl, bad_steps) == trained_scaled(torch, bad_steps)
