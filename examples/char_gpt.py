@@ -5,7 +5,7 @@
 # a text breaks off. The data are there wherever Python is. It takes about five minutes on two cores; after one of them the samples have
 # indented blocks, docstrings and `self.`, though they mean nothing.
 #
-#     python examples/char_gpt.py [--out char_gpt.png] [--quick]
+#     python examples/char_gpt.py [--out char_gpt.png] [--quick] [--device cpu]
 
 # %%
 from __future__ import annotations
@@ -49,7 +49,7 @@ def batch(tokens: np.ndarray, size: int, length: int, rng: np.random.Generator) 
     """Random pieces (B, T), and the same one character later: what to predict."""
     starts = rng.integers(0, len(tokens) - length - 1, size)
     rows = starts[:, None] + np.arange(length)
-    return tl.from_numpy(tokens[rows]), tl.from_numpy(tokens[rows + 1])
+    return tl.as_tensor(tokens[rows]), tl.as_tensor(tokens[rows + 1])
 
 
 # %% [markdown]
@@ -119,7 +119,7 @@ def write(model: GPT, start: str, alphabet: str, n: int, temperature: float, rng
     tokens = [alphabet.find(c) % len(alphabet) for c in start]
     for _ in range(n):
         scores = model(tl.tensor([tokens[-model.length :]]))[0, -1] / temperature
-        weights = F.softmax(scores, 0).numpy().astype(np.float64)
+        weights = F.softmax(scores, 0).cpu().numpy().astype(np.float64)
         tokens.append(int(rng.choice(len(weights), p=weights / weights.sum())))
     model.train()
     return "".join(alphabet[i] for i in tokens)
@@ -216,7 +216,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few steps only, without a demand on the loss")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if tl.cuda.is_available() else "cpu")
     options, _ = parser.parse_known_args()  # a notebook's kernel brings arguments of its own
+    tl.set_default_device(options.device)
 
     tl.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)

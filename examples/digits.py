@@ -4,7 +4,7 @@
 # 1,797 real images of 8x8 pixels (they ship inside scikit-learn), a multilayer perceptron, and a training loop written out: what tensorlib
 # looks like in use. It takes a few seconds and reaches about 98% on images it has not seen.
 #
-#     python examples/digits.py [--out digits.png] [--quick]
+#     python examples/digits.py [--out digits.png] [--quick] [--device cpu]
 
 # %%
 from __future__ import annotations
@@ -22,7 +22,8 @@ from tensorlib import nn
 
 # %% [markdown]
 # ## Data
-# One image in four is held back, by a fixed shuffle. Pixels go from 0 to 16; a NumPy array becomes a tensor without a copy.
+# One image in four is held back, by a fixed shuffle. Pixels go from 0 to 16; a NumPy array becomes a tensor without a copy, or on
+# the GPU with one.
 
 
 # %%
@@ -33,7 +34,7 @@ def load(seed: int) -> tuple[tl.Tensor, tl.Tensor, tl.Tensor, tl.Tensor]:
     images = (digits.data[order] / 16).astype(np.float32)
     labels = digits.target[order].astype(np.int64)
     cut = len(order) * 3 // 4
-    return tuple(tl.from_numpy(a) for a in (images[:cut], labels[:cut], images[cut:], labels[cut:]))
+    return tuple(tl.as_tensor(a) for a in (images[:cut], labels[:cut], images[cut:], labels[cut:]))
 
 
 # %% [markdown]
@@ -106,8 +107,8 @@ def draw(
 
     model.eval()
     with tl.no_grad():
-        said = model(images).argmax(1).numpy()
-    truth = labels.numpy()
+        said = model(images).argmax(1).cpu().numpy()
+    truth = labels.cpu().numpy()
     shown = np.argsort(said == truth, kind="stable")[:40]
 
     figure = plt.figure(figsize=(13, 5), layout="constrained")
@@ -126,7 +127,7 @@ def draw(
     axes.legend(lines, [line.get_label() for line in lines], loc="center right")
 
     for cell, i in zip(right.subplots(5, 8).flat, shown, strict=False):
-        cell.imshow(images[int(i)].numpy().reshape(8, 8), cmap="gray_r")
+        cell.imshow(images[int(i)].cpu().numpy().reshape(8, 8), cmap="gray_r")
         wrong = said[i] != truth[i]
         cell.set_title(
             f"{said[i]}, is {truth[i]}" if wrong else str(said[i]), color="tab:red" if wrong else "black", fontsize=9
@@ -142,7 +143,9 @@ def main() -> int:
     parser.add_argument("--out", default="digits.png", help="where the picture goes")
     parser.add_argument("--quick", action="store_true", help="a few epochs only, without a demand on accuracy")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if tl.cuda.is_available() else "cpu")
     options, _ = parser.parse_known_args()  # a notebook's kernel brings arguments of its own
+    tl.set_default_device(options.device)
 
     tl.manual_seed(options.seed)
     data = load(options.seed)

@@ -4,7 +4,7 @@
 # The 1,797 images of `digits.py` again, now seen as pictures: four convolutions with batch normalisation, a pooling between them, and images
 # that are shifted by a pixel while it learns. It takes about a minute and reaches about 99% on images it has not seen.
 #
-#     python examples/digits_cnn.py [--out digits_cnn.png] [--quick]
+#     python examples/digits_cnn.py [--out digits_cnn.png] [--quick] [--device cpu]
 
 # %%
 from __future__ import annotations
@@ -87,7 +87,9 @@ def main() -> int:
     parser.add_argument("--out", default="digits_cnn.png", help="where the picture goes")
     parser.add_argument("--quick", action="store_true", help="two epochs only, without a demand on accuracy")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if tl.cuda.is_available() else "cpu")
     options, _ = parser.parse_known_args()  # a notebook's kernel brings arguments of its own
+    tl.set_default_device(options.device)
 
     tl.manual_seed(options.seed)
     images, labels, held_images, held_labels = load(options.seed)

@@ -6,7 +6,7 @@
 # same network from scratch, on the same few images, is what this must beat. With one or two images of each digit it does, by about five points
 # of accuracy; with five, digits are easy enough that there is nothing to gain. It takes about two minutes.
 #
-#     python examples/finetune.py [--out finetune.png] [--quick]
+#     python examples/finetune.py [--out finetune.png] [--quick] [--device cpu]
 
 # %%
 from __future__ import annotations
@@ -138,7 +138,7 @@ def draw(path: str, reached: dict[str, np.ndarray], few: tuple[int, ...], shown:
     left.set_title("digits 5 to 9, after 0 to 4 were learned")
     left.grid(alpha=0.3)
     left.legend(loc="lower right")
-    framed = F.pad(shown[:, 0], (1, 1, 1, 1)).numpy()
+    framed = F.pad(shown[:, 0], (1, 1, 1, 1)).cpu().numpy()
     right.imshow(np.block([[framed[5 * row + k] for k in range(5)] for row in range(5)]), cmap="gray_r")
     right.set_title("five images of each new digit")
     right.set_axis_off()
@@ -151,7 +151,9 @@ def main() -> int:
     parser.add_argument("--out", default="finetune.png", help="where the picture goes")
     parser.add_argument("--quick", action="store_true", help="a few steps only, without a demand on accuracy")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if tl.cuda.is_available() else "cpu")
     options, _ = parser.parse_known_args()  # a notebook's kernel brings arguments of its own
+    tl.set_default_device(options.device)
     few, trials, steps, width = ((1, 5), 1, 10, 8) if options.quick else (FEW, 8, 100, 32)
 
     tl.manual_seed(options.seed)
@@ -172,9 +174,9 @@ def main() -> int:
         tl.save({"features": model.features.state_dict(), "digits": [0, 1, 2, 3, 4]}, saved)
         for trial in progress(range(trials), "digits 5 to 9", unit="trial"):
             rng = np.random.default_rng(options.seed + trial)
-            by_digit = [rng.permutation(np.flatnonzero(new_labels.numpy() == k)) for k in range(5)]
+            by_digit = [rng.permutation(np.flatnonzero(new_labels.cpu().numpy() == k)) for k in range(5)]
             for i, n in enumerate(few):
-                rows = tl.from_numpy(np.concatenate([of_one[:n] for of_one in by_digit]))
+                rows = tl.as_tensor(np.concatenate([of_one[:n] for of_one in by_digit]))
                 labelled = new_images[rows], new_labels[rows]
                 asked = held_images[held_new], held_labels[held_new] - 5
                 reached[WAYS[0]][i, trial] = accuracy(from_scratch(width, labelled, steps), *asked)
@@ -189,7 +191,7 @@ def main() -> int:
             f"{n}: {v.mean():.1%} ({v.min():.0%} to {v.max():.0%})" for n, v in zip(few, reached[way], strict=True)
         ]
         print(f"{way:>24}   " + "   ".join(cells))
-    shown = tl.from_numpy(np.stack([np.flatnonzero(new_labels.numpy() == k)[:5] for k in range(5)], 1).reshape(-1))
+    shown = tl.as_tensor(np.stack([np.flatnonzero(new_labels.cpu().numpy() == k)[:5] for k in range(5)], 1).reshape(-1))
     draw(options.out, reached, few, new_images[shown])
     print(f"picture in {options.out}")
     scratch, frozen = (reached[way].mean(1)[:2] for way in WAYS[:2])

@@ -7,7 +7,7 @@
 # letters. A logistic regression on the bag of letters around each place divides none (88%, as if no word ever began), one that knows
 # which letter is at which place 29%.
 #
-#     python examples/language_of_names.py [--out language_of_names.png] [--quick]
+#     python examples/language_of_names.py [--out language_of_names.png] [--quick] [--device cpu]
 
 # %%
 from __future__ import annotations
@@ -136,14 +136,20 @@ def bags_around(name: Name) -> np.ndarray:
 
 
 # %%
+def batch(examples: list[Example]) -> tuple[PackedSequence, PackedSequence]:
+    """Batches are put together in main memory."""
+    read, begins = packed_collate(examples)
+    return read.to(tl.get_default_device()), begins.to(tl.get_default_device())
+
+
 @tl.no_grad()
 def answers(model: nn.Module, examples: list[Example]) -> list[np.ndarray]:
     """For each name, how probable it is of each letter that it begins a word."""
     model.eval()
     said: list[np.ndarray] = []
     for i in range(0, len(examples), 256):
-        read, _ = packed_collate(examples[i : i + 256])
-        said += [probable[:, 1].numpy() for probable in unpack_sequence(tl.softmax(model(read), 1))]
+        read, _ = batch(examples[i : i + 256])
+        said += [probable[:, 1].cpu().numpy() for probable in unpack_sequence(tl.softmax(model(read), 1))]
     model.train()
     return said
 
@@ -166,7 +172,7 @@ def train(
     for step, rows in enumerate(progress, 1):
         for group in optimizer.param_groups:
             group["lr"] = rate(step, steps, warmup=steps // 20, most=lr)
-        read, begins = packed_collate([examples[i] for i in rows])
+        read, begins = batch([examples[i] for i in rows])
         optimizer.zero_grad()
         F.cross_entropy(model(read), begins).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -216,7 +222,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few names only, without a demand on accuracy")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if tl.cuda.is_available() else "cpu")
     options, _ = parser.parse_known_args()  # a notebook's kernel brings arguments of its own
+    tl.set_default_device(options.device)
 
     tl.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)

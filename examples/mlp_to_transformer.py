@@ -5,7 +5,7 @@
 # and a small vision Transformer. All four are trained by the same lines, with the same optimizer, schedule and shifts; the table at the end
 # has their accuracy on images they have not seen, their parameters and their time. It takes about a minute.
 #
-#     python examples/mlp_to_transformer.py [--out mlp_to_transformer.png] [--quick]
+#     python examples/mlp_to_transformer.py [--out mlp_to_transformer.png] [--quick] [--device cpu]
 
 # %%
 from __future__ import annotations
@@ -150,7 +150,9 @@ def main() -> int:
     parser.add_argument("--out", default="mlp_to_transformer.png", help="where the picture goes")
     parser.add_argument("--quick", action="store_true", help="two epochs only, without a demand on accuracy")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if tl.cuda.is_available() else "cpu")
     options, _ = parser.parse_known_args()  # a notebook's kernel brings arguments of its own
+    tl.set_default_device(options.device)
 
     images, labels, held_images, held_labels = load(options.seed)
     data = images.reshape(-1, 1, 8, 8), labels, held_images.reshape(-1, 1, 8, 8), held_labels

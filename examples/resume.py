@@ -6,7 +6,7 @@
 # killed (SIGKILL: no last words) at steps drawn at random, and started again each time: it goes on from its newest checkpoint, in the middle of
 # a pass over the data. Both end with the same weights, which SHA-256 tells.
 #
-#     python examples/resume.py [--out resume.png] [--quick]
+#     python examples/resume.py [--out resume.png] [--quick] [--device cpu]
 
 # %%
 from __future__ import annotations
@@ -59,11 +59,12 @@ class Shifted(Dataset):
 
 
 # %%
-def run(folder: Path, steps: int, every: int, width: int) -> None:
+def run(folder: Path, device: str, steps: int, every: int, width: int) -> None:
     """Train to the end, with a checkpoint after each `every` steps; says each step on standard output."""
     tl.manual_seed(0)
+    tl.use_deterministic_algorithms(True)  # on a GPU; the CPU has no others
     images, labels, held_images, held_labels = load(0)
-    model = make_model(width)
+    model = make_model(width).to(device)
     optimizer = tl.optim.Adam(model.parameters(), lr=3e-3)
     schedule = tl.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     loader = DataLoader(Shifted(images, labels), batch_size=64, shuffle=True, num_workers=2)
@@ -73,7 +74,7 @@ def run(folder: Path, steps: int, every: int, width: int) -> None:
     step, losses = found["step"], found["losses"]
     while step < steps:
         for x, y in loader:
-            loss = F.cross_entropy(model(x), y)
+            loss = F.cross_entropy(model(x.to(device)), y.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -85,7 +86,7 @@ def run(folder: Path, steps: int, every: int, width: int) -> None:
             print(step, flush=True)
             if step == steps:
                 break
-    reached = accuracy(model, held_images.reshape(-1, 1, 8, 8), held_labels)
+    reached = accuracy(model, held_images.reshape(-1, 1, 8, 8).to(device), held_labels.to(device))
     tl.save({"losses": losses, "weights": fingerprint(model), "accuracy": reached}, folder / "result.safetensors")
 
 
@@ -93,7 +94,7 @@ def fingerprint(model: nn.Module) -> str:
     """SHA-256 over the names and bytes of all weights and statistics."""
     sha = hashlib.sha256()
     for name, value in model.state_dict().items():
-        sha.update(name.encode() + value.numpy().tobytes())
+        sha.update(name.encode() + value.cpu().numpy().tobytes())
     return sha.hexdigest()
 
 
@@ -172,15 +173,16 @@ def main() -> int:
         "--seed", type=int, default=None, help="of the steps at which the run is killed; none: other ones each time"
     )
     parser.add_argument("--folder", type=Path, help="be the run itself, with its checkpoints in this folder")
+    parser.add_argument("--device", default="cuda" if tl.cuda.is_available() else "cpu")
     options, _ = parser.parse_known_args()  # a notebook's kernel brings arguments of its own
     steps, every, width, kills = (30, 7, 4, 1) if options.quick else (300, 25, 16, 4)
     if options.folder:
-        run(options.folder, steps, every, width)
+        run(options.folder, options.device, steps, every, width)
         return 0
 
     places = sorted((np.random.default_rng(options.seed).choice(steps - 2, kills, replace=False) + 1).tolist())
     with tempfile.TemporaryDirectory() as folder:
-        settings = ["--quick"] if options.quick else []
+        settings = ["--device", options.device, *(["--quick"] if options.quick else [])]
         whole, killed, jumps = both(Path(folder), steps, places, settings)
     for kill, resumed in jumps:
         print(

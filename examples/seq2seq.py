@@ -5,7 +5,7 @@
 # (attention). They see how some ten thousand numbers below a million are written, and are then asked for others. After two minutes on one core
 # more than 99% of these are written without a single wrong letter.
 #
-#     python examples/seq2seq.py [--out seq2seq.png] [--quick]
+#     python examples/seq2seq.py [--out seq2seq.png] [--quick] [--device cpu]
 
 # %%
 from __future__ import annotations
@@ -157,7 +157,7 @@ def looked_at(model: Writer, number: int, text: str) -> np.ndarray:
     start, memory = model.read(packed_digits([number]))
     given = tl.tensor([0, *letters_of(text[:-1])]).unsqueeze(1)
     written, _ = model.writer(model.letters(given), start)
-    return model.score(written.transpose(0, 1), memory)[1][0].numpy()
+    return model.score(written.transpose(0, 1), memory)[1][0].cpu().numpy()
 
 
 def mistakes(model: Writer, numbers: list[int]) -> list[tuple[int, str]]:
@@ -187,7 +187,8 @@ def train(
         began = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = rate(step, steps, warmup=min(100, steps // 4), most=lr)
-        digits, given, wanted = packed_collate([examples[i] for i in rows])
+        batch = packed_collate([examples[i] for i in rows])  # in main memory
+        digits, given, wanted = (part.to(tl.get_default_device()) for part in batch)
         optimizer.zero_grad()
         loss = F.cross_entropy(model(digits, given), wanted)
         loss.backward()
@@ -245,7 +246,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few numbers only, without a demand on the match")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if tl.cuda.is_available() else "cpu")
     options, _ = parser.parse_known_args()  # a notebook's kernel brings arguments of its own
+    tl.set_default_device(options.device)
 
     tl.manual_seed(options.seed)
     numbers, held = load(most=300 if options.quick else 4000, rng=np.random.default_rng(options.seed))

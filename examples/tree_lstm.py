@@ -7,7 +7,7 @@
 # It takes two and a half minutes on one core, and is right about 59% of the gaps in files that it has not seen; a bag of the same nodes is about
 # 45%, and the commonest kind 30%.
 #
-#     python examples/tree_lstm.py [--out tree_lstm.png] [--quick]
+#     python examples/tree_lstm.py [--out tree_lstm.png] [--quick] [--device cpu]
 
 # %%
 from __future__ import annotations
@@ -164,7 +164,7 @@ def labels(trees: list[Tree]) -> tl.Tensor:
 @tl.no_grad()
 def answers(model: nn.Module, trees: list[Tree]) -> np.ndarray:
     model.eval()
-    said = [model(trees[i : i + 64]).argmax(1).numpy() for i in range(0, len(trees), 64)]
+    said = [model(trees[i : i + 64]).argmax(1).cpu().numpy() for i in range(0, len(trees), 64)]
     model.train()
     return np.concatenate(said)
 
@@ -193,7 +193,7 @@ class Bag(nn.Module):
             for name, n in Counter(tree.names).items():
                 if name in self.number:
                     row[self.number[name]] = np.log1p(n)
-        return tl.from_numpy(found)
+        return tl.as_tensor(found)
 
     def forward(self, trees: list[Tree]) -> tl.Tensor:
         return self.linear(self.counts(trees))
@@ -239,7 +239,7 @@ def train(
         losses.append(loss.item())
         seen, spent = seen + len(some), spent + time.perf_counter() - began
         if step % every == 0 or step == len(batches):
-            checks.append((step, float((answers(model, held) == labels(held).numpy()).mean())))
+            checks.append((step, float((answers(model, held) == labels(held).cpu().numpy()).mean())))
         progress.set_postfix(
             loss=f"{np.mean(losses[-50:]):.3f}",
             trees_per_s=f"{seen / spent:.0f}",
@@ -291,7 +291,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a few trees only, without a demand on accuracy")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if tl.cuda.is_available() else "cpu")
     options, _ = parser.parse_known_args()  # a notebook's kernel brings arguments of its own
+    tl.set_default_device(options.device)
 
     tl.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
@@ -308,8 +310,8 @@ def main() -> int:
     epochs, every = (1, 10) if options.quick else (options.epochs, 150)
     losses, checks = train(model, trees, few, epochs, lr=4e-3, every=every, rng=rng)
 
-    truth = labels(held).numpy()
-    commonest = int(np.bincount(labels(trees).numpy()).argmax())
+    truth = labels(held).cpu().numpy()
+    commonest = int(np.bincount(labels(trees).cpu().numpy()).argmax())
     said = {
         "TreeLSTM": answers(model, held),
         "bag of nodes": answers(bag, held),

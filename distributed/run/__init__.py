@@ -1,0 +1,1 @@
+"""Supervises training over MPI: ``python -m tensorlib.distributed.run -n 4 train.py``."""

@@ -1,0 +1,89 @@
+"""Tensors on GPUs, on their way through this machine's memory: pinned, and in the order of streams, so that neither the program nor its GPU waits.
+
+    down      what the program has given the GPU so far, then the copy to `here`, on a stream beside the program's
+    arrived   the communication thread goes on when an event says that the copy is done
+    up        back, on the same stream
+    landed    what the program gives its GPU from now on waits for that
+
+For tensors in main memory nothing has to be moved: `here` is the tensor. On other devices the copies are made at once.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import tensorlib as tl
+
+from .progress import Steps
+
+__all__ = ["Staged"]
+
+
+class _Reached:
+    """An event as collectives wait for requests."""
+
+    def __init__(self, event: Any) -> None:
+        self.Test, self.Wait = event.query, event.synchronize
+
+
+class Staged:
+    """A contiguous tensor `there`, and its elements `here`, in main memory."""
+
+    def __init__(self, there: tl.Tensor) -> None:
+        self.there = self.here = there
+        self._event: Any = None
+        self.on_gpu = there.is_cuda
+        if self.on_gpu:
+            self.here = tl.empty(there.shape, dtype=there.dtype, device="cpu").pin_memory()
+            self._beside = tl.cuda.Stream(there.device)
+            self.follow()
+        elif there.device.type != "cpu":
+            self.here = there.cpu()
+
+    def follow(self) -> None:
+        """The program's stream is this thread's current one."""
+        if self.on_gpu:
+            self.stream = tl.cuda.current_stream(self.there.device)
+
+    def down(self) -> None:
+        """Begin to copy to `here`, behind what the program has given its stream."""
+        if self.on_gpu:
+            self._beside.wait_stream(self.stream)
+            with tl.cuda.stream(self._beside), tl.no_grad():
+                self.here.copy_(self.there, non_blocking=True)
+            self._event = self._beside.record_event()
+        else:
+            self._copy(self.here, self.there)
+
+    def arrived(self) -> Steps:
+        """Until `here` can be read."""
+        if self._event is not None:
+            yield _Reached(self._event)  # type: ignore[misc]  # what is asked of a request
+
+    def wait(self) -> None:
+        """The same, for a program that has nothing else to do."""
+        if self._event is not None:
+            self._event.synchronize()
+
+    def up(self) -> None:
+        """Begin to copy back. Any thread may."""
+        if self.on_gpu:
+            with tl.cuda.stream(self._beside), tl.no_grad():
+                self.there.copy_(self.here, non_blocking=True)
+        else:
+            self._copy(self.there, self.here)
+
+    def ordered(self) -> AbstractContextManager[None]:
+        """Within, work goes behind the program's own, in whichever thread."""
+        return tl.cuda.stream(self.stream if self.on_gpu else None)
+
+    def landed(self) -> None:
+        """What the stream is given from now on finds the new values."""
+        if self.on_gpu:
+            self.stream.wait_stream(self._beside)
+
+    def _copy(self, to: tl.Tensor, source: tl.Tensor) -> None:
+        if to is not source:
+            with tl.no_grad():
+                to.copy_(source)

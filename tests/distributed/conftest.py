@@ -1,0 +1,32 @@
+"""The tests of this folder hold on any number of ranks. Collected by pytest they run on one; test_launched.py runs them under mpirun."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from tensorlib.distributed.world import launched
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A rank that fails says so and ends the job: the others may wait for it."""
+    report = yield
+    if report.failed and launched():
+        from mpi4py import MPI
+
+        import tensorlib.distributed as dist
+
+        os.write(2, f"\nrank {dist.rank()} failed {item.nodeid}, {report.when}\n{report.longreprtext}\n".encode())
+        MPI.COMM_WORLD.Abort(1)
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if launched() and os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) != "0":
+        reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+        config.pluginmanager.unregister(reporter)
