@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import tensorlib as tl
 
 from .calls import under_way
+from .gpus import Exchange, link
 from .progress import Steps, submit
 from .shared import SharedBuffer
 from .staging import Staged
@@ -66,15 +67,19 @@ class GradBucket:
         self.numbers, self._index, self._last = numbers, index, last
         self._parameters = [reducer.parameters[i] for i in numbers]
         dtype, device = self._parameters[0].dtype, self._parameters[0].device
+        between = link(reducer.group, device)
         places, end = [], 0
         for p in self._parameters:
             places.append(end)
             end += -(-p.numel() * p.itemsize // _LINE) * (_LINE // p.itemsize)
-        self.memory = SharedBuffer(reducer.group, end + extra, dtype)
-        self._sent, self.flags = self.memory.tensor[:end], self.memory.tensor[end:]
+        in_memory = end
+        if between is not None:
+            end, in_memory = -(-end // between.ranks_here) * between.ranks_here, 0
+        self.memory = SharedBuffer(reducer.group, in_memory + extra, dtype)
+        self._sent, self.flags = self.memory.tensor[:in_memory], self.memory.tensor[in_memory:]
         self._here = device.type == "cpu"
         self._buffer = self._sent if self._here else tl.zeros(end, dtype=dtype, device=device)
-        self._stage = Staged(self._buffer)
+        self._stage: Staged | Exchange = Staged(self._buffer) if between is None else Exchange(between, self._buffer)
         self.views = [
             self._buffer[start : start + p.numel()].view(p.shape)
             for start, p in zip(places, self._parameters, strict=True)
@@ -84,6 +89,11 @@ class GradBucket:
                 tl.autograd.set_grad_place(p, view)
         self.waiting = 0
         """How many gradients are still to come in this backward."""
+
+    @property
+    def needs_core(self) -> bool:
+        """Whether summing it is work for a core of this node, like backward's own."""
+        return self.memory.on_one_node and isinstance(self._stage, Staged)
 
     def index(self) -> int:
         """Its place in the order of the buckets."""
@@ -111,18 +121,26 @@ class GradBucket:
 
     def all_reduce(self) -> Steps:
         """The mean over ranks."""
+        scale = 1 / self.divisor
+        if isinstance(self._stage, Exchange):
+            return self._exchanged(self._stage.all_reduce(scale), scale)
         self._stage.down()
-        return self._averaged()
+        return self._staged(self._stage, scale)
 
-    def _averaged(self) -> Steps:
-        yield from self._stage.arrived()
+    def _exchanged(self, gradients: Steps, scale: float) -> Steps:
+        yield from gradients
+        if self.flags.numel():
+            yield from self.memory.all_reduce(scale)
+
+    def _staged(self, stage: Staged, scale: float) -> Steps:
+        yield from stage.arrived()
         if not self._here:
-            self._sent.copy_(self._stage.here)
-        yield from self.memory.all_reduce(1 / self.divisor)
+            self._sent.copy_(stage.here)
+        yield from self.memory.all_reduce(scale)
         if not self._here:
-            self._stage.here.copy_(self._sent)
-            self._stage.up()
-            self._stage.landed()
+            stage.here.copy_(self._sent)
+            stage.up()
+            stage.landed()
 
     def follow(self) -> None:
         """The gradients come from this thread's current stream."""
@@ -200,7 +218,7 @@ class Reducer:
         self._finished.clear()
         self._sent.clear()
         self._complete = 0
-        self._early = self._hook is not None or not self.buckets[-1].memory.on_one_node or cores_are_free(self.group)
+        self._early = self._hook is not None or not self.buckets[-1].needs_core or cores_are_free(self.group)
         for bucket in self.buckets:
             bucket.waiting = sum(p.requires_grad for p in bucket._parameters)
 

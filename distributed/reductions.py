@@ -12,7 +12,7 @@ from . import moves
 from .moves import Port
 from .progress import Steps
 
-__all__ = ["ReduceOp", "all_reduce", "check_op", "combine"]
+__all__ = ["ReduceOp", "all_reduce", "check_op", "combine", "is_known_to_mpi"]
 
 
 class ReduceOp(str, Enum):
@@ -82,6 +82,11 @@ def combine(op: str, parts: Sequence[tl.Tensor], out: tl.Tensor) -> None:
         out[block].copy_(total.div_(len(parts)) if op == "mean" else total)
 
 
+def is_known_to_mpi(dtype: tl.DType) -> bool:
+    """Whether MPI can combine it, so that nothing has to be combined here."""
+    return dtype not in _HALVES
+
+
 def all_reduce(port: Port, flat: tl.Tensor, op: str, ordered: bool = False) -> Steps:
     """Combine the ranks' `flat`, in place. `ordered`, and where MPI does not know the dtype: in the order of the ranks.
 
@@ -90,7 +95,7 @@ def all_reduce(port: Port, flat: tl.Tensor, op: str, ordered: bool = False) -> S
     size = port.group.size
     if size == 1:
         return
-    if flat.dtype not in _HALVES and not (
+    if is_known_to_mpi(flat.dtype) and not (
         (flat.dtype.is_floating_point and op in ("min", "max")) or (ordered and op in ("sum", "mean", "prod"))
     ):
         yield from _by_mpi(port, "Allreduce", flat, op)

@@ -5,12 +5,14 @@
     up        back, on the same stream
     landed    what the program gives its GPU from now on waits for that
 
-For tensors in main memory nothing has to be moved: `here` is the tensor. On other devices the copies are made at once.
+For tensors in main memory nothing has to be moved: `here` is the tensor. Nor where MPI takes the GPU's memory itself (`direct`): then only the
+streams keep the order. On other devices the copies are made at once.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import tensorlib as tl
@@ -28,14 +30,15 @@ class _Reached:
 
 
 class Staged:
-    """A contiguous tensor `there`, and its elements `here`, in main memory."""
+    """A contiguous tensor `there`, and its elements `here`, where MPI takes them: in main memory, or if `direct` where they are."""
 
-    def __init__(self, there: tl.Tensor) -> None:
+    def __init__(self, there: tl.Tensor, direct: bool = False) -> None:
         self.there = self.here = there
         self._event: Any = None
         self.on_gpu = there.is_cuda
         if self.on_gpu:
-            self.here = tl.empty(there.shape, dtype=there.dtype, device="cpu").pin_memory()
+            if not direct:
+                self.here = tl.empty(there.shape, dtype=there.dtype, device="cpu").pin_memory()
             self._beside = tl.cuda.Stream(there.device)
             self.follow()
         elif there.device.type != "cpu":
@@ -46,15 +49,27 @@ class Staged:
         if self.on_gpu:
             self.stream = tl.cuda.current_stream(self.there.device)
 
-    def down(self) -> None:
-        """Begin to copy to `here`, behind what the program has given its stream."""
+    def begin(self) -> None:
+        """The stream beside goes on behind what the program has given its own."""
         if self.on_gpu:
             self._beside.wait_stream(self.stream)
-            with tl.cuda.stream(self._beside), tl.no_grad():
-                self.here.copy_(self.there, non_blocking=True)
+
+    @contextmanager
+    def beside(self) -> Iterator[tl.cuda.Stream]:
+        """Within, work goes to the stream beside, in whichever thread."""
+        with tl.cuda.stream(self._beside), tl.no_grad():
+            yield self._beside
+
+    def down(self) -> None:
+        """Begin to copy to `here`, behind what the program has given its stream."""
+        self.begin()
+        self.fetch()
+
+    def fetch(self) -> None:
+        """Begin to copy to `here`, behind what the stream beside was given."""
+        self._copy(self.here, self.there)
+        if self.on_gpu:
             self._event = self._beside.record_event()
-        else:
-            self._copy(self.here, self.there)
 
     def arrived(self) -> Steps:
         """Until `here` can be read."""
@@ -68,11 +83,7 @@ class Staged:
 
     def up(self) -> None:
         """Begin to copy back. Any thread may."""
-        if self.on_gpu:
-            with tl.cuda.stream(self._beside), tl.no_grad():
-                self.there.copy_(self.here, non_blocking=True)
-        else:
-            self._copy(self.there, self.here)
+        self._copy(self.there, self.here)
 
     def ordered(self) -> AbstractContextManager[None]:
         """Within, work goes behind the program's own, in whichever thread."""
@@ -85,5 +96,5 @@ class Staged:
 
     def _copy(self, to: tl.Tensor, source: tl.Tensor) -> None:
         if to is not source:
-            with tl.no_grad():
-                to.copy_(source)
+            with self.beside() if self.on_gpu else tl.no_grad():
+                to.copy_(source, non_blocking=self.on_gpu)

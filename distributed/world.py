@@ -18,6 +18,8 @@ from .calls import GROUPS, under_way
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from .gpus import Link
+
 __all__ = [
     "Group", "barrier", "destroy_process_group", "get_rank", "get_world_size", "init", "init_process_group", "is_available", "is_initialized",
     "local_rank", "local_size", "new_group", "node_count", "rank", "size",
@@ -50,6 +52,8 @@ class Group:
     """The same on all members, and no other group's."""
     calls: int = field(default=0, repr=False)
     """How many collectives this process has begun on `comm`."""
+    links: dict[tuple[str, ...], Link | None] = field(default_factory=dict, repr=False)
+    """Between the members' GPUs (gpus.py), by the names of these."""
 
     @property
     def size(self) -> int:
@@ -187,6 +191,7 @@ def destroy_process_group(group: Group | None = None) -> None:
         return
     if leaving is _world:
         progress.end()
+        _close_links()
     for name in ("across", "node", "background", "comm"):
         comm = getattr(leaving, name)
         setattr(leaving, name, None)
@@ -194,6 +199,17 @@ def destroy_process_group(group: Group | None = None) -> None:
             comm.Free()
     if leaving is _world:
         _world, _nodes = None, 1
+
+
+def _close_links() -> None:
+    """What is between GPUs, once all its ranks are done with it."""
+    for group in sorted(GROUPS, key=lambda group: group.number):
+        for between in filter(None, group.links.values()):
+            between.settle()
+            assert group.comm is not None
+            group.comm.Barrier()
+            between.close()
+        group.links.clear()
 
 
 def member(group: Group | None, operation: str) -> Group:

@@ -159,6 +159,9 @@ class DeviceProperties:
     shared_memory_per_multiprocessor: int
     L2_cache_size: int
     is_integrated: bool
+    pci_domain_id: int
+    pci_bus_id: int
+    pci_device_id: int
 
 
 def get_device_properties(device: Any = None) -> DeviceProperties:
@@ -174,7 +177,7 @@ def get_device_properties(device: Any = None) -> DeviceProperties:
         name.decode() if isinstance(name, bytes) else str(name), found["major"], found["minor"], found["totalGlobalMem"],
         found["multiProcessorCount"], found["warpSize"], found["maxThreadsPerBlock"], found["maxThreadsPerMultiProcessor"],
         found["regsPerMultiprocessor"], found["sharedMemPerBlock"], found["sharedMemPerMultiprocessor"], found["l2CacheSize"],
-        bool(found["integrated"]),
+        bool(found["integrated"]), found["pciDomainID"], found["pciBusID"], found["pciDeviceID"],
     )  # fmt: skip
 
 

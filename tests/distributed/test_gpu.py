@@ -1,8 +1,10 @@
-"""Collectives and data-parallel training on GPUs, through pinned memory of the host; without a GPU on the stand-in. Right for any number of ranks."""
+"""Collectives and data-parallel training on GPUs: through pinned memory of the host, by NCCL where each rank has a GPU, and by an MPI that takes GPU
+memory. Without a GPU on the stand-in, which has two: four ranks can not link theirs. Right for any number of ranks."""
 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,22 +13,24 @@ import pytest
 import tensorlib as tl
 import tensorlib.distributed as dist
 from tensorlib import backends
-from tensorlib.distributed import DistributedDataParallel as DDP
+from tensorlib.distributed import DistributedDataParallel as DDP, gpu_memory, gpus, progress, world
 from tests.distributed.models import assert_same_everywhere, mine, mlp, rows
 from tests.gpu import render, standin
 
 RANK, SIZE = dist.rank(), dist.size()
+REAL = tl.cuda.is_available()
 
 
 @pytest.fixture(autouse=True)
 def _gpu() -> Iterator[None]:
-    if tl.cuda.is_available():
+    if REAL:
         yield
         return
     if render.compiler() is None:
         pytest.skip("no GPU, and no C++ compiler to run kernels on the CPU")
     with standin.installed():
         yield
+        world._close_links()
     for device in [d for d in backends._backends if d.type == "cuda"]:
         del backends._backends[device]
 
@@ -57,6 +61,101 @@ def test_collectives(dtype: Any, async_op: bool) -> None:
     gathered = dist.all_gather(tl.full((1,), RANK, dtype=dtype, device=where))
     assert x.tolist() == [SIZE - 1] * 2 and [g.tolist() for g in gathered] == [[r] for r in range(SIZE)]
     assert all(g.device == where for g in gathered)
+
+
+def as_on(nodes: int) -> world.Group:
+    """All ranks, as if they were on so many nodes with equally many neighbours each."""
+    whole = world.init()
+    if whole.background is None:
+        return whole
+    node = whole.background.Split(RANK * nodes // SIZE)
+    across = whole.background.Split(node.rank)
+    return world.Group(whole.ranks, whole.rank, whole.comm, whole.background, node, across)
+
+
+def can_link(nodes: int, direct: bool = False) -> bool:
+    """Whether the ranks of each node have GPUs of their own, and something to say to each other."""
+    here = SIZE // nodes
+    return SIZE > 1 and here <= tl.cuda.device_count() and (here > 1 or direct)
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["staged", "direct"])
+@pytest.mark.parametrize("dtype", [tl.float32, tl.float64, tl.bfloat16, tl.float16], ids=str)
+@pytest.mark.parametrize("nodes", [1, 2, SIZE])
+def test_gpus_sum_among_themselves(nodes: int, dtype: Any, direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if SIZE % nodes:
+        return
+    if not REAL:  # the stand-in's memory is main memory
+        monkeypatch.setattr(gpu_memory, "taken_by_mpi", lambda group: direct)
+    elif direct and SIZE > 1:
+        direct = gpu_memory.taken_by_mpi(world.init())
+    group, where = as_on(nodes), dist.local_device()
+    between = gpus.link(group, where)
+    assert (between is not None) == can_link(nodes, direct)
+    if between is None:
+        return
+    assert gpus.link(group, where) is between
+    x = tl.arange(24, dtype=dtype, device=where) * (RANK + 1)
+    exchange = gpus.Exchange(between, x)
+    for turn in range(2):
+        progress.submit(exchange.all_reduce(0.25), world.init()).wait()
+        factor = SIZE * (SIZE + 1) / 8 * (SIZE / 4) ** turn
+        assert x.tolist() == [i * factor for i in range(24)]
+    between.settle()
+    dist.barrier()
+    between.close()
+
+
+@pytest.mark.parametrize("fault", ["off", "library"])
+def test_without_nccl_gradients_take_the_other_way(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if fault == "off":
+        monkeypatch.setenv("TENSORLIB_NCCL", "0")
+    else:
+        import cupy.cuda.nccl
+
+        def fail() -> None:
+            raise RuntimeError("NCCL_ERROR_SYSTEM_ERROR: no route")
+
+        monkeypatch.setattr(cupy.cuda.nccl, "get_unique_id", fail)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        assert gpus.link(as_on(1), dist.local_device()) is None
+    said = [str(warning.message) for warning in heard]
+    tried = fault == "library" and can_link(1) and RANK == 0
+    assert [True for words in said if "NCCL does not work on rank 0 (NCCL_ERROR_SYSTEM_ERROR: no route)" in words] == [
+        True
+    ] * tried
+
+
+PROGRAMS = {
+    "right": """
+from tests.gpu import standin
+from tensorlib.distributed import gpu_memory
+with standin.installed():
+    print("right" if gpu_memory.trial() else "wrong")""",
+    "wrong": """
+from tensorlib.distributed import rank
+print("right" if rank() else "wrong")""",
+    "crash": """
+import os
+from tensorlib.distributed import rank
+print("right", flush=True)
+if rank():
+    os.abort()""",
+    "silence": """
+import time
+time.sleep(100)""",
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_mpi_gets_gpu_memory_only_after_a_trial_of_its_own(program: str) -> None:
+    if RANK == SIZE - 1:
+        assert gpu_memory._proven(("-c", PROGRAMS[program]), limit=30 if program != "silence" else 1) == (
+            program == "right"
+        )
+    assert REAL or not gpu_memory._promised()  # MPI from PyPI does not take it
+    dist.barrier()
 
 
 @pytest.mark.parametrize("hook", [None, dist.allreduce_hook, dist.fp16_compress_hook], ids=["plain", "hook", "float16"])

@@ -23,7 +23,7 @@ import numpy as np
 import tensorlib.ops.special
 from tests.gpu import render
 
-from . import arrays, cublas, memory, streams
+from . import arrays, cublas, memory, nccl, streams
 
 __all__ = ["installed", "make"]
 
@@ -146,6 +146,7 @@ class _Runtime(ModuleType):
             "maxThreadsPerBlock": 1024, "sharedMemPerBlock": 48 << 10, "sharedMemPerBlockOptin": 227 << 10, "l2CacheSize": 50 << 20,
             "maxThreadsPerMultiProcessor": 2048, "regsPerBlock": 65536, "clockRate": 1, "memoryClockRate": 1, "memoryBusWidth": 1,
             "regsPerMultiprocessor": 65536, "sharedMemPerMultiprocessor": 228 << 10, "integrated": 0,
+            "pciDomainID": 0, "pciBusID": device, "pciDeviceID": 0,
         }  # fmt: skip
 
     def memcpy(self, dst: int, src: int, size: int, kind: int) -> None:
@@ -203,7 +204,9 @@ def make() -> dict[str, ModuleType]:
     )  # fmt: skip
     cupyx = _module("cupyx", scatter_add=lambda a, slices, value: a.scatter_add(slices, value))
     cupyx.scipy = _module("cupyx.scipy", special=special)  # type: ignore[attr-defined]
+    cuda.nccl = nccl.make()  # type: ignore[attr-defined]
     found = [
+        cuda.nccl,
         cupyx.scipy,
         special,
         cupy,
