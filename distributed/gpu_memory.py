@@ -1,7 +1,7 @@
 """Whether MPI sends and sums memory of GPUs itself: believed only after a run of other processes has done so, because one that can not may crash.
 
 1. MPI's own word      MPIX_GPU_query_support (MPICH), MPIX_Query_cuda_support (Open MPI); what PyPI has says no, and nothing is started
-2. a trial             two ranks of their own, `mpirun -n 2 python -m tensorlib.distributed.gpu_memory`, sum and exchange on this node's GPU
+2. a trial             two ranks of their own, of `python -m tensorlib.distributed.gpu_memory`, sum and exchange on this node's GPU
                        what gradients need; a wrong number, a crash or 60 s without an end mean no
 3. all nodes agree
 """
@@ -70,15 +70,20 @@ def _loaded(name: str) -> list[str]:
 
 def _proven(program: tuple[str, ...] = ("-m", "tensorlib.distributed.gpu_memory"), limit: float = _LIMIT) -> bool:
     """Whether two ranks of their own get through the trial."""
-    from .run.launch import find_mpirun
+    from .run.launch import find_mpirun, launch
 
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OF_THE_JOB)}
     try:
+        job = launch(find_mpirun(None), 2, None, (), (sys.executable, *program), "trial", environment)
         child = subprocess.Popen(
-            [find_mpirun(None), "-n", "2", sys.executable, *program],
+            job.command,
             env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
-    except OSError:
+    except (
+        OSError,
+        ValueError,
+        subprocess.TimeoutExpired,
+    ):  # no mpirun, an unknown one, one that does not say which it is
         return False
     try:
         said, _ = child.communicate(timeout=limit)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tensorlib import backends
 from tensorlib.distributed import DistributedDataParallel as DDP, gpu_memory, gpus, progress, world
 from tests.distributed.models import assert_same_everywhere, mine, mlp, rows
 from tests.gpu import render, standin
+from tests.sources import ROOT
 
 RANK, SIZE = dist.rank(), dist.size()
 REAL = tl.cuda.is_available()
@@ -128,7 +130,9 @@ def test_without_nccl_gradients_take_the_other_way(fault: str, monkeypatch: pyte
 
 
 PROGRAMS = {
-    "right": """
+    "right": f"""
+import sys
+sys.path.append({str(ROOT)!r})
 from tests.gpu import standin
 from tensorlib.distributed import gpu_memory
 with standin.installed():
@@ -149,11 +153,12 @@ time.sleep(100)""",
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_mpi_gets_gpu_memory_only_after_a_trial_of_its_own(program: str) -> None:
+def test_mpi_gets_gpu_memory_only_after_a_trial_of_its_own(program: str, tmp_path: Path) -> None:
     if RANK == SIZE - 1:
-        assert gpu_memory._proven(("-c", PROGRAMS[program]), limit=30 if program != "silence" else 1) == (
-            program == "right"
-        )
+        script = tmp_path / "trial.py"
+        script.write_text(PROGRAMS[program])
+        limit = 1 if program == "silence" else 30
+        assert gpu_memory._proven((str(script),), limit) == (program == "right")
     assert REAL or not gpu_memory._promised()  # MPI from PyPI does not take it
     dist.barrier()
 
