@@ -14,8 +14,14 @@ class Precision:
         self.allow_tf32 = allow_tf32
 
 
+class Convolutions(Precision):
+    """The same for convolutions. ``enabled``: cuDNN computes those on GPUs, where it and its frontend (nvidia-cudnn-frontend) are installed."""
+
+    enabled = True
+
+
 matmul = Precision(allow_tf32=False)  # as tl.backends.cuda.matmul
-convolutions = Precision(allow_tf32=True)  # as tl.backends.cudnn, PyTorch's name
+convolutions = Convolutions(allow_tf32=True)  # as tl.backends.cudnn, PyTorch's name
 
 
 def set_float32_matmul_precision(precision: str) -> None:

@@ -1,9 +1,8 @@
-"""Convolutions: the image unrolled into a matrix of columns (im2col), and cuBLAS; groups of few channels straight from the image.
+"""Convolutions: by cuDNN where that serves (cudnn.py); else the image unrolled into a matrix of columns (im2col), and cuBLAS; groups of few
+channels straight from the image.
 
 Workspace is bounded: as many images at once as fit. Where an image has few places, all of a chunk's images share one product. Sums are in an order
 that shapes fix: gradients of images are gathered, those of weights are products, and nothing is added atomically.
-
-Where cuDNN's frontend (nvidia-cudnn-frontend) is to serve, its graphs take the place of the three lanes below; it needs a device to be tried on.
 
 Dimension letters: N images, C channels, F filters, G groups, P places of the result, K rows of the columns (channels of a group times taps).
 """
@@ -18,6 +17,7 @@ from tensorlib.ops.convolution import Ints, Pairs, out_sizes
 from tensorlib.tensor import Tensor
 
 from . import lane
+from .cudnn import convolve
 from .launch import Source, empty
 from .matmul import LIMIT, SERVED, fill_zero, product, spread
 
@@ -83,6 +83,8 @@ def _convolution(
     if not out.numel():
         return out
     x, weight = x.contiguous(), weight.contiguous()
+    if x.numel() and weight.numel() and convolve("conv_fprop", x, weight, out, stride, padding, dilation):
+        return out if bias is None else out + bias.reshape((1, filters, *(1,) * len(size)))
     if groups > 1 and own * filters // groups <= FEW:
         at.launch("direct", out, x, weight, bias, n, channels, filters, groups, over=at.places, rows=filters, images=n)
     elif n > 1 and at.places < JOINT and not at.plain:
@@ -150,6 +152,8 @@ def _grad_input(
         fill_zero(out)
         return out
     y, weight = y.contiguous(), weight.contiguous()
+    if convolve("conv_dgrad", y, weight, out, stride, padding, dilation):
+        return out
     if groups > 1 and own * filters // groups <= FEW:
         at.launch(
             "direct_grad_input", out, y, weight, n, channels, filters, groups, over=at.size, rows=channels, images=n
@@ -200,6 +204,8 @@ def _grad_weight(
         fill_zero(out)
         return out
     y, x = y.contiguous(), x.contiguous()
+    if convolve("conv_wgrad", x, y, out, stride, padding, dilation):
+        return out
     if groups > 1 and own * filters // groups <= FEW:
         SOURCE("direct_grad_weight", T=y.dtype)(out.numel(), 256, out, y, x, n, channels, filters, groups, *at.numbers)
         return out

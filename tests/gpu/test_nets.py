@@ -12,8 +12,9 @@ import pytest
 
 import tensorlib as tl
 from tensorlib import gpu
-from tensorlib.gpu import attention, convolution, matmul, pooling, recurrent
+from tensorlib.gpu import attention, convolution, cudnn, matmul, pooling, recurrent
 from tests.cases import FORWARD, PLAIN, TRANSPOSED, Case, assert_close, cases, flat, leaves, typical
+from tests.gpu import standin
 from tests.gpu.conftest import REAL
 
 FAMILIES = (matmul, convolution, recurrent, attention, pooling)
@@ -197,3 +198,68 @@ def test_captured() -> None:
         want = [t.tolist() for t in step(x * k)]
         assert [t.tolist() for t in graph(x * k)] == want
     assert graph.captured
+
+
+# ---- cuDNN ----
+@pytest.fixture
+def with_cudnn(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """cuDNN's frontend: the real one on a GPU where it is installed, else its stand-in."""
+    if REAL:
+        return pytest.importorskip("cudnn")
+    monkeypatch.setattr(cudnn, "frontend", lambda: standin.cudnn)
+    monkeypatch.setattr(cudnn, "_own", cudnn._Own())
+    monkeypatch.setattr(standin.cudnn, "PLANNED", [])
+    return standin.cudnn
+
+
+CONVOLUTIONS = [c for d in (tl.float32, tl.float16) for c in cases(where=lambda op: op.name == "convolution", dtype=d)]
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+def test_convolutions_by_cudnn(case: Case, with_cudnn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tl.backends.cudnn, "allow_tf32", False)
+    if case.dtype is tl.float32:
+        compare(case, 8.0)
+    else:
+        test_halves(case)
+    if not REAL:
+        x, weight = case.args()[:2]
+        done = {graph.kind for graph in with_cudnn.PLANNED}
+        assert ("conv_fprop" in done) == (
+            0 not in (*x.shape, *weight.shape) and case.outputs(*case.args())[0].numel() > 0
+        )
+
+
+def test_what_cudnn_has_no_plan_for_runs_without_it(with_cudnn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w = tl.randn(2, 3, 8, 8, device="cuda"), tl.randn(4, 3, 3, 3, device="cuda")
+    want = tl.nn.functional.conv2d(x, w)
+    if not REAL:
+        assert len(with_cudnn.PLANNED) == 1
+        tl.nn.functional.conv2d(x + 1, w)
+        assert len(with_cudnn.PLANNED) == 1, "planned once for its shapes"
+        monkeypatch.setattr(cudnn, "_own", cudnn._Own())
+        monkeypatch.setattr(with_cudnn, "DECLINED", {"conv_fprop"})
+    else:
+        monkeypatch.setattr(tl.backends.cudnn, "enabled", False)
+    got = tl.nn.functional.conv2d(x, w)
+    assert (got - want).abs().max().item() < 1e-1
+
+
+def test_rounding_to_tf32_is_asked_of_cudnn(with_cudnn: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w = tl.randn(2, 30, 8, 8), tl.randn(4, 30, 3, 3)
+    want = tl.nn.functional.conv2d(x, w)
+    errors = []
+    for allowed in (False, True):
+        monkeypatch.setattr(tl.backends.cudnn, "allow_tf32", allowed)
+        errors.append((tl.nn.functional.conv2d(x.cuda(), w.cuda()).cpu() - want).abs().max().item())
+    assert errors[0] < 1e-4 < errors[1] < 1e-1
+
+
+def test_another_frontend_than_expected_is_told_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cudnn, "frontend", lambda: standin.cudnn)
+    monkeypatch.setattr(cudnn, "_own", cudnn._Own())
+    monkeypatch.delattr(standin.cudnn.pygraph, "deselect_numeric_notes")
+    x, w = tl.randn(2, 3, 8, device="cuda"), tl.randn(4, 3, 3, device="cuda")
+    with pytest.warns(UserWarning, match=r"cuDNN could not plan a convolution \(AttributeError.*enabled = False"):
+        got = tl.nn.functional.conv1d(x, w)
+    assert (got.cpu() - tl.nn.functional.conv1d(x.cpu(), w.cpu())).abs().max().item() < 1e-1

@@ -23,9 +23,9 @@ import numpy as np
 import tensorlib.ops.special
 from tests.gpu import render
 
-from . import arrays, cublas, memory, nccl, streams
+from . import arrays, cublas, cudnn, memory, nccl, streams
 
-__all__ = ["installed", "make"]
+__all__ = ["cudnn", "installed", "make"]
 
 
 class RawKernel:
