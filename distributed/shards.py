@@ -211,13 +211,13 @@ class _Gradients(_Pool):
 
     def begin(self) -> None:
         if self.memory.dtype in (tl.float32, tl.float64) and len(self.views) <= _DEEPEST:
-            self._kept = {k: [] for k, p in enumerate(self.like) if p.ndim == 2}
+            self._kept = {k: [] for k, p in enumerate(self.like) if p.ndim == 2 and p.device.type == "cpu"}
 
     def place(self, slot: int | None) -> None:
         """Where backward is to leave gradients. Those that came as factors so far have a place already, which takes them should they not."""
         if self.memory.dtype in (tl.float32, tl.float64):
             for k, p in enumerate(self.like):
-                if slot is None or not self._kept.get(k):
+                if p.device.type == "cpu" and (slot is None or not self._kept.get(k)):
                     memory = None if slot is None else self.views[slot][k]
                     tl.autograd.set_grad_place(p, memory, put_off=k in self._kept)
 
@@ -237,7 +237,7 @@ class _Gradients(_Pool):
                 view.zero_()
                 continue
             found.append(p)
-            if g.data_ptr() != self._addresses[turn.slot][k]:
+            if g.device.type != "cpu" or g.data_ptr() != self._addresses[turn.slot][k]:
                 view.copy_(g.to_dense())
             p.grad = None
         self.multiply(otherwise)
@@ -404,7 +404,7 @@ class Shards:
             work.wait()
         for pool in self._gradients:
             for p, view in zip(pool.like, pool.views[0], strict=True):
-                p.grad = view if id(p) in self._used else None
+                p.grad = view.to(p.device) if id(p) in self._used else None
         with tl.no_grad():
             if planned.parts:
                 for held in self._floating:

@@ -57,9 +57,9 @@ class Target(Source):
 
     def note(self) -> None:
         """Tell autograd that the values changed here."""
-        if not self._staged:
-            few = self.flat if self.flat.numel() < 64 else self.flat[:0]  # a slice takes longer than a copy of so few
-            few.copy_(few)
+        whole = self.tensor if self._staged else self.flat
+        few = whole if whole.numel() < 64 or not whole.ndim else whole[:0]  # a slice takes longer than a copy of so few
+        few.copy_(few)
 
 
 def check(operation: str, tensor: Any, name: str) -> None:

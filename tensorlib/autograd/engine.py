@@ -380,7 +380,7 @@ def _lane(run: int, op: Op, values: _Values) -> list[Tensor | None] | None:
     if not g.is_cuda:
         return None
     if (there := backend(g.device)).away():
-        with there.handle:
+        with there.visit():
             return _lane(run, op, values)
     from tensorlib.gpu import GRADIENT_LANES
 

@@ -65,6 +65,10 @@ class ArrayBackend:
             values = _bits(values) if isinstance(values, np.generic) else rounded(self.xp, values)
         self.place(handle)[...] = values
 
+    def assign(self, to: int, source: int) -> None:
+        """Overwrite a tensor's elements with those of another of its dtype and shape, which may be in the same memory."""
+        self.place(to)[...] = self.place(source)
+
     def empty(self, shape: tuple[int, ...], dtype: DType) -> int:
         """A tensor of arbitrary contents."""
         return self.own(self.xp.empty(math.prod(shape), _kept_as(dtype)), dtype, shape)

@@ -58,9 +58,35 @@ class CudaBackend(ArrayBackend):
         """Whether another GPU is the current one: enter `handle` to compute on this one."""
         return self._several and self.xp.cuda.runtime.getDevice() != self.device.index
 
+    def visit(self) -> Any:
+        """To be entered where it is `away`. A graph is of one GPU: what another one is given while it is captured would not be in it."""
+        from tensorlib.gpu import capture
+
+        capture.refuse(
+            f"work on {self.device}", "the graph is of another GPU, its example inputs' or else the current one"
+        )
+        return self.handle
+
     def write(self, handle: int, dtype: DType, values: Any) -> None:
         with self.handle:
             super().write(handle, dtype, values)
+
+    def assign(self, to: int, source: int) -> None:
+        into, values = self.place(to), self.place(source)
+        with self.handle:
+            if lib.tl_storage_token(to) == lib.tl_storage_token(source):  # CuPy does not look whether they overlap
+                values = values.copy()
+            into[...] = values
+
+    def adopt(self, array: Any, dtype: DType | None = None) -> int:
+        with self.handle:
+            return super().adopt(array, dtype)
+
+    def view(self, handle: int, dtype: DType) -> Any:
+        if dtype is not dtypes.bfloat16:
+            return self.place(handle)
+        with self.handle:
+            return super().view(handle, dtype)
 
     def place(self, handle: int) -> Any:
         flat = OBJECTS[lib.tl_storage_token(handle)][1]

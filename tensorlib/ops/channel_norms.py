@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from tensorlib.backends import backend
 from tensorlib.errors import ShapeError
 from tensorlib.native import lib
 from tensorlib.ops import rules
@@ -313,7 +314,8 @@ def _batch_norm_on_gpu(
 
     recording = lib.tl_set_grad_enabled(False)
     try:
-        out = serve(input, mean, var, weight, bias, momentum, eps)
+        with backend(input.device).handle:
+            out = serve(input, mean, var, weight, bias, momentum, eps)
     finally:
         lib.tl_set_grad_enabled(recording)
     if out is not None:

@@ -118,14 +118,14 @@ def is_pinned(self: Tensor, device: Any = None) -> bool:
     return copies.is_pinned(self._array)
 
 
-def record_stream(self: Tensor, stream: Any) -> None:
-    """Keep the memory, once this tensor is gone, until `stream` has done what it was given by then.
+def record_stream(self: Tensor, s: Any) -> None:
+    """Keep the memory, once this tensor is gone, until the stream `s` has done what it was given by then.
 
     For tensors that a stream uses beside the one that was current when they were made, which alone gets their memory next.
     """
     if not self.is_cuda:
         raise DeviceError(f"record_stream: the tensor is on {self.device}, expected one on a GPU.")
-    copies.record_stream(self._array, stream._raw)
+    copies.record_stream(self._array, s._raw)
 
 
 def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:

@@ -212,7 +212,7 @@ def _assign_elsewhere(x: Tensor, result: Tensor, name: str, line: int) -> None:
     before = wrap(there.adopt(there.view(x._array, x.dtype), x.dtype)) if result.requires_grad else result
     if not lib.tl_assigning(x._array, result._array, before._array):
         raise_status(name, x.shape)
-    there.write(x._array, x.dtype, there.view(result._array, result.dtype))
+    there.assign(x._array, result._array)
     lib.tl_written(x._array, line)
     lib.tl_rewrite_history(x._array, result._array, line)
 
@@ -428,7 +428,7 @@ def _reference(
     result = attrs.get("dtype", result)  # a cast's own
     if where.type == "cuda":
         if (there := backend(where)).away():
-            with there.handle:
+            with there.visit():
                 return _reference(op, operands, attrs, result, where, line)
         made = _lane(op, operands, attrs, line)
         if made is not None:

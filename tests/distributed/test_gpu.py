@@ -163,6 +163,16 @@ def test_mpi_gets_gpu_memory_only_after_a_trial_of_its_own(program: str, tmp_pat
     dist.barrier()
 
 
+def test_what_is_written_is_missed_where_the_program_waited() -> None:
+    x = tl.ones(3, device=dist.local_device(), requires_grad=True)
+    for many in (3, 300):
+        y = tl.ones(many, device=x.device)
+        made = (y * x.sum()).sum()
+        dist.all_reduce(y, async_op=True).wait()
+        with pytest.raises(tl.GradError, match=r"saved by `mul` .* was overwritten in place at .*test_gpu.py"):
+            made.backward()
+
+
 @pytest.mark.parametrize("hook", [None, dist.allreduce_hook, dist.fp16_compress_hook], ids=["plain", "hook", "float16"])
 def test_training_equals_that_on_the_whole_batch(hook: Any) -> None:
     tl.manual_seed(7)

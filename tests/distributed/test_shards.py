@@ -151,6 +151,12 @@ def test_batches_that_do_not_fill_the_shards(make: Any, rows: int) -> None:
     assert trained(make, None, rows=rows, steps=3) == trained(make, alone(), rows=rows, steps=3)
 
 
+@pytest.mark.parametrize("make", [mlp, conv], ids=lambda make: make.__name__)
+def test_parameters_on_another_device(make: Any) -> None:
+    tl.set_default_device("reference")
+    assert trained(make, None, steps=3) == trained(make, alone(), steps=3)
+
+
 # ---- gradients that are kept as factors ----
 def untouched(model: nn.Module, shard: int, backward: Callable[[], None]) -> None:
     backward()

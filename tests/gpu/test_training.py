@@ -106,7 +106,7 @@ def trained(build: Build, device: str) -> tuple[list[float], dict[str, tl.Tensor
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             losses.append(loss.item())
-        assert all(p.device.type == device for p in model.parameters())
+        assert all(p.device == tl.device(device) for p in model.parameters())
         return losses, model.state_dict()
     finally:
         tl.set_default_device("cpu")
@@ -114,8 +114,12 @@ def trained(build: Build, device: str) -> tuple[list[float], dict[str, tl.Tensor
 
 @pytest.mark.parametrize("name", BUILDS)
 def test_training_steps(name: str) -> None:
+    compare_training(name, "cuda")
+
+
+def compare_training(name: str, device: str) -> None:
     """Weights, dropout's masks and data are the same random numbers on both, so losses and weights are."""
-    here, there = (trained(BUILDS[name], device) for device in ("cpu", "cuda"))
+    here, there = (trained(BUILDS[name], device) for device in ("cpu", device))
     np.testing.assert_allclose(there[0], here[0], rtol=1e-4)
     assert here[0][0] != here[0][-1]
     for key, value in here[1].items():
@@ -175,7 +179,38 @@ def test_devices_do_not_mix() -> None:
     assert (a + b.cpu()).tolist() == [2, 2]
 
 
-@pytest.mark.skipif(tl.cuda.device_count() == 1, reason="with one GPU there is nothing to mix")
+# ---- a GPU that is not the current one ----
+another = pytest.mark.skipif(tl.cuda.device_count() == 1, reason="there is one GPU")
+
+
+@another
+@pytest.mark.parametrize("name", ["conv", "LSTM", "GPT"])
+def test_training_steps_on_another_device(name: str) -> None:
+    compare_training(name, "cuda:1")
+
+
+@another
+@pytest.mark.parametrize("dtype", [tl.float32, tl.bfloat16], ids=str)
+def test_writes_on_another_device(dtype: tl.DType) -> None:
+    x = tl.arange(6, dtype=dtype, device="cuda:1")
+    x[1:].copy_(x[:-1])
+    x[0] = 7
+    x.view(2, 3)[1].mul_(x[:3])
+    assert x.tolist() == [7, 0, 1, 14, 0, 4]
+
+
+@another
+def test_a_graph_of_one_device_takes_no_work_on_another() -> None:
+    x = tl.zeros(2, device="cuda:1")
+    step = tl.cuda.graph(lambda: x.add_(1))
+    for _ in range(3):
+        step()
+    with pytest.raises(tl.errors.CaptureError, match=r"work on cuda:1: can not be captured .*test_training.py"):
+        step()
+    assert x.tolist() == [3, 3]
+
+
+@another
 def test_the_second_device() -> None:
     a = tl.ones(2, 3, device="cuda:1", requires_grad=True)
     (a.exp() @ tl.ones(3, 4, device="cuda:1")).sum().backward()

@@ -45,8 +45,9 @@ def test_two_ranks(initial: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     ours = mpirun(2, PROGRAM, "tensorlib", initial, "-", "-")
     assert ours.returncode == 0, ours.stdout
-    said = [job.communicate(timeout=120)[0] for job in theirs]
-    assert not any(job.returncode for job in theirs), said
+    said = [
+        job.communicate(timeout=120)[0] for job in theirs
+    ]  # their status says nothing: gloo's threads may abort at exit
     found, expected = result(ours.stdout), result(said[0])
     assert found.keys() == expected.keys()
     for name, value in expected.items():

@@ -26,14 +26,13 @@ Signature = inspect.Signature
 LEFT_OUT = {  # by any function here
     "out": "results are always new tensors",
     "layout": "there are two kinds of tensor, each with functions of its own",
-    "pin_memory": "there is no pinned memory",
+    "pin_memory": "the method of that name makes it",
     "memory_format": "tensors have one order of dimensions",
     "size_average": "deprecated there", "reduce": "deprecated there, in losses", "_stacklevel": "deprecated there",
     "names": "dimensions have no names",
     "implicit": "of PyTorch's tracing", "cudnn_enabled": "of one of its backends",
     "out_dtype": "convert the result",
     "sparse_grad": "gathered tensors have dense gradients", "masked_grad": "as dense ones",
-    "non_blocking": "copies end before the call does",
 }  # fmt: skip
 KEPT = ("scatter", "scatter_", "scatter_reduce", "scatter_reduce_")  # where `reduce` is no deprecated argument
 ALWAYS = {
