@@ -125,6 +125,10 @@ class NativeBackend:
     def write(self, handle: int, dtype: DType, values: Any) -> None:
         self.view(handle, dtype)[...] = values
 
+    def assign(self, to: int, source: int) -> None:
+        """Not for what lies in main memory, which C assigns: a sparse tensor says what it lacks."""
+        raise AssertionError(OBJECTS[lib.tl_storage_token(source)][1])
+
     from_numpy = adopt
 
     def to_numpy(self, handle: int, dtype: DType) -> np.ndarray[Any, Any]:
