@@ -25,7 +25,7 @@ import tensorlib as tl
 from .calls import under_way
 from .gpus import Exchange, link
 from .progress import Steps, submit
-from .shared import SharedBuffer
+from .shared import SharedBuffer, all_reduce_together
 from .staging import Staged
 
 if TYPE_CHECKING:
@@ -94,6 +94,11 @@ class GradBucket:
     def needs_core(self) -> bool:
         """Whether summing it is work for a core of this node, like backward's own."""
         return self.memory.on_one_node and isinstance(self._stage, Staged)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it lies where all ranks see it, so that nothing has to be moved."""
+        return self._here and self.memory.on_one_node
 
     def index(self) -> int:
         """Its place in the order of the buckets."""
@@ -275,7 +280,14 @@ class Reducer:
             self._agree(missing)
 
     def _send_rest(self) -> None:
-        for bucket in self.buckets[len(self._sent) :]:
+        rest = self.buckets[len(self._sent) :]
+        if self._hook is None and all(bucket.in_memory for bucket in rest):
+            for bucket in rest:
+                bucket.complete()
+            steps = all_reduce_together([bucket.memory for bucket in rest], 1 / rest[0].divisor)
+            self._sent += [submit(steps, self.group)] * len(rest)
+            rest = []
+        for bucket in rest:
             self._send(bucket)
         flags = None if self._flag_memory is None else submit(self._flag_memory.all_reduce(1), self.group)
         for bucket, sent in zip(self.buckets, self._sent, strict=True):

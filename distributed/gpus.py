@@ -122,7 +122,9 @@ def _communicator(group: Group, device: tl.Device) -> tuple[Any, str | None]:
     nccl: Any = None
     ticket = problem = None
     try:
-        import cupy.cuda.nccl
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # CuPy warns where there is none; `_linked` says what that means here
+            import cupy.cuda.nccl
 
         nccl = cupy.cuda.nccl
         if not nccl.available:

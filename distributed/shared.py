@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .progress import Steps
     from .world import Group
 
-__all__ = ["SharedBuffer"]
+__all__ = ["SharedBuffer", "all_reduce_together"]
 
 
 class SharedBuffer:
@@ -101,35 +101,31 @@ class SharedBuffer:
         return self._by_messages(parts, pairs, scale, begin, end)
 
     # ---- on one node ----
-    def _meet(self) -> Iterator[MPI.Request]:
-        """A barrier of the node, after which each rank sees what the others wrote before it."""
-        assert self._window is not None and self.group.node is not None
-        self._window.Sync()
-        yield self.group.node.Ibarrier()
-        self._window.Sync()
-
     def _in_memory(self, parts: Any, pairs: Any, scale: float, begin: int, end: int) -> Steps:
+        yield from _meet([self])
+        self._sum_share(parts, pairs, scale, begin, end)
+        yield from _meet([self])
+
+    def _sum_share(self, parts: Any, pairs: Any, scale: float, begin: int, end: int) -> None:
         low, high = share(end - begin, self.group.size, self.group.rank)
         low, high = begin + low, begin + high
-        yield from self._meet()
         if low < high:
             outs = [runs[0][low:high] for runs in self._runs]
             _sum(outs, [self._runs[rank][slot][low:high] for rank, slot in parts], pairs, scale)
-        yield from self._meet()
 
     # ---- over nodes ----
     def _by_nodes(self, scale: float, begin: int, end: int) -> Steps:
         assert self.group.across is not None
         low, high = share(end - begin, self._ranks_here, self._place)
         here = [runs[0][begin + low : begin + high] for runs in self._runs]
-        yield from self._meet()
+        yield from _meet([self])
         if low < high:
             mine = here[self._place]
             _sum([mine], here, None, 1.0)
             for piece in pieces(mine):
                 yield self.group.across.Iallreduce(mpi().IN_PLACE, piece.numpy())
             _sum(here, [mine], None, scale)
-        yield from self._meet()
+        yield from _meet([self])
 
     def _by_messages(self, parts: Any, pairs: Any, scale: float, begin: int, end: int) -> Steps:
         """In pieces, so that no message is too long. Each rank receives its share of every part, and sends the sum back."""
@@ -176,6 +172,25 @@ class SharedBuffer:
         size = self.dtype.itemsize
         counts = [(high - low) * size for low, high in shares]
         return [memory(self.tensor), counts, [(start + low) * size for low, _ in shares], mpi().BYTE]
+
+
+def all_reduce_together(buffers: Sequence[SharedBuffer], scale: float) -> Steps:
+    """`SharedBuffer.all_reduce` of several that are `on_one_node`, between two barriers for all of them."""
+    yield from _meet(buffers)
+    for buffer in buffers:
+        buffer._sum_share([(rank, 0) for rank in range(buffer.group.size)], None, scale, 0, buffer.numel)
+    yield from _meet(buffers)
+
+
+def _meet(buffers: Sequence[SharedBuffer]) -> Iterator[MPI.Request]:
+    """A barrier of the node, after which each rank sees what the others wrote to these before it."""
+    windows = [buffer._window for buffer in buffers if buffer._window is not None]
+    for window in windows:
+        window.Sync()
+    assert buffers[0].group.node is not None
+    yield buffers[0].group.node.Ibarrier()
+    for window in windows:
+        window.Sync()
 
 
 def share(n: int, ranks: int, rank: int) -> tuple[int, int]:

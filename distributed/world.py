@@ -6,7 +6,7 @@ import atexit
 import importlib.util
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +191,7 @@ def destroy_process_group(group: Group | None = None) -> None:
         return
     if leaving is _world:
         progress.end()
-        _close_links()
+    _close_links(GROUPS if leaving is _world else [leaving])
     for name in ("across", "node", "background", "comm"):
         comm = getattr(leaving, name)
         setattr(leaving, name, None)
@@ -201,9 +201,9 @@ def destroy_process_group(group: Group | None = None) -> None:
         _world, _nodes = None, 1
 
 
-def _close_links() -> None:
+def _close_links(groups: Iterable[Group]) -> None:
     """What is between GPUs, once all its ranks are done with it."""
-    for group in sorted(GROUPS, key=lambda group: group.number):
+    for group in sorted(groups, key=lambda group: group.number):
         for between in filter(None, group.links.values()):
             between.settle()
             assert group.comm is not None

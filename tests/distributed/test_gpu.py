@@ -32,7 +32,7 @@ def _gpu() -> Iterator[None]:
         pytest.skip("no GPU, and no C++ compiler to run kernels on the CPU")
     with standin.installed():
         yield
-        world._close_links()
+        world._close_links(world.GROUPS)
     for device in [d for d in backends._backends if d.type == "cuda"]:
         del backends._backends[device]
 
