@@ -26,7 +26,7 @@ from .world import Group
 __all__ = ["Exchange", "Link", "link"]
 
 # As nccl.h numbers them; CuPy has not always had a name for the last one.
-_TYPES = {"int8": 0, "uint8": 1, "int32": 2, "int64": 4, "float16": 6, "float32": 7, "float64": 8, "bfloat16": 9}
+_TYPES = {"float16": 6, "float32": 7, "float64": 8, "bfloat16": 9}
 _SUM = 0
 
 
@@ -49,17 +49,15 @@ class Link:
 
     def sum_shares(self, flat: tl.Tensor, share: tl.Tensor, stream: tl.cuda.Stream) -> None:
         """This rank's share becomes the sum of the node's."""
-        kind = _TYPES[flat.dtype.name]
         if self._communicator is not None:
-            self._communicator.reduceScatter(
-                flat.data_ptr(), share.data_ptr(), share.numel(), kind, _SUM, stream.cuda_stream
-            )
+            places, kind = (flat.data_ptr(), share.data_ptr()), _TYPES[flat.dtype.name]
+            self._communicator.reduceScatter(*places, share.numel(), kind, _SUM, stream.cuda_stream)
 
     def gather_shares(self, share: tl.Tensor, flat: tl.Tensor, stream: tl.cuda.Stream) -> None:
         """All ranks of the node get each other's shares."""
-        kind = _TYPES[flat.dtype.name]
         if self._communicator is not None:
-            self._communicator.allGather(share.data_ptr(), flat.data_ptr(), share.numel(), kind, stream.cuda_stream)
+            places, kind = (share.data_ptr(), flat.data_ptr()), _TYPES[flat.dtype.name]
+            self._communicator.allGather(*places, share.numel(), kind, stream.cuda_stream)
 
     def settle(self) -> None:
         """Wait until this rank is done."""
