@@ -196,7 +196,8 @@ class Reducer:
         """Called as a backward begins that will be averaged."""
         self._hook: tuple[Any, Hook] | None = None
         self._flag_memory: SharedBuffer | None = None  # with a hook, which takes the last bucket's place
-        self._open = self._early = False
+        self._open = False
+        self._beside, self._together = self._agreed()
         self._complete = 0
         """How many buckets, from the first on, have all their gradients of this backward."""
         self._finished: set[int] = set()
@@ -211,6 +212,19 @@ class Reducer:
         self._flag_memory = SharedBuffer(self.group, self.flags.numel(), tl.float32)
         self.flags = self._flag_memory.tensor
 
+    def _agreed(self) -> tuple[bool, bool]:
+        """Whether buckets travel while backward goes on, and otherwise, whether they are summed together. As how many collectives they
+        are carried out follows, so all ranks must say the same, whatever their cores, threads and graphs."""
+        assert self.group.comm is not None
+        free = cores_are_free(self.group) or not all(bucket.needs_core for bucket in self.buckets)
+        own = free, all(bucket.in_memory for bucket in self.buckets)
+        beside, together = zip(*self.group.comm.allgather(own), strict=True)
+        return all(beside), all(together)
+
+    @property
+    def _early(self) -> bool:
+        return self._beside or self._hook is not None
+
     # ---- one backward ----
     def begin(self) -> None:
         """A backward is under way that reaches the parameters."""
@@ -223,7 +237,6 @@ class Reducer:
         self._finished.clear()
         self._sent.clear()
         self._complete = 0
-        self._early = self._hook is not None or not self.buckets[-1].needs_core or cores_are_free(self.group)
         for bucket in self.buckets:
             bucket.waiting = sum(p.requires_grad for p in bucket._parameters)
 
@@ -280,14 +293,12 @@ class Reducer:
             self._agree(missing)
 
     def _send_rest(self) -> None:
-        rest = self.buckets[len(self._sent) :]
-        if self._hook is None and all(bucket.in_memory for bucket in rest):
-            for bucket in rest:
+        if self._together and not self._early:  # then no rank has sent any
+            for bucket in self.buckets:
                 bucket.complete()
-            steps = all_reduce_together([bucket.memory for bucket in rest], 1 / rest[0].divisor)
-            self._sent += [submit(steps, self.group)] * len(rest)
-            rest = []
-        for bucket in rest:
+            steps = all_reduce_together([bucket.memory for bucket in self.buckets], 1 / self.buckets[0].divisor)
+            self._sent = [submit(steps, self.group)] * len(self.buckets)
+        for bucket in self.buckets[len(self._sent) :]:
             self._send(bucket)
         flags = None if self._flag_memory is None else submit(self._flag_memory.all_reduce(1), self.group)
         for bucket, sent in zip(self.buckets, self._sent, strict=True):

@@ -71,8 +71,8 @@ class Link:
 
 
 def link(group: Group, device: tl.Device) -> Link | None:
-    """The group's link between these devices, where all of its ranks can have one. Collective; the same one every time."""
-    if group.comm is None or device.type != "cuda":
+    """The group's link between these devices, where all of its ranks can have one. Collective, whatever they are; the same one every time."""
+    if group.comm is None:
         return None
     assert group.node is not None
     names: list[str | None] = group.comm.allgather(_name(device))
@@ -86,7 +86,7 @@ def link(group: Group, device: tl.Device) -> Link | None:
 
 def _name(device: tl.Device) -> str | None:
     """Which GPU of the node it is, whatever its number in this process; None: not one to link."""
-    if os.environ.get("TENSORLIB_NCCL", "1") == "0":
+    if device.type != "cuda" or os.environ.get("TENSORLIB_NCCL", "1") == "0":
         return None
     found = tl.cuda.get_device_properties(device)
     return f"{found.pci_domain_id}:{found.pci_bus_id}:{found.pci_device_id}"

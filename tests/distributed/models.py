@@ -13,6 +13,11 @@ import tensorlib.distributed as dist
 from tensorlib import nn
 
 ROWS = 4  # of each rank
+FREE_CORES: dict[str, Callable[[dist.Group], bool]] = {  # by which buckets may travel while backward goes on
+    "free cores": lambda group: True,
+    "no free core": lambda group: False,
+    "a free core on rank 0": lambda group: group.rank == 0,
+}
 
 
 def rows(n: int, seed: int = 0) -> tl.Tensor:

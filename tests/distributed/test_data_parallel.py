@@ -15,6 +15,7 @@ from tensorlib import nn
 from tensorlib.distributed import DistributedDataParallel as DDP, buckets
 from tensorlib.nn import functional as F
 from tests.distributed.models import (
+    FREE_CORES,
     assert_close,
     assert_same_everywhere,
     batch_of,
@@ -30,6 +31,11 @@ from tests.distributed.models import (
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     tl.manual_seed(7)
+
+
+@pytest.fixture(autouse=True, params=FREE_CORES)
+def _free_cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "cores_are_free", FREE_CORES[request.param])
 
 
 def trained(model: nn.Module, inner: nn.Module, batch: Callable[[int], tl.Tensor], steps: int = 5) -> nn.Module:

@@ -11,8 +11,17 @@ import pytest
 import tensorlib as tl
 import tensorlib.distributed as dist
 from tensorlib import nn
-from tensorlib.distributed import DistributedDataParallel as DDP
-from tests.distributed.models import assert_close, assert_same_everywhere, batch_of, gradients, mlp, reference, rows
+from tensorlib.distributed import DistributedDataParallel as DDP, buckets
+from tests.distributed.models import (
+    FREE_CORES,
+    assert_close,
+    assert_same_everywhere,
+    batch_of,
+    gradients,
+    mlp,
+    reference,
+    rows,
+)
 
 several = pytest.mark.skipif(dist.size() == 1, reason="one rank waits for nobody")
 
@@ -20,6 +29,11 @@ several = pytest.mark.skipif(dist.size() == 1, reason="one rank waits for nobody
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     tl.manual_seed(7)
+
+
+@pytest.fixture(autouse=True, params=FREE_CORES)
+def _free_cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "cores_are_free", FREE_CORES[request.param])
 
 
 def batches(rank: int) -> int:
