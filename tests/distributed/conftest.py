@@ -25,8 +25,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+def speaks() -> bool:
+    """Whether this process is the one of its job that prints and writes the record of results; the others would write over it."""
+    return not launched() or os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) == "0"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if not speaks():
+        config.option.xmlpath = None
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    if launched() and os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) != "0":
+    if not speaks():
         reporter: Any = config.pluginmanager.getplugin("terminalreporter")
         config.pluginmanager.unregister(reporter)
