@@ -5,7 +5,8 @@ A backward that is to be averaged over ranks runs like this on each of them:
     begin       the first hook of any parameter, or of the model's output, asks to be called when backward ends
     finished    a parameter's last use is done: its gradient moves into the bucket. The buckets are sent in one fixed order, each as soon
                 as it and those before it are complete, so ranks agree although their graphs differ. Where all ranks are on one node nothing
-                travels, and summing is work like backward's own: then it begins at the end, unless a core is free for it
+                travels, and summing is work like backward's own: then it begins at the end, unless a core is free for it, and gradients
+                of large weights need not be there as such (factors.py)
     end         what is missing is completed by zeros and sent; then everything is waited for
 
 Behind the last bucket travel flags: which parameters have a gradient at all (one that has none anywhere keeps none), and where backward
@@ -16,16 +17,17 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence, Set as AbstractSet
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import tensorlib as tl
 
 from .calls import under_way
+from .factors import Factors
 from .gpus import Exchange, link
 from .progress import Steps, submit
-from .shared import SharedBuffer, all_reduce_together
+from .shared import SharedBuffer, meet
 from .staging import Staged
 
 if TYPE_CHECKING:
@@ -68,9 +70,9 @@ class GradBucket:
         self._parameters = [reducer.parameters[i] for i in numbers]
         dtype, device = self._parameters[0].dtype, self._parameters[0].device
         between = link(reducer.group, device)
-        places, end = [], 0
+        self._places, end = [], 0
         for p in self._parameters:
-            places.append(end)
+            self._places.append(end)
             end += -(-p.numel() * p.itemsize // _LINE) * (_LINE // p.itemsize)
         in_memory = end
         if between is not None:
@@ -82,7 +84,7 @@ class GradBucket:
         self._stage: Staged | Exchange = Staged(self._buffer) if between is None else Exchange(between, self._buffer)
         self.views = [
             self._buffer[start : start + p.numel()].view(p.shape)
-            for start, p in zip(places, self._parameters, strict=True)
+            for start, p in zip(self._places, self._parameters, strict=True)
         ]
         for p, view in zip(self._parameters, self.views, strict=True):
             if self._here and p.dtype in (tl.float32, tl.float64):
@@ -168,11 +170,25 @@ class GradBucket:
             )
         return g is not None
 
-    def complete(self) -> None:
-        """Parameters without a gradient stand for zeros."""
-        for k, view in enumerate(self.views):
-            if not self.place(k):
+    def complete(self, without: AbstractSet[int] = frozenset()) -> None:
+        """Parameters without a gradient stand for zeros. Some are left alone."""
+        for k, (i, view) in enumerate(zip(self.numbers, self.views, strict=True)):
+            if i not in without and not self.place(k):
                 view.zero_()
+
+    def everywhere(self, k: int) -> list[tl.Tensor]:
+        """The k-th parameter's gradient on every rank, where it is `in_memory`."""
+        start, p = self._places[k], self._parameters[k]
+        return [memory.view(p.shape) for memory in self.memory.everywhere(start, start + p.numel())]
+
+    def sum_share(self, without: AbstractSet[int]) -> None:
+        """This rank's part of the mean over ranks, where it is `in_memory`, between two meetings of the ranks. Some parameters are left alone."""
+        begin = 0
+        for i, start, p in zip(self.numbers, self._places, self._parameters, strict=True):
+            if i in without:
+                self.memory.sum_share(1 / self.divisor, begin, start)
+                begin = start + p.numel()
+        self.memory.sum_share(1 / self.divisor, begin, self.memory.numel)
 
 
 class Reducer:
@@ -197,7 +213,12 @@ class Reducer:
         self._hook: tuple[Any, Hook] | None = None
         self._flag_memory: SharedBuffer | None = None  # with a hook, which takes the last bucket's place
         self._open = False
-        self._beside, self._together = self._agreed()
+        self._beside, together = self._agreed()
+        self._factors: Factors | None = None
+        """Where there are any, nothing is sent before backward ends, and all is summed in the memory that ranks share."""
+        if together and not self._beside:
+            places = [bucket.everywhere(k) for _, (bucket, k) in sorted(self._place.items())]
+            self._factors = Factors(group, self.parameters, places)
         self._complete = 0
         """How many buckets, from the first on, have all their gradients of this backward."""
         self._finished: set[int] = set()
@@ -209,6 +230,9 @@ class Reducer:
     def set_hook(self, state: Any, hook: Hook) -> None:
         """Have buckets averaged by ``hook(state, bucket)``. Collective."""
         self._hook = (state, hook)
+        if self._factors is not None:
+            self._factors.release()
+            self._factors = None
         self._flag_memory = SharedBuffer(self.group, self.flags.numel(), tl.float32)
         self.flags = self._flag_memory.tensor
 
@@ -276,7 +300,8 @@ class Reducer:
         if error is not None and not isinstance(error, Exception):
             return  # the program is ending
         n = len(self.parameters)
-        missing = [i for i, p in enumerate(self.parameters) if p.grad is None]
+        shown = set() if self._factors is None else self._factors.show()
+        missing = [i for i, p in enumerate(self.parameters) if i not in shown and p.grad is None]
         self.flags[:n] = 1
         self.flags[n:] = 0
         for i in missing:
@@ -285,19 +310,18 @@ class Reducer:
             self.flags[n + self.group.rank] = 1
         with under_way("DistributedDataParallel: gradients", self.group):
             try:
-                self._send_rest()
+                self._send_rest(shown)
             except Exception:
                 if error is None:
                     raise
         if error is None:
             self._agree(missing)
 
-    def _send_rest(self) -> None:
-        if self._together and not self._early:  # then no rank has sent any
+    def _send_rest(self, shown: set[int]) -> None:
+        if self._factors is not None:
             for bucket in self.buckets:
-                bucket.complete()
-            steps = all_reduce_together([bucket.memory for bucket in self.buckets], 1 / self.buckets[0].divisor)
-            self._sent = [submit(steps, self.group)] * len(self.buckets)
+                bucket.complete(self._factors.aside)
+            self._sent = [submit(self._sum_together(self._factors), self.group)] * len(self.buckets)
         for bucket in self.buckets[len(self._sent) :]:
             self._send(bucket)
         flags = None if self._flag_memory is None else submit(self._flag_memory.all_reduce(1), self.group)
@@ -305,6 +329,21 @@ class Reducer:
             _take(bucket, sent)
         if flags is not None:
             flags.wait()
+        for i in shown:
+            bucket, k = self._place[i]
+            self.parameters[i].grad = bucket.views[k]
+
+    def _sum_together(self, factors: Factors) -> Steps:
+        memories = [factors.memory, *(bucket.memory for bucket in self.buckets)]
+        yield from meet(memories)
+        alone, mixed = factors.found()
+        if mixed:
+            factors.multiply_own(mixed)
+            yield from meet(memories)
+        for bucket in self.buckets:
+            bucket.sum_share(alone)
+        factors.multiply(alone, 1 / self.buckets[0].divisor)
+        yield from meet(memories)
 
     def shadow(self) -> None:
         """Take part in the others' backward with gradients of zero."""

@@ -253,7 +253,7 @@ class _Gradients(_Pool):
             for slot, turns in enumerate(subtrees(kept)):
                 factors, g, x = zip(*(kept[turn] for turn in turns), strict=True)
                 joins = [turn.slot - turn.low for turn in turns]
-                if not tl.fused.sum_products_(self.views[slot][k], g, x, joins, factors):
+                if not tl.fused.sum_products_([self.views[slot][k]], g, x, joins, factors):
                     raise tl.errors.TensorlibError(
                         f"shards: gradients of a weight {tuple(self.like[k].shape)} can not be multiplied."
                     )

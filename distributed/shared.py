@@ -31,18 +31,19 @@ if TYPE_CHECKING:
     from .progress import Steps
     from .world import Group
 
-__all__ = ["SharedBuffer", "all_reduce_together"]
+__all__ = ["SharedBuffer", "meet"]
 
 
 class SharedBuffer:
     """`slots` runs of `numel` elements on each rank, zeros at first, of which sums over the ranks are made.
 
-    Made by all ranks of the group together. `tensor` is this rank's first run. All else is for the communication thread: the generators that
+    Made by all ranks of the group together; where it is not `needed`, nobody is told that there is no room to share it. `tensor` is this
+    rank's first run. All else is for the communication thread: the generators that
     `join` and `all_reduce` return go to `progress.submit`. The memory lives as long as any tensor in it on any rank, and until the next buffer
     of the group is made.
     """
 
-    def __init__(self, group: Group, numel: int, dtype: tl.DType, slots: int = 1) -> None:
+    def __init__(self, group: Group, numel: int, dtype: tl.DType, slots: int = 1, needed: bool = True) -> None:
         self.group, self.numel, self.dtype, self.slots = group, numel, dtype, slots
         self._window: MPI.Win | None = None
         self._ranks_here = 1
@@ -51,7 +52,7 @@ class SharedBuffer:
         if group.comm is not None:
             _release_unused(group)
             node = group.comm.Split_type(mpi().COMM_TYPE_SHARED, key=group.rank)
-            nodes = group.comm.allgather((node.size, _room(total * node.size)))
+            nodes = group.comm.allgather((node.size, _room(total * node.size, needed)))
             if node.size > 1 and total and all(here == (node.size, True) for here in nodes):
                 self._window, memories = _map(total, node)
                 self._ranks_here = node.size
@@ -102,30 +103,35 @@ class SharedBuffer:
 
     # ---- on one node ----
     def _in_memory(self, parts: Any, pairs: Any, scale: float, begin: int, end: int) -> Steps:
-        yield from _meet([self])
-        self._sum_share(parts, pairs, scale, begin, end)
-        yield from _meet([self])
-
-    def _sum_share(self, parts: Any, pairs: Any, scale: float, begin: int, end: int) -> None:
-        low, high = share(end - begin, self.group.size, self.group.rank)
-        low, high = begin + low, begin + high
+        yield from meet([self])
+        low, high = share(begin, end, self.group.size, self.group.rank)
         if low < high:
-            outs = [runs[0][low:high] for runs in self._runs]
-            _sum(outs, [self._runs[rank][slot][low:high] for rank, slot in parts], pairs, scale)
+            _sum(self.everywhere(low, high), [self._runs[rank][slot][low:high] for rank, slot in parts], pairs, scale)
+        yield from meet([self])
+
+    def everywhere(self, begin: int, end: int) -> list[tl.Tensor]:
+        """`tensor[begin:end]` of every rank of the node."""
+        return [runs[0][begin:end] for runs in self._runs]
+
+    def sum_share(self, scale: float, begin: int, end: int) -> None:
+        """What `all_reduce` of these elements does on this rank between two meetings, where it is `on_one_node`."""
+        low, high = share(begin, end, self.group.size, self.group.rank)
+        if low < high:
+            _sum(runs := self.everywhere(low, high), runs, None, scale)
 
     # ---- over nodes ----
     def _by_nodes(self, scale: float, begin: int, end: int) -> Steps:
         assert self.group.across is not None
-        low, high = share(end - begin, self._ranks_here, self._place)
-        here = [runs[0][begin + low : begin + high] for runs in self._runs]
-        yield from _meet([self])
+        low, high = share(begin, end, self._ranks_here, self._place)
+        here = self.everywhere(low, high)
+        yield from meet([self])
         if low < high:
             mine = here[self._place]
             _sum([mine], here, None, 1.0)
             for piece in pieces(mine):
                 yield self.group.across.Iallreduce(mpi().IN_PLACE, piece.numpy())
             _sum(here, [mine], None, scale)
-        yield from _meet([self])
+        yield from meet([self])
 
     def _by_messages(self, parts: Any, pairs: Any, scale: float, begin: int, end: int) -> Steps:
         """In pieces, so that no message is too long. Each rank receives its share of every part, and sends the sum back."""
@@ -136,7 +142,7 @@ class SharedBuffer:
                 _sum([self.tensor[begin:end]], runs, pairs, scale)
             return
         for start, stop in bounds(end - begin, self.dtype.itemsize):
-            shares = [share(stop - start, group.size, rank) for rank in range(group.size)]
+            shares = [share(0, stop - start, group.size, rank) for rank in range(group.size)]
             start += begin
             low, high = shares[group.rank]
             received = tl.empty(len(parts), max(high - low, 0), dtype=self.dtype, device="cpu")
@@ -174,15 +180,7 @@ class SharedBuffer:
         return [memory(self.tensor), counts, [(start + low) * size for low, _ in shares], mpi().BYTE]
 
 
-def all_reduce_together(buffers: Sequence[SharedBuffer], scale: float) -> Steps:
-    """`SharedBuffer.all_reduce` of several that are `on_one_node`, between two barriers for all of them."""
-    yield from _meet(buffers)
-    for buffer in buffers:
-        buffer._sum_share([(rank, 0) for rank in range(buffer.group.size)], None, scale, 0, buffer.numel)
-    yield from _meet(buffers)
-
-
-def _meet(buffers: Sequence[SharedBuffer]) -> Iterator[MPI.Request]:
+def meet(buffers: Sequence[SharedBuffer]) -> Iterator[MPI.Request]:
     """A barrier of the node, after which each rank sees what the others wrote to these before it."""
     windows = [buffer._window for buffer in buffers if buffer._window is not None]
     for window in windows:
@@ -193,10 +191,10 @@ def _meet(buffers: Sequence[SharedBuffer]) -> Iterator[MPI.Request]:
         window.Sync()
 
 
-def share(n: int, ranks: int, rank: int) -> tuple[int, int]:
-    """Which of n elements a rank sums: (begin, end), in whole runs of 64 elements as far as there are."""
-    each = -(-n // (ranks * 64)) * 64
-    return min(rank * each, n), min((rank + 1) * each, n)
+def share(begin: int, end: int, ranks: int, rank: int) -> tuple[int, int]:
+    """Which of the elements from begin to end a rank sums, in whole runs of 64 elements as far as there are."""
+    each = -(-(end - begin) // (ranks * 64)) * 64
+    return min(begin + rank * each, end), min(begin + (rank + 1) * each, end)
 
 
 def _sum(outs: list[tl.Tensor], parts: list[tl.Tensor], pairs: Any, scale: float) -> None:
@@ -238,15 +236,15 @@ def _as_tensors(found: Any, buffer: SharedBuffer) -> list[tl.Tensor]:
     return [whole[slot * buffer.numel : (slot + 1) * buffer.numel] for slot in range(buffer.slots)]
 
 
-def _room(nbytes: int) -> bool:
+def _room(nbytes: int, needed: bool) -> bool:
     """Whether the node's shared memory can hold so much: a container may have little, and writing beyond it would end the process."""
     try:
         free = os.statvfs("/dev/shm")
     except OSError:
         return False
     room = free.f_bavail * free.f_frsize
-    if 2 * nbytes <= room:
-        return True
+    if 2 * nbytes <= room or not needed:
+        return 2 * nbytes <= room
     warnings.warn(
         f"distributed: the ranks of this node need {nbytes >> 20} MiB of shared memory, and /dev/shm has {room >> 20} MiB free: messages are used "
         "instead, which is slower.",

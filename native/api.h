@@ -48,7 +48,7 @@ tl_tensor *tl_base(tl_tensor *t);
 tl_tensor *tl_grad_of(tl_tensor *t);
 uintptr_t tl_grad_id(tl_tensor *t);
 void tl_set_grad(tl_tensor *t, tl_tensor *g);
-bool tl_set_grad_place(tl_tensor *leaf, tl_tensor *memory, bool puts_off);
+bool tl_set_grad_place(tl_tensor *leaf, tl_tensor *memory, bool puts_off, tl_tensor *factors);
 tl_tensor *tl_take_factors(tl_tensor *leaf, uintptr_t *x);
 bool tl_accumulate_grad_copy(tl_tensor *leaf, tl_tensor *g);
 void tl_mark_number(tl_tensor *t);
@@ -56,6 +56,9 @@ bool tl_is_sole(const tl_tensor *t);
 int tl_layout(int n, tl_tensor *const *ts, int64_t *out, int room);
 int tl_hooks(tl_tensor *t);
 void tl_set_hooks(tl_tensor *t, int key);
+/* to its hooks, before it is accumulated */
+void tl_show_grad(tl_tensor *leaf);
+void tl_move_hooks(tl_tensor *to, tl_tensor *from);
 bool tl_set_grad_enabled(bool on);
 bool tl_is_grad_enabled(void);
 bool tl_set_inference(bool on);
@@ -202,8 +205,8 @@ bool tl_scale(int n, tl_tensor *const *xs, double factor, int line);
 /* sums.c: parts[a] += parts[b] for each pair (a, b) in order, in copies; then every out is scale times parts[0]. Outs may be parts. False where
  * a tensor is not what the kernels serve (then nothing was changed) */
 bool tl_sum_pairs(int n_parts, tl_tensor *const *parts, int n_pairs, const int32_t *pairs, int n_outs, tl_tensor *const *outs, double scale, int line);
-/* segments.c: out = the products g[i]^T x[i], times scales[i], added as tl_mm_segments says */
-bool tl_sum_products(tl_tensor *out, int n, tl_tensor *const *g, tl_tensor *const *x, const int32_t *joins, const double *scales, int line);
+/* segments.c: every out = the products g[i]^T x[i], times scales[i], added as tl_mm_segments says */
+bool tl_sum_products(int n_outs, tl_tensor *const *outs, int n, tl_tensor *const *g, tl_tensor *const *x, const int32_t *joins, const double *scales, int line);
 /* bags.c: edges are where each bag of positions begins, and the end of the last */
 tl_tensor *tl_bag(tl_tensor *w, tl_tensor *index, tl_tensor *edges, tl_tensor *factors, bool mean, int64_t padding, int how, int line);
 tl_tensor *tl_bag_max(tl_tensor *w, tl_tensor *index, tl_tensor *edges, int64_t padding, uintptr_t *which);

@@ -184,7 +184,18 @@ int tl_hooks(tl_tensor *t) { return t->hooks; }
 void tl_set_hooks(tl_tensor *t, int key)
 {
     t->hooks = key;
-    t->flags = (uint16_t)(key ? t->flags | TL_HAS_HOOKS : t->flags & ~TL_HAS_HOOKS);
+    t->flags |= TL_HAS_HOOKS;
+}
+
+void tl_show_grad(tl_tensor *leaf) { leaf->flags |= TL_SHOWS_GRAD; }
+
+void tl_move_hooks(tl_tensor *to, tl_tensor *from)
+{
+    enum { HOOKS = TL_HAS_HOOKS | TL_SHOWS_GRAD };
+    to->hooks = from->hooks;
+    to->flags = (uint16_t)((to->flags & ~HOOKS) | (from->flags & HOOKS));
+    from->hooks = 0;
+    from->flags &= (uint16_t)~HOOKS;
 }
 
 bool tl_set_grad_enabled(bool on)

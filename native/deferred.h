@@ -13,5 +13,5 @@ bool tl_rows_gradient(const tl_edge *e, const tl_tensor *g, const tl_tensor *ind
 /* *g: what waits for the leaf, now a gradient of it, or NULL. False: status says why. */
 bool tl_deferred_take(tl_deferred *d, tl_tensor *leaf, tl_tensor **g);
 void tl_deferred_free(tl_deferred *d);
-bool tl_alone(const tl_deferred *d, const tl_tensor *leaf);   /* engine.c: whether the gradient that the leaf gets now may lie on it unseen */
+bool tl_run_puts_off(const tl_deferred *d, tl_tensor *leaf, const tl_tensor *g, const tl_tensor *x); /* engine.c: tl_put_off, where nobody in the run minds */
 #endif

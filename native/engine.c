@@ -23,7 +23,7 @@ typedef struct entry {
     tl_tensor *g[];                                         /* by output; owned */
 } entry;
 
-typedef struct { int64_t uses; tl_tensor *leaf, *g; bool capture; } leaf_state;
+typedef struct { int64_t uses; tl_tensor *leaf, *g; bool capture, served; } leaf_state; /* served: leaf->grad has it, or stands for it */
 typedef struct { void *to; int out_nr; tl_tensor *g; } capture;
 
 struct tl_run {
@@ -348,14 +348,16 @@ static bool accumulates(const tl_run *r, const tl_tensor *leaf, const tl_tensor 
 
 static int finish_leaf(tl_run *r, leaf_state *leaf)
 {
-    if (!leaf->g || leaf->capture) return DELIVERED;
-    if ((leaf->leaf->flags & TL_HAS_HOOKS) || !accumulates(r, leaf->leaf, leaf->g)) {
-        r->ask_leaf = leaf;
-        return ask(r, TL_ASK_LEAF);
+    if (leaf->capture) return DELIVERED;
+    if (leaf->g && !(leaf->leaf->flags & TL_SHOWS_GRAD) && accumulates(r, leaf->leaf, leaf->g)) {
+        tl_tensor *g = leaf->g;
+        leaf->g = NULL;
+        leaf->served = tl_accumulate_grad(leaf->leaf, g);
+        if (!leaf->served) return FAILED;
     }
-    tl_tensor *g = leaf->g;
-    leaf->g = NULL;
-    return tl_accumulate_grad(leaf->leaf, g);
+    if (!leaf->g && !(leaf->served && (leaf->leaf->flags & TL_HAS_HOOKS))) return DELIVERED;
+    r->ask_leaf = leaf;
+    return ask(r, TL_ASK_LEAF);
 }
 
 static int deliver_leaf(tl_run *r, tl_tensor *t, tl_tensor *g)
@@ -530,13 +532,16 @@ static tl_tensor *sum_to_join(const tl_run *r, const tl_node *n, const tl_tensor
     return sum && sum->dtype == g->dtype && fits(sum, e->meta) && tl_exclusive(sum) ? sum : NULL;
 }
 
-/* Nobody is called when it is there, and nothing came before it or, where leaves are counted, comes after it in this run. */
-bool tl_alone(const tl_deferred *d, const tl_tensor *leaf)
+/* Nobody sees it before it is there, and nothing came before it or, where leaves are counted, comes after it in this run. */
+bool tl_run_puts_off(const tl_deferred *d, tl_tensor *leaf, const tl_tensor *g, const tl_tensor *x)
 {
     const tl_run *r = (const tl_run *)((const char *)d - offsetof(tl_run, deferred));
     const slot *s = r->counting ? map_find(&r->leaves, leaf) : NULL;
-    const leaf_state *state = s ? s->value : NULL;
-    return !r->counting || (state && state->uses == 1 && !state->g && !state->capture && !(leaf->flags & TL_HAS_HOOKS));
+    leaf_state *state = s ? s->value : NULL;
+    bool alone = !r->counting || (state && state->uses == 1 && !state->g && !state->capture && !(leaf->flags & TL_SHOWS_GRAD));
+    if (!alone || !tl_put_off(leaf, g, x)) return false;
+    if (state) state->served = true;
+    return true;
 }
 
 /* Fills gin; false where Python has to, or (TL_NOMEM) nobody can. */
@@ -675,7 +680,7 @@ void tl_run_give(tl_run *r, int i, tl_tensor *g)
 
 void tl_run_gave(tl_run *r) { leave_node(r, r->current->node); }
 
-/* The answer to ASK_ADD, ASK_REDUCE and ASK_LEAF (there: NULL, the leaf has been served). */
+/* The answer to ASK_ADD, ASK_REDUCE and ASK_LEAF (there: NULL, the leaf has its gradient and hooks are run). */
 void tl_run_answer(tl_run *r, tl_tensor *g)
 {
     if (g) tl_own(g);
@@ -685,6 +690,7 @@ void tl_run_answer(tl_run *r, tl_tensor *g)
     } else if (r->ask == TL_ASK_LEAF) {
         tl_free(r->ask_leaf->g);
         r->ask_leaf->g = NULL;
+        r->ask_leaf->served = false;
         tl_free(g);
     } else {
         tl_free(*r->ask_sum);

@@ -112,9 +112,9 @@ typedef struct {
 } tl_mm;
 /* C (m, n): products of segments of rows, A^T B each, added in a binary tree as a stack has it: a segment's product, times `scale`, is put on top,
  * then `joins` times the topmost sum is added to the one below it, and taken off. In the end one is left. */
-enum { TL_MM_DEPTH = 16, TL_MM_SEGMENT_PANELS = 4 }; /* of the stack, at most; panels of B that are packed at a time */
-typedef struct { const void *a, *b; int64_t rows; double scale; int joins; } tl_mm_segment; /* (rows, m) and (rows, n), contiguous; rows <= TL_MM_KC */
-typedef struct { const tl_mm_segment *segments; int64_t count, k, m, n; void *c; } tl_mm_segments; /* k: all rows */
+enum { TL_MM_DEPTH = 16 };                   /* of the stack, at most */
+typedef struct { const void *a, *b; int64_t rows, a_row; double scale; int joins; } tl_mm_segment; /* (rows, m), a_row apart, and (rows, n); rows <= TL_MM_KC */
+typedef struct { const tl_mm_segment *segments; int64_t count, k, m, n, columns; void *const *outs; int n_outs; } tl_mm_segments; /* k: all rows; columns, whole panels: packed at a time; every out is C */
 /* By type: [0] float, [1] double. Each call computes rows [m0, m1) and columns [n0, n1) of C. `direct` and `packed` give the same bits:
  * per block over K one fused multiply-add per k, ascending from zero; blocks are added in order. None takes the GIL,
  * allocates or splits its work: they may be called from any loop over threads. */
@@ -138,7 +138,7 @@ TL_KERNELS(tl_mm_kernels, mm_kernels, tl_mm_k);
 static inline int64_t tl_mm_wide(int64_t n, int type) { return (n + tl_mm_k->nr[type] - 1) / tl_mm_k->nr[type] * tl_mm_k->nr[type]; }
 static inline int64_t tl_mm_segments_work(const tl_mm_segments *p, int type)
 {
-    return tl_mm_k->nr[type] * (TL_MM_DEPTH * tl_mm_k->mr + TL_MM_SEGMENT_PANELS * p->k) + p->m * p->k;
+    return tl_mm_k->nr[type] * TL_MM_DEPTH * tl_mm_k->mr + p->columns * p->k + (p->m + tl_mm_k->mr) * p->k;
 }
 /* ---- half.inc.c, driven by matmul.c: as the functions of their names above, of float16 [0] and bfloat16 [1] operands; C is float ---- */
 typedef struct {

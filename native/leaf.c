@@ -24,14 +24,15 @@ static void lock_leaves(void)
 
 /* ---- where it lies, and as what ---- */
 /* Memory that a leaf's gradient is to lie in while nobody else holds it: a handle that only the leaf has, so that its count tells. g, x: the
- * gradient is g^T x, not multiplied yet (leaf->grad is NULL then), or NULL. */
-typedef struct tl_grad_place { tl_tensor *memory, *g, *x; bool puts_off; } tl_grad_place;
+ * gradient is g^T x, not multiplied yet (leaf->grad is NULL then), or NULL; they lie in `factors` where it is given. */
+typedef struct tl_grad_place { tl_tensor *memory, *factors, *g, *x; bool puts_off; } tl_grad_place;
 enum { FEWER = 4, LEAST = 1 << 14 }; /* factors are kept where they have so many times fewer elements than their product, which has so many at least */
 
 void tl_place_free(tl_grad_place *p)
 {
     if (!p) return;
     tl_free(p->memory);
+    tl_free(p->factors);
     tl_free(p->g);
     tl_free(p->x);
     free(p);
@@ -45,11 +46,12 @@ tl_tensor *tl_free_place(const tl_tensor *leaf, int dtype)
     return p->memory;
 }
 
-/* A copy of t as a matrix of its last dimension. */
-static tl_tensor *rows_copied(const tl_tensor *t, int64_t rows)
+/* A copy of t as a matrix of its last dimension: its own, or from element `at` of the memory. */
+static tl_tensor *rows_copied(const tl_tensor *t, int64_t rows, tl_tensor *memory, int64_t at)
 {
-    tl_tensor *copy = arr_cast(t, t->dtype);
-    tl_tensor *matrix = copy ? tl_new_view(copy, 2, (int64_t[]){rows, t->dims[t->ndim - 1]}, NULL, 0) : NULL;
+    tl_tensor *copy = memory ? tl_new_view(memory, t->ndim, t->dims, NULL, memory->offset + at) : arr_cast(t, t->dtype);
+    bool ok = copy && (!memory || arr_copy_into(copy, t));
+    tl_tensor *matrix = ok ? tl_new_view(copy, 2, (int64_t[]){rows, t->dims[t->ndim - 1]}, NULL, copy->offset) : NULL;
     tl_free(copy);
     return matrix;
 }
@@ -62,7 +64,7 @@ bool tl_put_off(tl_tensor *leaf, const tl_tensor *g, const tl_tensor *x)
     if (!fits || g->dims[g->ndim - 1] != leaf->dims[0] || x->dims[x->ndim - 1] != leaf->dims[1]) return false;
     int64_t rows = g->numel / leaf->dims[0];
     if (rows < 1 || rows > TL_MM_KC || x->numel != rows * leaf->dims[1] || FEWER * (g->numel + x->numel) > leaf->numel) return false;
-    tl_tensor *kept_g = rows_copied(g, rows), *kept_x = kept_g ? rows_copied(x, rows) : NULL; /* whoever holds them may write to them */
+    tl_tensor *kept_g = rows_copied(g, rows, p->factors, 0), *kept_x = kept_g ? rows_copied(x, rows, p->factors, g->numel) : NULL; /* others may write to g and x */
     if (kept_x) {
         p->g = kept_g, p->x = kept_x;
         return true;
@@ -114,7 +116,7 @@ tl_tensor *tl_take_factors(tl_tensor *leaf, uintptr_t *x)
 }
 
 /* False where the memory can not hold the leaf's gradients. NULL: they lie anywhere again. */
-bool tl_set_grad_place(tl_tensor *leaf, tl_tensor *memory, bool puts_off)
+bool tl_set_grad_place(tl_tensor *leaf, tl_tensor *memory, bool puts_off, tl_tensor *factors)
 {
     tl_grad_place *place = NULL;
     tl_make_grad(leaf);
@@ -122,13 +124,16 @@ bool tl_set_grad_place(tl_tensor *leaf, tl_tensor *memory, bool puts_off)
         if (leaf->node || memory->dtype != leaf->dtype || !tl_is_float(leaf->dtype) || !tl_same_shape(memory, leaf) || !tl_contiguous(memory)
             || memory->storage->kind == TL_FOREIGN || !tl_overwritable(memory))
             return tl_fail(TL_DECLINE);
+        bool room = !factors || (factors->dtype == leaf->dtype && factors->ndim == 1 && factors->numel >= leaf->numel / FEWER);
+        if (!room || (factors && (!tl_contiguous(factors) || factors->storage->kind == TL_FOREIGN || !tl_overwritable(factors)))) return tl_fail(TL_DECLINE);
         tl_tensor *view = tl_new_view(memory, memory->ndim, memory->dims, NULL, memory->offset);
         place = view ? malloc(sizeof *place) : NULL;
         if (!place) {
             tl_free(view);
             return tl_fail(TL_NOMEM);
         }
-        *place = (tl_grad_place){.memory = view, .puts_off = puts_off};
+        *place = (tl_grad_place){.memory = view, .factors = factors, .puts_off = puts_off};
+        if (factors) tl_own(factors);
     }
     tl_place_free(leaf->place);
     leaf->place = place;

@@ -192,19 +192,19 @@ static __attribute__((noinline)) void MM(mm_join_tile)(const MM(mm_join) *join, 
         }
 }
 
-/* out tile (mr x nv vectors) = or += A (mr, kc) B (kc, nv vectors). mr and nv are constants where it is inlined. With `fetch`, for packed operands,
- * memory is asked in time for the panel (MM_AHEAD steps of k before it is read), for C and for what *fetch walks over. */
-TL_TEMPLATE void MM(mm_tile_fetching)(const int mr, const int nv, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, int64_t bks,
-                                    const MM(mm_join) *join, mm_fetch *const fetch)
+/* acc = A (mr, kc) B (kc, nv vectors). mr and nv are constants where it is inlined. With `fetch`, for packed operands, memory is asked in time for
+ * the panel (MM_AHEAD steps of k before it is read), for C (NULL: not) and for what *fetch walks over. */
+TL_TEMPLATE void MM(mm_multiply)(const int mr, const int nv, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, int64_t bks,
+                               MM(v) acc[MM_MR][MM_PACKED_NV], const MM_REAL *c, int64_t ldc, mm_fetch *const fetch)
 {
-    MM(v) acc[MM_MR][MM_PACKED_NV], bv[MM_PACKED_NV];
+    MM(v) bv[MM_PACKED_NV];
     mm_fetch next = fetch ? *fetch : (mm_fetch){NULL, 0, 0, 0};
     TL_UNROLL for (int i = 0; i < mr; i++) TL_UNROLL for (int j = 0; j < nv; j++) acc[i][j] = MM_V(splat)(0);
     for (int64_t k = 0; k < kc;) {
         int64_t end = fetch ? least(k + MM_AHEAD, kc) : kc;
         if (fetch) {
-            if (k < mr * MM_AHEAD)
-                TL_UNROLL for (int j = 0; j < nv; j++) mm_prefetch_write(join->out + k / MM_AHEAD * join->ld, j * TL_VBYTES);
+            if (c && k < mr * MM_AHEAD)
+                TL_UNROLL for (int j = 0; j < nv; j++) mm_prefetch_write(c + k / MM_AHEAD * ldc, j * TL_VBYTES);
             mm_fetch_line(&next);
         }
         for (; k < end; k++, a += aks, b += bks) {
@@ -217,6 +217,14 @@ TL_TEMPLATE void MM(mm_tile_fetching)(const int mr, const int nv, int64_t kc, co
         }
     }
     if (fetch) *fetch = next;
+}
+
+/* out tile (mr x nv vectors) = or += A (mr, kc) B (kc, nv vectors). */
+TL_TEMPLATE void MM(mm_tile_fetching)(const int mr, const int nv, int64_t kc, const MM_REAL *a, int64_t ams, int64_t aks, const MM_REAL *b, int64_t bks,
+                                    const MM(mm_join) *join, mm_fetch *const fetch)
+{
+    MM(v) acc[MM_MR][MM_PACKED_NV];
+    MM(mm_multiply)(mr, nv, kc, a, ams, aks, b, bks, acc, join->out, join->ld, fetch);
     if (join->cols == nv * MM_LANES) {
         if (join->add)
             TL_UNROLL for (int i = 0; i < mr; i++)
@@ -367,54 +375,72 @@ static void MM(mm_packed)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, in
 }
 
 /* ---- segments of rows ---- */
-/* A strip of A against a panel of B (n columns), segment after segment: each tile joins those before it while they lie in the nearest cache.
- * sums: TL_MM_DEPTH tiles; the total is left in the first. */
-static void MM(mm_tree)(const tl_mm_segments *p, int rows, const MM_REAL *strip, const MM_REAL *panel, int64_t n, MM_REAL *sums, mm_fetch *fetch)
+/* A strip of A against a panel of B, segment after segment: each tile joins those before it, which lie in the nearest cache. The total of `rows`
+ * rows and `cols` columns goes to element `at` of every out. sums: TL_MM_DEPTH tiles. */
+static void MM(mm_tree)(const tl_mm_segments *p, int rows, int cols, const MM_REAL *a, const MM_REAL *b, int64_t at, MM_REAL *sums, mm_fetch *fetch)
 {
-    const int64_t tile = rows * MM_PACKED_NR;
+    enum { MR = MM_PACKED_MR, NV = MM_PACKED_NV, NR = MM_PACKED_NR, TILE = MR * NR };
+    MM(v) acc[MM_MR][NV];
     MM_REAL *top = sums;
-    for (const tl_mm_segment *s = p->segments, *end = s + p->count; s < end; s++) {
-        bool adds = s->joins && s->scale == 1;
-        MM_REAL *sum = adds ? top - tile : top;
-        MM(mm_join) join = {sum, MM_PACKED_NR, MM_PACKED_NR, adds};
-        MM(mm_any_strip)(rows, false, s->rows, strip, panel, &join, n, fetch);
-        strip += rows * s->rows;
-        panel += MM_PACKED_NR * s->rows;
+    for (const tl_mm_segment *s = p->segments, *end = s + p->count;; s++, top += TILE) {
+        const bool last = s + 1 == end;
+        MM(mm_multiply)(MR, NV, s->rows, a, 1, MR, b, NR, acc, NULL, 0, fetch);
+        a += MR * s->rows;
+        b += NR * s->rows;
         if (s->scale != 1)
-            for (int64_t i = 0; i < tile; i += MM_LANES) MM_V(store)(sum + i, MM_V(load)(sum + i) * MM_V(splat)((MM_REAL)s->scale));
-        for (int left = s->joins - adds; left > 0; left--, sum -= tile)
-            for (int64_t i = 0; i < tile; i += MM_LANES) MM_V(store)(sum - tile + i, MM_V(load)(sum - tile + i) + MM_V(load)(sum + i));
-        top = sum + tile;
+            TL_UNROLL for (int i = 0; i < MR; i++) TL_UNROLL for (int j = 0; j < NV; j++) acc[i][j] *= MM_V(splat)((MM_REAL)s->scale);
+        for (int n = s->joins; n > 0; n--) {
+            top -= TILE;
+            TL_UNROLL for (int i = 0; i < MR; i++)
+                TL_UNROLL for (int j = 0; j < NV; j++) acc[i][j] = MM_V(load)(top + i * NR + j * MM_LANES) + acc[i][j];
+        }
+        if (last && rows == MR && cols == NR) {
+            for (int o = 0; o < p->n_outs; o++)
+                TL_UNROLL for (int i = 0; i < MR; i++)
+                    TL_UNROLL for (int j = 0; j < NV; j++) MM_V(store)((MM_REAL *)p->outs[o] + at + i * p->n + j * MM_LANES, acc[i][j]);
+            return;
+        }
+        TL_UNROLL for (int i = 0; i < MR; i++) TL_UNROLL for (int j = 0; j < NV; j++) MM_V(store)(top + i * NR + j * MM_LANES, acc[i][j]);
+        if (last) break;
     }
+    for (int o = 0; o < p->n_outs; o++) MM(mm_join_tile)(&(MM(mm_join)){(MM_REAL *)p->outs[o] + at, p->n, cols, false}, sums, rows, NV);
 }
 
-/* All segments of `width` columns from x on, one after the other, k after k. */
-TL_TEMPLATE void MM(mm_pack_segments)(MM_REAL *dst, const tl_mm_segments *p, bool of_b, int64_t from, const int width, int used)
+/* Columns of all segments, one after the other, k after k: `full` panels of B, from which rows are read as they lie in memory. */
+static void MM(mm_pack_panels)(MM_REAL *dst, const tl_mm_segments *p, int64_t from, int64_t full)
 {
-    const tl_mm_segment *s = p->segments, *end = s + p->count;
-    for (; s < end; dst += s++->rows * width) MM(mm_pack)(dst, width, used, s->rows, (const MM_REAL *)(of_b ? s->b : s->a) + from, 1, of_b ? p->n : p->m);
+    enum { NR = MM_PACKED_NR };
+    for (const tl_mm_segment *s = p->segments, *end = s + p->count; s < end; dst += s++->rows * NR)
+        for (int64_t r = 0; r < s->rows; r++) {
+            const MM_REAL *x = (const MM_REAL *)s->b + r * p->n + from;
+            for (int64_t j = 0; j < full; j++)
+                TL_UNROLL for (int i = 0; i < NR; i += MM_LANES) {
+                    mm_prefetch(x + j * NR, (MM_AHEAD * p->n + i) * (int64_t)sizeof *x);
+                    MM_V(store)(dst + (j * p->k + r) * NR + i, MM_V(load)(x + j * NR + i));
+                }
+        }
 }
 
 static void MM(mm_segments)(const tl_mm_segments *p, int64_t n0, int64_t n1, void *work)
 {
-    enum { NR = MM_PACKED_NR, STEP = TL_MM_SEGMENT_PANELS * NR };
-    int64_t strips = ceil_div(p->m, MM_PACKED_MR), k = p->k, step;
-    MM_REAL *sums = work, *b = sums + TL_MM_DEPTH * MM_PACKED_MR * NR, *a = b + STEP * k;
-    for (int64_t i = 0, m = 0, rows; i < strips; i++, m += rows) {
-        rows = (i + 1) * p->m / strips - m;
-        MM(mm_pack_segments)(a + m * k, p, false, m, (int)rows, (int)rows);
-    }
+    enum { MR = MM_PACKED_MR, NR = MM_PACKED_NR };
+    const tl_mm_segment *end = p->segments + p->count;
+    int64_t strips = ceil_div(p->m, MR), k = p->k, step;
+    MM_REAL *sums = work, *b = sums + TL_MM_DEPTH * MR * NR, *a = b + p->columns * k, *to = a;
+    for (int64_t m = 0; m < p->m; m += MR)
+        for (const tl_mm_segment *s = p->segments; s < end; to += s++->rows * MR)
+            MM(mm_pack)(to, MR, (int)least(MR, p->m - m), s->rows, (const MM_REAL *)s->a + m, 1, s->a_row);
     for (int64_t n = n0; n < n1; n += step) {
-        step = least(n1 - n, STEP);
-        for (int64_t j = 0; j < step; j += NR) MM(mm_pack_segments)(b + j * k, p, true, n + j, NR, (int)least(step - j, NR));
-        for (int64_t i = 0, m = 0, rows; i < strips; i++, m += rows) {
-            rows = (i + 1) * p->m / strips - m;
-            mm_fetch fetch = {(const char *)((uintptr_t)(a + m * k) + (uintptr_t)(rows * k) * sizeof *a), INT64_MAX, 0, 0}; /* the next strip */
-            for (int64_t j = 0; j < step; j += NR) {
-                MM(mm_join) join = {(MM_REAL *)p->c + m * p->n + n + j, p->n, (int)least(step - j, NR), false};
-                MM(mm_tree)(p, (int)rows, a + m * k, b + j * k, join.cols, sums, &fetch);
-                MM(mm_join_tile)(&join, sums, (int)rows, MM_PACKED_NV);
-            }
+        step = least(n1 - n, p->columns);
+        MM(mm_pack_panels)(b, p, n, step / NR);
+        to = b + step / NR * NR * k;
+        for (const tl_mm_segment *s = p->segments; step % NR && s < end; to += s++->rows * NR)
+            MM(mm_pack)(to, NR, (int)(step % NR), s->rows, (const MM_REAL *)s->b + n + step / NR * NR, 1, p->n);
+        for (int64_t i = 0; i < strips; i++) {
+            const MM_REAL *strip = a + i * MR * k;
+            mm_fetch fetch = {(const char *)((uintptr_t)strip + (uintptr_t)(MR * k) * sizeof *a), INT64_MAX, 0, 0}; /* the next one */
+            for (int64_t j = 0; j < step; j += NR)
+                MM(mm_tree)(p, (int)least(MR, p->m - i * MR), (int)least(NR, step - j), strip, b + j * k, i * MR * p->n + n + j, sums, &fetch);
         }
     }
 }

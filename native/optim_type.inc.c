@@ -8,6 +8,9 @@ TL_INLINE void VN(opt_store)(T *p, V v, int64_t n)
     else VN(store_part)(p, v, n);
 }
 
+/* Asks for memory a few loops before it is read: the processor does so by itself within a page only. May point past the end. */
+TL_INLINE void ON(ahead)(const T *p) { __builtin_prefetch((const void *)((uintptr_t)p + 2048)); }
+
 /* m + w (g - m), as lerp rounds it; `keep` is 1 - w. */
 TL_INLINE V VN(opt_lerp)(V m, V g, double keep)
 {
@@ -23,9 +26,11 @@ static void ON(sgd)(const void *rule, void *param, const void *grad, void *buffe
     T lr = (T)-r->lr, momentum = (T)r->momentum, fresh = (T)(1 - r->dampening), decay = (T)r->weight_decay;
     for (int64_t i = 0; i < n; i += ON(LANES)) {
         V x = VN(opt_load)(p + i, n - i), g = VN(opt_load)(gs + i, n - i);
+        ON(ahead)(p + i), ON(ahead)(gs + i);
         if (r->maximize) g = -g;
         if (r->weight_decay != 0) g = g + decay * x;
         if (b) {
+            ON(ahead)(b + i);
             V v = VN(opt_load)(b + i, n - i) * momentum + g * fresh;
             VN(opt_store)(b + i, v, n - i);
             g = r->nesterov ? g + momentum * v : v;
@@ -43,6 +48,7 @@ static void ON(adam)(const void *rule, void *param, const void *grad, void *aver
     T root = (T)r->root, eps = (T)r->eps, step = (T)-r->step_size, look = (T)-r->look;
     for (int64_t i = 0; i < n; i += ON(LANES)) {
         V x = VN(opt_load)(p + i, n - i), g = VN(opt_load)(gs + i, n - i), m = VN(opt_load)(ms + i, n - i), v = VN(opt_load)(vs + i, n - i);
+        ON(ahead)(p + i), ON(ahead)(gs + i), ON(ahead)(ms + i), ON(ahead)(vs + i);
         if (r->maximize) g = -g;
         if (r->shrink != 1) x = x * shrink;
         if (r->weight_decay != 0) g = g + decay * x;

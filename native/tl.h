@@ -97,9 +97,10 @@ enum {
     TL_CONTIGUOUS = 2,
     TL_IS_VIEW = 4,                                         /* `base` is set: in-place writes rebase the base's history */
     TL_RETAIN_GRAD = 8,
-    TL_HAS_HOOKS = 16,                                      /* leaf with hooks: the engine reports it (NEED_PYTHON) */
+    TL_HAS_HOOKS = 16,                                      /* leaf with hooks: the engine reports it (NEED_PYTHON) once its gradient is complete */
     TL_INFERENCE_TENSOR = 32,
-    TL_NUMBER = 64                                          /* a Python number beside a tensor operand; nobody else holds it */
+    TL_NUMBER = 64,                                         /* a Python number beside a tensor operand; nobody else holds it */
+    TL_SHOWS_GRAD = 128                                     /* leaf with hooks that see its gradient before it is accumulated, and may replace it */
 };
 typedef struct tl_node tl_node;
 typedef struct tl_tensor {

@@ -376,27 +376,36 @@ def sum_pairs_(
 
 
 def sum_products_(
-    out: Tensor, g: Sequence[Tensor], x: Sequence[Tensor], joins: Sequence[int], scales: Sequence[float] | None = None
+    outs: Sequence[Tensor],
+    g: Sequence[Tensor],
+    x: Sequence[Tensor],
+    joins: Sequence[int],
+    scales: Sequence[float] | None = None,
 ) -> bool:
-    """`out` becomes the sum of the products ``g[i].mT @ x[i]``, each times ``scales[i]``, added in a fixed order, in one pass over its memory.
+    """Every one of `outs` becomes the sum of the products ``g[i].mT @ x[i]``, each times ``scales[i]``, added in a fixed order, in one
+    pass over memory.
 
     The order is that of a stack: a product is put on top, then ``joins[i]`` times the topmost sum is added to the one below it. The bits are
     those of products and sums made one by one.
 
     Shapes:
-        g: (K, M), x: (K, N)  ->  out: (M, N); all contiguous, float32 or float64, K of 1 to 384 for each pair; none in `out`'s memory
+        g: (K, M), whose rows may lie apart, x: (K, N)  ->  outs: (M, N); else contiguous, float32 or float64, K of 1 to 384 for each pair;
+            none in memory of `outs`
 
     >>> one, two, out = tl.ones(1, 2), tl.full((1, 2), 2.0), tl.empty(2, 2)
-    >>> tl.fused.sum_products_(out, [one, one, two], [one, two, two], joins=[0, 1, 1]), out.tolist()
+    >>> tl.fused.sum_products_([out], [one, one, two], [one, two, two], joins=[0, 1, 1]), out.tolist()
     (True, [[7.0, 7.0], [7.0, 7.0]])
     """
-    n = _count("sum_products_", [out, *g]) - 1
+    n, n_outs = _count("sum_products_", g), _count("sum_products_", outs)
     handles = _handles("sum_products_", g, n), _handles("sum_products_", x, n)
     factors = [1.0] * n if scales is None else list(scales)
     if len(joins) != n or len(factors) != n:
         raise ValueError(f"sum_products_: got {len(joins)} joins and {len(factors)} scales for {n} products.")
     line = lines.here(sys._getframe(1))
-    return _done("sum_products_", lib.tl_sum_products(out._array, n, *handles, list(joins), factors, line))
+    return _done(
+        "sum_products_",
+        lib.tl_sum_products(n_outs, _handles("sum_products_", outs, n_outs), n, *handles, list(joins), factors, line),
+    )
 
 
 def scale_(tensors: Sequence[Tensor], factor: float | Tensor, most: float = math.inf) -> bool:

@@ -228,8 +228,7 @@ class Tensor(Methods):
             )
         old, made = self._array, checked(lib.tl_detach(value._array), "data", value.shape)
         lib.tl_set_requires_grad(made, lib.tl_requires_grad(old))
-        lib.tl_set_hooks(made, lib.tl_hooks(old))
-        lib.tl_set_hooks(old, 0)
+        lib.tl_move_hooks(made, old)
         if held is not None:
             lib.tl_set_grad(made, held._array)
         self._array = made

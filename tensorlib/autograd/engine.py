@@ -531,11 +531,13 @@ def _run_accumulated(leaf: Tensor) -> None:
 
 def _serve_leaf(run: int, create_graph: bool) -> None:
     leaf = wrap(lib.tl_run_leaf(run))
-    g = wrap_gradient(lib.tl_run_grad(run, 0))
+    handle = lib.tl_run_grad(run, 0)
+    g = wrap_gradient(handle) if handle else None  # None: it is accumulated already
     token = lib.tl_hooks(leaf._array)
     hooks: Hooks | None = OBJECTS[token] if token else None
-    if hooks:
+    if hooks and g is not None:
         g = hooks.run(0, g)
     lib.tl_run_answer(run, 0)
-    accumulate(leaf, g, create_graph=create_graph)
+    if g is not None:
+        accumulate(leaf, g, create_graph=create_graph)
     _run_accumulated(leaf)

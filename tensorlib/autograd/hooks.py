@@ -29,6 +29,7 @@ def register_hook(self: Tensor, hook: Hook) -> RemovableHandle:
         raise GradError("register_hook: the tensor does not require a gradient, so none will pass.")
     if self.is_leaf:
         note_leaf_hooks()
+        lib.tl_show_grad(self._array)
     from collections import OrderedDict
 
     return RemovableHandle(
@@ -50,7 +51,7 @@ def register_post_accumulate_grad_hook(self: Tensor, hook: Hook) -> RemovableHan
     return RemovableHandle(hooks_of(self).accumulated, hook)
 
 
-def set_grad_place(leaf: Tensor, memory: Tensor | None, *, put_off: bool = False) -> None:
+def set_grad_place(leaf: Tensor, memory: Tensor | None, *, put_off: bool | Tensor = False) -> None:
     """From now on the gradient of `leaf` lies in `memory` whenever it is new, so that gradients of many leaves can lie side by side.
 
     Backward writes the product of a linear layer's weight there directly, and copies other gradients. `leaf.grad` is then a view of it. Only
@@ -58,11 +59,12 @@ def set_grad_place(leaf: Tensor, memory: Tensor | None, *, put_off: bool = False
 
     Args:
         memory: contiguous, of the leaf's shape and dtype, float32 or float64, writable; None: anywhere again.
-        put_off: a linear layer's weight may have its gradient as the two factors of the product, where these are much smaller: it is
-            multiplied when somebody asks for `leaf.grad` or more is added to it, with the same bits, unless `take_grad_factors` came first.
+        put_off: a linear layer's weight may have its gradient as the two factors of the product, where these have a quarter of its elements at
+            most: it is multiplied when somebody asks for `leaf.grad` or more is added to it, with the same bits, unless `take_grad_factors`
+            came first. A tensor (n,) with room for as many elements, of the leaf's dtype, is where they come to lie, g before x.
 
     Raises:
-        GradError: if `memory` can not hold the gradient, or `leaf` is none that has one.
+        GradError: if `memory` can not hold the gradient, or `put_off` the factors, or `leaf` is none that has one.
 
     >>> w, buffer = tl.ones(2, requires_grad=True), tl.zeros(5)
     >>> tl.autograd.set_grad_place(w, buffer[1:3])
@@ -72,10 +74,14 @@ def set_grad_place(leaf: Tensor, memory: Tensor | None, *, put_off: bool = False
     """
     if not leaf.is_leaf or (memory is not None and not leaf.requires_grad):
         raise GradError("set_grad_place: only leaves that require a gradient have one.")
-    if not lib.tl_set_grad_place(leaf._array, 0 if memory is None else memory._array, put_off):
+    factors = put_off if isinstance(put_off, Tensor) else None
+    handles = [0 if t is None else t._array for t in (memory, factors)]
+    if not lib.tl_set_grad_place(leaf._array, handles[0], put_off is not False, handles[1]):
         if lib.tl_status() != DECLINE:
             raise_status("set_grad_place")
         of = f"{tuple(memory.shape)} of {memory.dtype}" if memory is not None else "None"
+        if factors is not None:
+            of += f" and {tuple(factors.shape)} of {factors.dtype} for {leaf.numel() // 4} elements of factors,"
         raise GradError(
             f"set_grad_place: got memory {of} for a leaf {tuple(leaf.shape)} of {leaf.dtype}; expected the same of both, float32 or float64, "
             "contiguous and writable, on the CPU."

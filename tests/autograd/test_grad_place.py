@@ -278,6 +278,19 @@ def test_hooks_see_gradients_in_the_middle_of_backward(kind: str) -> None:
     assert w.grad.equal(g.mT @ x)
 
 
+def test_who_is_called_afterwards_need_not_look() -> None:
+    w, x, called = tl.randn(200, 200, requires_grad=True), tl.randn(5, 200), []
+    place = tl.full(w.shape, tl.nan)
+    tl.autograd.set_grad_place(w, place, put_off=True)
+    w.register_post_accumulate_grad_hook(lambda p: called.append(p.shape))
+    nn.functional.linear(x, w).square().sum().backward()
+    assert called == [w.shape]
+    assert place.isnan().all(), "nothing was multiplied"
+    g, same = tl.autograd.take_grad_factors(w)
+    np.testing.assert_array_equal(g.numpy(), 2 * nn.functional.linear(x, w).detach().numpy())
+    assert same.equal(x)
+
+
 def test_gradients_of_gradients_are_added_to_it() -> None:
     w, _, expected = one_layer()
     (first,) = tl.autograd.grad((w**3).sum(), w, create_graph=True)
@@ -296,3 +309,30 @@ def test_many_threads_ask_for_it(postponed: tuple[nn.Module, tl.Tensor]) -> None
         for p, g in zip(model.parameters(), expected, strict=True):
             for found in pool.map(lambda _, p=p: p.grad.numpy().copy(), range(8)):
                 np.testing.assert_array_equal(found, g)
+
+
+def test_factors_come_to_lie_where_asked() -> None:
+    w, x = tl.randn(200, 200, requires_grad=True), tl.randn(2, 3, 200)
+    memory, place = tl.full((10_005,), tl.nan), tl.full((200, 200), tl.nan)
+    tl.autograd.set_grad_place(w, place, put_off=memory[5:])
+    nn.functional.linear(x, w).sum().backward()
+    g, same = tl.autograd.take_grad_factors(w)
+    assert (g.data_ptr(), same.data_ptr()) == (memory[5:].data_ptr(), memory[1205:].data_ptr())
+    assert g.equal(tl.ones(6, 200))
+    assert same.equal(x.view(6, 200))
+    assert memory.isnan().sum().item() == 10_005 - 2400
+
+
+def test_memory_for_factors_is_checked() -> None:
+    w, place = tl.randn(200, 200, requires_grad=True), tl.zeros(200, 200)
+    for memory in (
+        tl.zeros(9_999),
+        tl.zeros(10_000).double(),
+        tl.zeros(100, 100),
+        tl.zeros(20_000)[::2],
+        tl.zeros(1).expand(10_000),
+    ):
+        with pytest.raises(tl.GradError, match="for 10000 elements of factors"):
+            tl.autograd.set_grad_place(w, place, put_off=memory)
+    nn.functional.linear(tl.randn(6, 200), w).sum().backward()
+    assert tl.autograd.take_grad_factors(w) is None, "nothing was changed"

@@ -186,6 +186,33 @@ def test_the_hook_may_free_the_gradient(x: tl.Tensor) -> None:
     assert x.grad.tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("kind", ["before", "after"])
+def test_hooks_stay_when_memory_is_replaced(x: tl.Tensor, kind: str) -> None:
+    seen: list[object] = []
+    if kind == "before":
+        x.register_hook(lambda g: (seen.append(g.tolist()), g * 10)[1])
+    else:
+        x.register_post_accumulate_grad_hook(lambda leaf: seen.append(leaf.grad.tolist()))
+    x.data = tl.zeros(2)
+    (x * 3).sum().backward()
+    assert seen == [[3, 3]]
+    assert x.grad.tolist() == ([30, 30] if kind == "before" else [3, 3])
+
+
+def test_what_is_called_afterwards_is_called_where_nothing_is_seen_before(x: tl.Tensor) -> None:
+    """The first gradient, one that is added to it, and one that somebody else holds."""
+    seen: list[list[float]] = []
+    x.register_post_accumulate_grad_hook(lambda leaf: seen.append(leaf.grad.tolist()))
+    for _ in range(2):
+        (x * tl.ones(3, 1)).sum().backward()
+    g = tl.ones(2)
+    x.grad = None
+    x.backward(g)
+    assert seen == [[3, 3], [6, 6], [1, 1]]
+    g.zero_()
+    assert x.grad.tolist() == [1, 1], "it is nobody else's"
+
+
 def test_unused_leaves_have_no_hooks_run(x: tl.Tensor) -> None:
     other, log = tl.ones(1, requires_grad=True), []
     other.register_post_accumulate_grad_hook(lambda leaf: log.append(leaf))

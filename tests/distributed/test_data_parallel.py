@@ -386,7 +386,9 @@ def test_buckets_travel_while_backward_goes_on(free: bool, monkeypatch: pytest.M
         return
     reducer, log = model._reducer, []
     complete = buckets.GradBucket.complete
-    monkeypatch.setattr(buckets.GradBucket, "complete", lambda bucket: (log.append(bucket.index()), complete(bucket)))
+    monkeypatch.setattr(
+        buckets.GradBucket, "complete", lambda bucket, *args: (log.append(bucket.index()), complete(bucket, *args))
+    )
     x = mine(rows(6))
     for i, layer in enumerate(module):
         x = layer(x)

@@ -21,7 +21,7 @@ def values(rank: int, n: int, slot: int = 0) -> np.ndarray:
 @pytest.fixture
 def buffer_of(monkeypatch: pytest.MonkeyPatch, mapped: bool):
     if not mapped:
-        monkeypatch.setattr(shared, "_room", lambda nbytes: False)
+        monkeypatch.setattr(shared, "_room", lambda nbytes, needed: False)
 
     def make(numel: int, dtype: tl.DType = tl.float32, slots: int = 1) -> shared.SharedBuffer:
         buffer = shared.SharedBuffer(dist.init(), numel, dtype, slots)
@@ -106,5 +106,5 @@ def test_memory_is_released_once_no_rank_uses_it(buffer_of, mapped: bool) -> Non
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
 @pytest.mark.parametrize("n", [0, 1, 64, 65, 1000])
 def test_shares_cover_everything_once(n: int, ranks: int) -> None:
-    shares = [shared.share(n, ranks, rank) for rank in range(ranks)]
+    shares = [shared.share(0, n, ranks, rank) for rank in range(ranks)]
     assert [i for low, high in shares for i in range(low, high)] == list(range(n))
