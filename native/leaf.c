@@ -46,10 +46,14 @@ tl_tensor *tl_free_place(const tl_tensor *leaf, int dtype)
     return p->memory;
 }
 
-/* A copy of t as a matrix of its last dimension: its own, or from element `at` of the memory. */
-static tl_tensor *rows_copied(const tl_tensor *t, int64_t rows, tl_tensor *memory, int64_t at)
+/* t as a matrix of its last dimension that nobody writes to: copied, from element `at` of the memory on if there is any, or as it is where nobody
+ * else has it. */
+static tl_tensor *rows_kept(tl_tensor *t, int64_t rows, tl_tensor *memory, int64_t at)
 {
-    tl_tensor *copy = memory ? tl_new_view(memory, t->ndim, t->dims, NULL, memory->offset + at) : arr_cast(t, t->dtype);
+    tl_tensor *copy;
+    if (memory) copy = tl_new_view(memory, t->ndim, t->dims, NULL, memory->offset + at);
+    else if (tl_exclusive(t)) tl_own(copy = t);
+    else copy = arr_cast(t, t->dtype);
     bool ok = copy && (!memory || arr_copy_into(copy, t));
     tl_tensor *matrix = ok ? tl_new_view(copy, 2, (int64_t[]){rows, t->dims[t->ndim - 1]}, NULL, copy->offset) : NULL;
     tl_free(copy);
@@ -64,7 +68,8 @@ bool tl_put_off(tl_tensor *leaf, const tl_tensor *g, const tl_tensor *x)
     if (!fits || g->dims[g->ndim - 1] != leaf->dims[0] || x->dims[x->ndim - 1] != leaf->dims[1]) return false;
     int64_t rows = g->numel / leaf->dims[0];
     if (rows < 1 || rows > TL_MM_KC || x->numel != rows * leaf->dims[1] || FEWER * (g->numel + x->numel) > leaf->numel) return false;
-    tl_tensor *kept_g = rows_copied(g, rows, p->factors, 0), *kept_x = kept_g ? rows_copied(x, rows, p->factors, g->numel) : NULL; /* others may write to g and x */
+    tl_tensor *kept_g = rows_kept((tl_tensor *)g, rows, p->factors, 0);
+    tl_tensor *kept_x = kept_g ? rows_kept((tl_tensor *)x, rows, p->factors, g->numel) : NULL;
     if (kept_x) {
         p->g = kept_g, p->x = kept_x;
         return true;
