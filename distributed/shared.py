@@ -63,7 +63,9 @@ class SharedBuffer:
         """This rank's runs."""
         self.tensor = self.runs[0]
         if self._window is not None:
-            _windows.setdefault(group, []).append((self._window, [weakref.ref(run) for run in memories]))
+            _windows.setdefault(group, []).append(
+                (self._window, [weakref.ref(run) for run in memories], total * self._ranks_here)
+            )
 
     @property
     def mapped(self) -> bool:
@@ -211,17 +213,17 @@ def _map(nbytes: int, node: MPI.Comm) -> tuple[MPI.Win, list[Any]]:
     return window, [np.frombuffer(window.Shared_query(rank)[0], np.uint8) for rank in range(node.size)]
 
 
-# Of each group, the windows not yet released, in the order in which all ranks made them, with this rank's views of their memory.
-_windows: dict[Group, list[tuple[MPI.Win, list[weakref.ref[Any]]]]] = {}
+# Of each group, the windows not yet released, in the order in which all ranks made them, with this rank's views of their memory and its size.
+_windows: dict[Group, list[tuple[MPI.Win, list[weakref.ref[Any]], int]]] = {}
 
 
 def _release_unused(group: Group) -> None:
     """Give back the windows in whose memory no rank has a tensor left. All ranks do so together."""
     windows = _windows.get(group, [])
-    used = np.array([any(view() is not None for view in memories) for _, memories in windows], np.uint8)
+    used = np.array([any(view() is not None for view in memories) for _, memories, _ in windows], np.uint8)
     if used.size and group.comm is not None:
         group.comm.Allreduce(mpi().IN_PLACE, used, op=mpi().MAX)
-    for (window, _), still in zip(windows, used, strict=True):
+    for (window, *_), still in zip(windows, used, strict=True):
         if not still:
             window.Unlock_all()
             window.Free()
@@ -236,18 +238,28 @@ def _as_tensors(found: Any, buffer: SharedBuffer) -> list[tl.Tensor]:
     return [whole[slot * buffer.numel : (slot + 1) * buffer.numel] for slot in range(buffer.slots)]
 
 
+_without_windows = 0  # bytes that were free when there was no window
+
+
 def _room(nbytes: int, needed: bool) -> bool:
     """Whether the node's shared memory can hold so much: a container may have little, and writing beyond it would end the process."""
+    global _without_windows
     try:
         free = os.statvfs("/dev/shm")
     except OSError:
         return False
     room = free.f_bavail * free.f_frsize
+    promised = sum(
+        size for windows in _windows.values() for *_, size in windows
+    )  # memory is taken only where it is written
+    if not promised:
+        _without_windows = room
+    room = min(room, _without_windows - promised)
     if 2 * nbytes <= room or not needed:
         return 2 * nbytes <= room
     warnings.warn(
-        f"distributed: the ranks of this node need {nbytes >> 20} MiB of shared memory, and /dev/shm has {room >> 20} MiB free: messages are used "
-        "instead, which is slower.",
+        f"distributed: the ranks of this node would share {nbytes >> 20} MiB of memory, but /dev/shm has {room >> 20} MiB left, which is less than "
+        "twice as much: messages are used instead, which is slower. Give it more room (Docker: --shm-size=...).",
         stacklevel=4,
     )
     return False
