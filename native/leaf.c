@@ -60,7 +60,8 @@ static tl_tensor *rows_kept(tl_tensor *t, int64_t rows, tl_tensor *memory, int64
     return matrix;
 }
 
-bool tl_put_off(tl_tensor *leaf, const tl_tensor *g, const tl_tensor *x)
+/* With the leaves locked: copying releases the GIL. */
+static bool put_off(tl_tensor *leaf, const tl_tensor *g, const tl_tensor *x)
 {
     tl_grad_place *p = leaf->place;
     if (!p || !p->puts_off || leaf->grad || p->g || p->memory->refs > 1) return false;
@@ -78,7 +79,16 @@ bool tl_put_off(tl_tensor *leaf, const tl_tensor *g, const tl_tensor *x)
     return false;
 }
 
-/* The same with the leaves locked. It needs no memory that it could not do without. */
+bool tl_put_off(tl_tensor *leaf, const tl_tensor *g, const tl_tensor *x)
+{
+    if (!leaf->place || !leaf->place->puts_off) return false;
+    lock_leaves();
+    bool kept = put_off(leaf, g, x);
+    pthread_mutex_unlock(&leaf_lock);
+    return kept;
+}
+
+/* With the leaves locked. It needs no memory that it could not do without. */
 static void make_grad(tl_tensor *leaf)
 {
     tl_grad_place *p = leaf->place;
@@ -140,8 +150,11 @@ bool tl_set_grad_place(tl_tensor *leaf, tl_tensor *memory, bool puts_off, tl_ten
         *place = (tl_grad_place){.memory = view, .factors = factors, .puts_off = puts_off};
         if (factors) tl_own(factors);
     }
-    tl_place_free(leaf->place);
+    lock_leaves();
+    tl_grad_place *before = leaf->place;
     leaf->place = place;
+    pthread_mutex_unlock(&leaf_lock);
+    tl_place_free(before);
     return true;
 }
 

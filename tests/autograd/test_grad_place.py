@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -309,6 +310,21 @@ def test_many_threads_ask_for_it(postponed: tuple[nn.Module, tl.Tensor]) -> None
         for p, g in zip(model.parameters(), expected, strict=True):
             for found in pool.map(lambda _, p=p: p.grad.numpy().copy(), range(8)):
                 np.testing.assert_array_equal(found, g)
+
+
+def test_many_threads_give_it_gradients() -> None:
+    """Of one leaf: the first is put off, the others are added to it. Copying factors releases the GIL."""
+    n, rows, threads = 2048, 256, 4
+    w = tl.zeros(n, n, requires_grad=True)
+    tl.autograd.set_grad_place(w, tl.zeros(n, n), put_off=True)
+    inputs = [tl.full((rows, n), float(i + 1)) for i in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(10):
+            w.grad = None
+            begin = threading.Barrier(threads)
+            losses = [nn.functional.linear(x, w).sum() for x in inputs]
+            list(pool.map(lambda loss, begin=begin: (begin.wait(20), loss.backward()), losses))
+            assert w.grad.equal(tl.full((n, n), float(rows * sum(range(threads + 1)))))
 
 
 def test_factors_come_to_lie_where_asked() -> None:
