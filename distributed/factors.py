@@ -72,9 +72,13 @@ class Factors:
     def show(self) -> set[int]:
         """Tell the others of this rank's gradients. Returns those that are there as factors, and nowhere else."""
         told = []
-        for w in self._weights.values():
+        for i, w in self._weights.items():
             found = tl.autograd.take_grad_factors(w)
             told.append(len(found[0]) if found is not None else _NONE if w.grad is None else _DENSE)
+            if found is not None:
+                for shown, factor in zip(self._factors(i, self.group.rank, told[-1]), found, strict=True):
+                    if shown.data_ptr() != factor.data_ptr():  # another model that has this weight was made later
+                        shown.copy_(factor)
         if told:
             self.memory.tensor[: len(told)] = tl.tensor(told, dtype=self.memory.dtype, device="cpu")
         self.aside = {i for i, rows in zip(self._weights, told, strict=True) if rows != _DENSE}

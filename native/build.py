@@ -100,7 +100,7 @@ def make_builder() -> cffi.FFI:
         link += checks
     else:
         flags += ["-g0", "-fno-asynchronous-unwind-tables"]  # nothing unwinds through C
-        link += ["-Wl,-s"] if sys.platform == "linux" else []
+        link += ["-Wl,-s", "-Wl,-z,noseparate-code"] if sys.platform == "linux" else []
     sources = sorted(p.name for p in HERE.glob("*.c") if not p.name.endswith((".inc.c", *(() if X86 else X86_ONLY))))
     cdef, macros = declarations()
     builder = cffi.FFI()

@@ -114,6 +114,7 @@ bool tl_weight_gradient(const tl_edge *e, const tl_tensor *g, const tl_tensor *x
     bool places = x && e->leaf && tl_deferring && tl_deferring->places;
     if (places && tl_run_puts_off(tl_deferring, e->to, g, x)) return true;
     tl_tensor *place = places ? tl_free_place(e->to, g->dtype) : NULL;
+    if (place) tl_written(place, 0);
     return (*to = place ? arr_linear_grad_weight_into(place, g, x) : x ? arr_linear_grad_weight(g, x) : arr_linear_grad_bias(g));
 }
 

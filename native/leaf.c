@@ -55,6 +55,7 @@ static tl_tensor *rows_kept(tl_tensor *t, int64_t rows, tl_tensor *memory, int64
     else if (tl_exclusive(t)) tl_own(copy = t);
     else copy = arr_cast(t, t->dtype);
     bool ok = copy && (!memory || arr_copy_into(copy, t));
+    if (ok && memory) tl_written(memory, 0);
     tl_tensor *matrix = ok ? tl_new_view(copy, 2, (int64_t[]){rows, t->dims[t->ndim - 1]}, NULL, copy->offset) : NULL;
     tl_free(copy);
     return matrix;
@@ -95,6 +96,7 @@ static void make_grad(tl_tensor *leaf)
     if (!p || !p->g) return;
     tl_own(p->memory);
     leaf->grad = arr_linear_grad_weight_into(p->memory, p->g, p->x);
+    tl_written(p->memory, 0);
     tl_free(p->g);
     tl_free(p->x);
     p->g = p->x = NULL;
@@ -134,7 +136,6 @@ tl_tensor *tl_take_factors(tl_tensor *leaf, uintptr_t *x)
 bool tl_set_grad_place(tl_tensor *leaf, tl_tensor *memory, bool puts_off, tl_tensor *factors)
 {
     tl_grad_place *place = NULL;
-    tl_make_grad(leaf);
     if (memory) {
         if (leaf->node || memory->dtype != leaf->dtype || !tl_is_float(leaf->dtype) || !tl_same_shape(memory, leaf) || !tl_contiguous(memory)
             || memory->storage->kind == TL_FOREIGN || !tl_overwritable(memory))
@@ -142,15 +143,17 @@ bool tl_set_grad_place(tl_tensor *leaf, tl_tensor *memory, bool puts_off, tl_ten
         bool room = !factors || (factors->dtype == leaf->dtype && factors->ndim == 1 && factors->numel >= leaf->numel / FEWER);
         if (!room || (factors && (!tl_contiguous(factors) || factors->storage->kind == TL_FOREIGN || !tl_overwritable(factors)))) return tl_fail(TL_DECLINE);
         tl_tensor *view = tl_new_view(memory, memory->ndim, memory->dims, NULL, memory->offset);
-        place = view ? malloc(sizeof *place) : NULL;
+        tl_tensor *kept = factors ? tl_new_view(factors, 1, factors->dims, NULL, factors->offset) : NULL;
+        place = view && (kept || !factors) ? malloc(sizeof *place) : NULL;
         if (!place) {
             tl_free(view);
+            tl_free(kept);
             return tl_fail(TL_NOMEM);
         }
-        *place = (tl_grad_place){.memory = view, .factors = factors, .puts_off = puts_off};
-        if (factors) tl_own(factors);
+        *place = (tl_grad_place){.memory = view, .factors = kept, .puts_off = puts_off};
     }
-    lock_leaves();
+    lock_leaves(); /* another thread may be putting off */
+    make_grad(leaf);
     tl_grad_place *before = leaf->place;
     leaf->place = place;
     pthread_mutex_unlock(&leaf_lock);
@@ -169,10 +172,12 @@ bool tl_accumulate_grad(tl_tensor *leaf, tl_tensor *g)
     tl_tensor *place = g == own ? NULL : tl_free_place(leaf, g->dtype);
     if (place && g->storage->kind != TL_FOREIGN) {
         ok = arr_copy_into(place, g);
+        tl_written(place, 0);
         if (ok) leaf->grad = place, place = NULL;
         tl_free(g);
     } else if (!leaf->grad) {
-        bool as_is = g == own || tl_exclusive(g) || !tl_is_float(g->dtype) || g->storage->kind == TL_FOREIGN;
+        bool constant = !g->node && !(g->flags & TL_REQUIRES_GRAD);
+        bool as_is = g == own || (tl_exclusive(g) && constant) || !tl_is_float(g->dtype) || g->storage->kind == TL_FOREIGN;
         tl_tensor *taken = as_is ? g : arr_cast(g, g->dtype);
         if (!as_is) tl_free(g);
         ok = taken;

@@ -76,7 +76,7 @@ def set_grad_place(leaf: Tensor, memory: Tensor | None, *, put_off: bool | Tenso
         raise GradError("set_grad_place: only leaves that require a gradient have one.")
     factors = put_off if isinstance(put_off, Tensor) else None
     handles = [0 if t is None else t._array for t in (memory, factors)]
-    if not lib.tl_set_grad_place(leaf._array, handles[0], put_off is not False, handles[1]):
+    if not lib.tl_set_grad_place(leaf._array, handles[0], factors is not None or bool(put_off), handles[1]):
         if lib.tl_status() != DECLINE:
             raise_status("set_grad_place")
         of = f"{tuple(memory.shape)} of {memory.dtype}" if memory is not None else "None"

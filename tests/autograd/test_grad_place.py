@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -352,3 +353,43 @@ def test_memory_for_factors_is_checked() -> None:
             tl.autograd.set_grad_place(w, place, put_off=memory)
     nn.functional.linear(tl.randn(6, 200), w).sum().backward()
     assert tl.autograd.take_grad_factors(w) is None, "nothing was changed"
+
+
+@pytest.mark.parametrize("how", ["written", "copied", "put off", "put off there"])
+def test_memory_that_is_written_again_is_read_again(how: str) -> None:
+    """Products keep a packed copy of what does not change."""
+    w, v = tl.zeros(32, 4096, requires_grad=True), tl.ones(1, 32)
+    put_off = {"put off": True, "put off there": tl.zeros(32 * 1024)}.get(how, False)
+    tl.autograd.set_grad_place(w, tl.zeros(32, 4096), put_off=put_off)
+    for step in range(5):
+        w.grad = None
+        if how == "copied":
+            (w * float(step)).sum().backward()
+        else:
+            nn.functional.linear(tl.full((1, 7, 4096), float(step)), w).sum().backward()
+        each = step * (1 if how == "copied" else 7)
+        assert (v @ w.grad).equal(tl.full((1, 4096), 32.0 * each))
+
+
+def test_a_new_place_while_a_thread_puts_off() -> None:
+    n, rows = 2048, 256
+    w, x, done = tl.zeros(n, n, requires_grad=True), tl.ones(rows, n), threading.Event()
+    places = [tl.zeros(n, n) for _ in range(2)]
+
+    def give(loss: tl.Tensor) -> None:
+        try:
+            loss.backward()
+        finally:
+            done.set()
+
+    for _ in range(10):
+        w.grad = None
+        done.clear()
+        thread = threading.Thread(target=give, args=(nn.functional.linear(x, w).sum(),))
+        thread.start()
+        for place in itertools.cycle(places):
+            tl.autograd.set_grad_place(w, place, put_off=True)
+            if done.is_set():
+                break
+        thread.join(20)
+        assert w.grad.equal(tl.full((n, n), float(rows)))

@@ -213,6 +213,26 @@ def test_what_is_called_afterwards_is_called_where_nothing_is_seen_before(x: tl.
     assert x.grad.tolist() == [1, 1], "it is nobody else's"
 
 
+@pytest.mark.parametrize("kind", ["none", "before", "after"])
+def test_gradients_require_none_themselves(x: tl.Tensor, kind: str) -> None:
+    class Gives(tl.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: tl.Tensor) -> tl.Tensor:
+            return x * 1
+
+        @staticmethod
+        def backward(ctx: Any, g: tl.Tensor) -> tl.Tensor:
+            return tl.ones(2, requires_grad=True)
+
+    if kind == "before":
+        x.register_hook(lambda g: None)
+    elif kind == "after":
+        x.register_post_accumulate_grad_hook(lambda leaf: None)
+    Gives.apply(x).sum().backward()
+    assert x.grad.tolist() == [1, 1]
+    assert not x.grad.requires_grad
+
+
 def test_unused_leaves_have_no_hooks_run(x: tl.Tensor) -> None:
     other, log = tl.ones(1, requires_grad=True), []
     other.register_post_accumulate_grad_hook(lambda leaf: log.append(leaf))
