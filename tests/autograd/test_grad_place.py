@@ -315,7 +315,7 @@ def test_many_threads_ask_for_it(postponed: tuple[nn.Module, tl.Tensor]) -> None
 
 def test_many_threads_give_it_gradients() -> None:
     """Of one leaf: the first is put off, the others are added to it. Copying factors releases the GIL."""
-    n, rows, threads = 2048, 256, 4
+    n, rows, threads = 1024, 128, 4
     w = tl.zeros(n, n, requires_grad=True)
     tl.autograd.set_grad_place(w, tl.zeros(n, n), put_off=True)
     inputs = [tl.full((rows, n), float(i + 1)) for i in range(threads)]
@@ -372,7 +372,7 @@ def test_memory_that_is_written_again_is_read_again(how: str) -> None:
 
 
 def test_a_new_place_while_a_thread_puts_off() -> None:
-    n, rows = 2048, 256
+    n, rows = 1024, 128
     w, x, done = tl.zeros(n, n, requires_grad=True), tl.ones(rows, n), threading.Event()
     places = [tl.zeros(n, n) for _ in range(2)]
 
