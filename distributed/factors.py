@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Factors"]
 
-_FEWER = 4  # factors have at least so many times fewer elements than their product (set_grad_place)
-_LEAST = 1 << 14  # elements of a weight for which it is worth while
+_FEWER, _LEAST = (
+    4,
+    1 << 14,
+)  # as set_grad_place says: elements of a weight over those of its factors, and of a weight, at least
 _LINE = 16  # elements: factors begin at a multiple
 _DENSE, _NONE = -1, 0  # instead of a number of rows: the gradient is in its bucket; there is none
 
@@ -45,16 +47,19 @@ class Factors:
         weights = {i: w for i, w in weights.items() if w.dtype is dtype}
         sizes = [len(weights), *(w.numel() // _FEWER for w in weights.values())]
         starts = np.cumsum([-(-size // _LINE) * _LINE for size in sizes]).tolist()
-        self._starts = dict(zip(weights, starts, strict=False))
         self.memory = SharedBuffer(group, starts[-1], dtype, needed=False)
         self._weights = weights if self.memory.on_one_node else {}
+        self._rooms = {
+            i: self.memory.everywhere(start, start + w.numel() // _FEWER)
+            for (i, w), start in zip(self._weights.items(), starts, strict=False)
+        }
+        """Of each weight, where every rank shows its factors, g before x."""
         self._rows: dict[int, list[int]] = {}
         """Of each weight, what every rank has: rows of factors, or one of the marks above."""
         self.aside: set[int] = set()
         """Parameters of which this rank's bucket has nothing in this step, as there are factors or no gradient."""
         for i, w in self._weights.items():
-            room = self.memory.tensor[self._starts[i] :][: w.numel() // _FEWER]
-            tl.autograd.set_grad_place(w, places[i][group.rank], put_off=room)
+            tl.autograd.set_grad_place(w, places[i][group.rank], put_off=self._rooms[i][group.rank])
 
     def release(self) -> None:
         """From now on gradients are multiplied as they come."""
@@ -65,9 +70,8 @@ class Factors:
     def _factors(self, i: int, of: int, rows: int) -> tuple[tl.Tensor, tl.Tensor]:
         """What rank `of` shows: (K, M), (K, N)."""
         m, n = self._weights[i].shape
-        start, middle = self._starts[i], self._starts[i] + rows * m
-        everyone = self.memory.everywhere
-        return everyone(start, middle)[of].view(rows, m), everyone(middle, middle + rows * n)[of].view(rows, n)
+        room, middle = self._rooms[i][of], rows * m
+        return room[:middle].view(rows, m), room[middle : middle + rows * n].view(rows, n)
 
     def show(self) -> set[int]:
         """Tell the others of this rank's gradients. Returns those that are there as factors, and nowhere else."""
@@ -75,10 +79,10 @@ class Factors:
         for i, w in self._weights.items():
             found = tl.autograd.take_grad_factors(w)
             told.append(len(found[0]) if found is not None else _NONE if w.grad is None else _DENSE)
-            if found is not None:
+            if found is not None and found[0].data_ptr() != self._rooms[i][self.group.rank].data_ptr():
+                # they lie with another model that has this weight and was made later
                 for shown, factor in zip(self._factors(i, self.group.rank, told[-1]), found, strict=True):
-                    if shown.data_ptr() != factor.data_ptr():  # another model that has this weight was made later
-                        shown.copy_(factor)
+                    shown.copy_(factor)
         if told:
             self.memory.tensor[: len(told)] = tl.tensor(told, dtype=self.memory.dtype, device="cpu")
         self.aside = {i for i, rows in zip(self._weights, told, strict=True) if rows != _DENSE}

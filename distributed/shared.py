@@ -37,10 +37,9 @@ __all__ = ["SharedBuffer", "meet"]
 class SharedBuffer:
     """`slots` runs of `numel` elements on each rank, zeros at first, of which sums over the ranks are made.
 
-    Made by all ranks of the group together; where it is not `needed`, nobody is told that there is no room to share it. `tensor` is this
-    rank's first run. All else is for the communication thread: the generators that
-    `join` and `all_reduce` return go to `progress.submit`. The memory lives as long as any tensor in it on any rank, and until the next buffer
-    of the group is made.
+    Made by all ranks of the group together; where it is not `needed`, nobody is told that there is no room to share it. `tensor` is this rank's
+    first run. All else is for the communication thread: the generators that `join` and `all_reduce` return go to `progress.submit`. The memory
+    lives as long as any tensor in it on any rank, and until the next buffer of the group is made.
     """
 
     def __init__(self, group: Group, numel: int, dtype: tl.DType, slots: int = 1, needed: bool = True) -> None:
@@ -249,9 +248,8 @@ def _room(nbytes: int, needed: bool) -> bool:
     except OSError:
         return False
     room = free.f_bavail * free.f_frsize
-    promised = sum(
-        size for windows in _windows.values() for *_, size in windows
-    )  # memory is taken only where it is written
+    # Memory is taken only as it is written: what windows were promised may still look free.
+    promised = sum(size for windows in _windows.values() for *_, size in windows)
     if not promised:
         _without_windows = room
     room = min(room, _without_windows - promised)

@@ -56,7 +56,7 @@ bool tl_is_sole(const tl_tensor *t);
 int tl_layout(int n, tl_tensor *const *ts, int64_t *out, int room);
 int tl_hooks(tl_tensor *t);
 void tl_set_hooks(tl_tensor *t, int key);
-/* to its hooks, before it is accumulated */
+/* the leaf has hooks that see its gradient before it is accumulated */
 void tl_show_grad(tl_tensor *leaf);
 void tl_move_hooks(tl_tensor *to, tl_tensor *from);
 bool tl_set_grad_enabled(bool on);

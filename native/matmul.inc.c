@@ -290,24 +290,28 @@ static void MM(mm_direct)(const tl_mm *p, int64_t m0, int64_t m1, int64_t n0, in
 }
 
 /* ---- packed operands ---- */
-static void MM(mm_pack_columns)(void *dst, const void *src, int64_t n, int64_t kc, int64_t ns, int64_t ks)
+/* n columns to panels of `tall` rows, the first kc of each. */
+static void MM(mm_pack_panels)(MM_REAL *out, const MM_REAL *x, int64_t n, int64_t kc, int64_t ns, int64_t ks, int64_t tall)
 {
     enum { NR = MM_PACKED_NR, TOGETHER = 8 }; /* panels that are filled at once, so that whole cache lines of a row are read in order */
-    MM_REAL *out = dst;
-    const MM_REAL *x = src;
     while (ns == 1 && n >= NR) {
         int64_t panels = least(n / NR, TOGETHER);
         for (int64_t k = 0; k < kc; k++)
             for (int64_t j = 0; j < panels; j++)
                 TL_UNROLL for (int i = 0; i < NR; i += MM_LANES) {
                     mm_prefetch(x + j * NR, (MM_AHEAD * ks + i) * (int64_t)sizeof *x);
-                    MM_V(store)(out + (j * kc + k) * NR + i, MM_V(load)(x + k * ks + j * NR + i));
+                    MM_V(store)(out + (j * tall + k) * NR + i, MM_V(load)(x + k * ks + j * NR + i));
                 }
         n -= panels * NR;
-        out += panels * NR * kc;
+        out += panels * NR * tall;
         x += panels * NR;
     }
-    for (; n > 0; n -= NR, out += NR * kc, x += NR * ns) MM(mm_pack)(out, NR, (int)least(n, NR), kc, x, ns, ks);
+    for (; n > 0; n -= NR, out += NR * tall, x += NR * ns) MM(mm_pack)(out, NR, (int)least(n, NR), kc, x, ns, ks);
+}
+
+static void MM(mm_pack_columns)(void *dst, const void *src, int64_t n, int64_t kc, int64_t ns, int64_t ks)
+{
+    MM(mm_pack_panels)(dst, src, n, kc, ns, ks, kc);
 }
 
 /* A packed strip of mr rows against the packed panels of n columns. */
@@ -406,21 +410,7 @@ static void MM(mm_tree)(const tl_mm_segments *p, int rows, int cols, const MM_RE
     for (int o = 0; o < p->n_outs; o++) MM(mm_join_tile)(&(MM(mm_join)){(MM_REAL *)p->outs[o] + at, p->n, cols, false}, sums, rows, NV);
 }
 
-/* Columns of all segments, one after the other, k after k: `full` panels of B, from which rows are read as they lie in memory. */
-static void MM(mm_pack_panels)(MM_REAL *dst, const tl_mm_segments *p, int64_t from, int64_t full)
-{
-    enum { NR = MM_PACKED_NR };
-    for (const tl_mm_segment *s = p->segments, *end = s + p->count; s < end; dst += s++->rows * NR)
-        for (int64_t r = 0; r < s->rows; r++) {
-            const MM_REAL *x = (const MM_REAL *)s->b + r * p->n + from;
-            for (int64_t j = 0; j < full; j++)
-                TL_UNROLL for (int i = 0; i < NR; i += MM_LANES) {
-                    mm_prefetch(x + j * NR, (MM_AHEAD * p->n + i) * (int64_t)sizeof *x);
-                    MM_V(store)(dst + (j * p->k + r) * NR + i, MM_V(load)(x + j * NR + i));
-                }
-        }
-}
-
+/* Panels and strips of all segments, one after the other: each has all k. */
 static void MM(mm_segments)(const tl_mm_segments *p, int64_t n0, int64_t n1, void *work)
 {
     enum { MR = MM_PACKED_MR, NR = MM_PACKED_NR };
@@ -432,10 +422,9 @@ static void MM(mm_segments)(const tl_mm_segments *p, int64_t n0, int64_t n1, voi
             MM(mm_pack)(to, MR, (int)least(MR, p->m - m), s->rows, (const MM_REAL *)s->a + m, 1, s->a_row);
     for (int64_t n = n0; n < n1; n += step) {
         step = least(n1 - n, p->columns);
-        MM(mm_pack_panels)(b, p, n, step / NR);
-        to = b + step / NR * NR * k;
-        for (const tl_mm_segment *s = p->segments; step % NR && s < end; to += s++->rows * NR)
-            MM(mm_pack)(to, NR, (int)(step % NR), s->rows, (const MM_REAL *)s->b + n + step / NR * NR, 1, p->n);
+        to = b;
+        for (const tl_mm_segment *s = p->segments; s < end; to += s++->rows * NR)
+            MM(mm_pack_panels)(to, (const MM_REAL *)s->b + n, step, s->rows, 1, p->n, k);
         for (int64_t i = 0; i < strips; i++) {
             const MM_REAL *strip = a + i * MR * k;
             mm_fetch fetch = {(const char *)((uintptr_t)strip + (uintptr_t)(MR * k) * sizeof *a), INT64_MAX, 0, 0}; /* the next one */

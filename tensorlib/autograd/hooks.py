@@ -59,9 +59,10 @@ def set_grad_place(leaf: Tensor, memory: Tensor | None, *, put_off: bool | Tenso
 
     Args:
         memory: contiguous, of the leaf's shape and dtype, float32 or float64, writable; None: anywhere again.
-        put_off: a linear layer's weight may have its gradient as the two factors of the product, where these have a quarter of its elements at
-            most: it is multiplied when somebody asks for `leaf.grad` or more is added to it, with the same bits, unless `take_grad_factors`
-            came first. A tensor (n,) with room for as many elements, of the leaf's dtype, is where they come to lie, g before x.
+        put_off: a linear layer's weight of 16,384 elements or more may have its gradient as the two factors of the product, where these
+            have a quarter of its elements at most: it is multiplied when somebody asks for `leaf.grad` or more is added to it, with the
+            same bits, unless `take_grad_factors` came first. A tensor (n,) with room for as many elements, of the leaf's dtype, is where
+            they come to lie, g before x.
 
     Raises:
         GradError: if `memory` can not hold the gradient, or `put_off` the factors, or `leaf` is none that has one.

@@ -143,15 +143,15 @@ def test_hooks_see_gradients(products: list[tuple[int, int]]) -> None:
 
 def test_models_that_share_a_weight() -> None:
     """The later one's memory is where factors come to lie, also those of the earlier one."""
-    shared, rank = nn.Linear(WIDTH, WIDTH), dist.rank()
-    first, second = DDP(nn.Sequential(shared, nn.Linear(WIDTH, 3))), DDP(nn.Sequential(nn.Tanh(), shared))
+    layer, rank = nn.Linear(WIDTH, WIDTH), dist.rank()
+    first, second = DDP(nn.Sequential(layer, nn.Linear(WIDTH, 3))), DDP(nn.Sequential(nn.Tanh(), layer))
     for model in (first, second, first):
         model.zero_grad()
         x = tl.tensor(np.random.default_rng(rank).standard_normal((5, WIDTH)), dtype=tl.float32)
         means = reference(model.module, lambda alone, _, x=x: [alone(x).sum()])
         model(x).sum().backward()
         expected = sum(everywhere(means[next(name for name in means if name.endswith("weight"))])) / dist.size()
-        np.testing.assert_allclose(shared.weight.grad.numpy(), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(layer.weight.grad.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_ranks_that_are_out_of_data(products: list[tuple[int, int]]) -> None:
